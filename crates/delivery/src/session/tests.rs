@@ -1,0 +1,203 @@
+//! A session against a feed that grows at any moment: whatever the interleaving of wakes (some lost), pages
+//! and full outboxes, the client gets every entry once, in order.
+
+use super::*;
+use postrider_model::{Audience, Devices, Durability, Epoch, Forms, InboxEntry, Notification, NotificationId};
+use proptest::prelude::*;
+
+#[derive(Default)]
+struct Wire {
+    room: usize,
+    got: Vec<u64>,
+    gaps: usize,
+    reads: Vec<(FeedId, u64)>,
+    settled: Vec<(FeedId, Position)>,
+}
+
+impl Outbox for Wire {
+    fn has_room(&self) -> bool {
+        self.room > 0
+    }
+    fn send(&mut self, entry: &Arc<Entry>) {
+        self.room -= 1;
+        self.got.push(entry.position.offset);
+    }
+    fn gap(&mut self, _oldest: Timestamp) {
+        self.gaps += 1;
+    }
+    fn read(&mut self, feed: &FeedId, after: u64) {
+        self.reads.push((feed.clone(), after));
+    }
+    fn settle(&mut self, feed: &FeedId, through: Position) {
+        self.settled.push((feed.clone(), through));
+    }
+}
+
+const EPOCH: Epoch = Epoch(7);
+
+fn user() -> UserId {
+    UserId::new("ada").unwrap()
+}
+
+fn own() -> FeedId {
+    FeedId::User(user())
+}
+
+fn place(offset: u64) -> Position {
+    Position { epoch: EPOCH, offset }
+}
+
+fn entry(offset: u64) -> Arc<Entry> {
+    let notification = Notification {
+        id: NotificationId::new(&format!("n{offset}")).unwrap(),
+        time: Timestamp(offset),
+        subject: None,
+        data: "1".into(),
+        audience: Audience::Users(Vec::new()),
+        exclude: Vec::new(),
+        durability: Durability::Stored,
+        expires_at: None,
+        deliver_at: None,
+        collapse_key: None,
+        policy: None,
+        devices: Devices::All,
+        publisher: "test".into(),
+    };
+    let kind = EntryKind::Notification(Arc::new(notification), None);
+    Arc::new(Entry { feed: own(), position: place(offset), kind, forms: Arc::<Forms>::default() })
+}
+
+fn span(first: u64, head: u64) -> FeedSpan {
+    FeedSpan { first, head: if head == 0 { Position::START } else { place(head) } }
+}
+
+fn page(after: u64, head: u64, limit: u64, floor: u64) -> InboxPage {
+    let entries = (after + 1..=head.min(after + limit)).map(|offset| {
+        let state = if offset <= floor { State::Delivered } else { State::Pending };
+        InboxEntry { entry: entry(offset), state: Some(state), dismissed: false }
+    });
+    InboxPage { entries: entries.collect(), span: span(1, head), floor }
+}
+
+fn open(ack: AckMode, cursor: Option<u64>, floor: u64, head: u64, wire: &mut Wire) -> Session {
+    let opening = Opening {
+        session: SessionId::new("s").unwrap(),
+        user: user(),
+        ack,
+        cursor: cursor.map(|offset| Cursor::new([(&own(), place(offset))])),
+        topics: Vec::new(),
+    };
+    let own = FeedStart { span: span(1, head), floor, held: cursor.map(|offset| offset <= head) };
+    let all = FeedStart { span: FeedSpan::EMPTY, floor: 0, held: None };
+    Session::open(&opening, &[own, all], wire)
+}
+
+/// Answers every read from a feed of `head` entries.
+fn serve(session: &mut Session, wire: &mut Wire, head: u64, floor: u64) {
+    while let Some((feed, after)) = wire.reads.pop() {
+        let page = if feed == own() { page(after, head, 3, floor) } else { page(0, 0, 0, 0) };
+        session.page(&feed, &page, Timestamp(0), wire);
+    }
+}
+
+proptest! {
+    #[test]
+    fn every_entry_once_in_order(
+        before in 0u64..20,
+        steps in proptest::collection::vec((0u8..4, 1u64..5), 0..60),
+    ) {
+        let mut wire = Wire { room: 4, ..Wire::default() };
+        let mut session = open(AckMode::Auto, None, 0, before, &mut wire);
+        let mut head = before;
+        for (step, n) in steps {
+            match step {
+                // Entries are appended; the wake arrives, or is lost.
+                0 | 1 => {
+                    let new: Vec<_> = (head + 1..=head + n).map(entry).collect();
+                    head += n;
+                    if step == 0 {
+                        session.appended(&new, Timestamp(0), &mut wire);
+                    }
+                }
+                2 => {
+                    if let Some((feed, after)) = wire.reads.pop() {
+                        session.page(&feed, &page(after, head, n, 0), Timestamp(0), &mut wire);
+                    }
+                }
+                _ => {
+                    wire.room += n as usize;
+                    session.catch_up(&mut wire);
+                }
+            }
+            prop_assert_eq!(&wire.got, &(1..=wire.got.len() as u64).collect::<Vec<_>>());
+        }
+        // Quiet at last: one more wake, and room for everything.
+        wire.room = 10_000;
+        head += 1;
+        session.appended(&[entry(head)], Timestamp(0), &mut wire);
+        session.catch_up(&mut wire);
+        serve(&mut session, &mut wire, head, 0);
+        prop_assert_eq!(&wire.got, &(1..=head).collect::<Vec<_>>());
+        prop_assert_eq!(session.unsettled(), vec![(own(), place(head))]);
+        prop_assert_eq!(wire.gaps, 0);
+    }
+}
+
+#[test]
+fn without_a_cursor_it_starts_with_what_is_pending() {
+    let mut wire = Wire { room: 100, ..Wire::default() };
+    let mut session = open(AckMode::Auto, None, 4, 6, &mut wire);
+    serve(&mut session, &mut wire, 6, 4);
+    assert_eq!(wire.got, [5, 6]);
+}
+
+#[test]
+fn with_a_cursor_auto_settles_and_goes_on_after_it() {
+    let mut wire = Wire { room: 100, ..Wire::default() };
+    let mut session = open(AckMode::Auto, Some(3), 1, 6, &mut wire);
+    assert_eq!(wire.settled, [(own(), place(3))]);
+    serve(&mut session, &mut wire, 6, 3);
+    assert_eq!(wire.got, [4, 5, 6]);
+}
+
+#[test]
+fn explicit_gets_what_is_pending_below_its_cursor_first() {
+    let mut wire = Wire { room: 100, ..Wire::default() };
+    let mut session = open(AckMode::Explicit, Some(3), 1, 5, &mut wire);
+    assert_eq!(session.cursor(), Cursor::new([(&own(), place(3)), (&FeedId::All, Position::START)]).encode(&user()));
+    serve(&mut session, &mut wire, 5, 1);
+    assert_eq!(wire.got, [2, 3, 4, 5]);
+    assert!(wire.settled.is_empty() && session.unsettled().is_empty());
+}
+
+#[test]
+fn none_settles_nothing() {
+    let mut wire = Wire { room: 100, ..Wire::default() };
+    let mut session = open(AckMode::None, Some(3), 1, 5, &mut wire);
+    serve(&mut session, &mut wire, 5, 1);
+    assert_eq!(wire.got, [4, 5]);
+    assert!(wire.settled.is_empty() && session.unsettled().is_empty());
+}
+
+#[test]
+fn a_cursor_that_is_no_place_is_a_gap_and_settles_nothing() {
+    let mut wire = Wire { room: 100, ..Wire::default() };
+    let mut session = open(AckMode::Auto, Some(9), 1, 5, &mut wire);
+    assert!(wire.settled.is_empty());
+    serve(&mut session, &mut wire, 5, 1);
+    assert_eq!((wire.gaps, &wire.got[..]), (1, &[1, 2, 3, 4, 5][..]));
+}
+
+#[test]
+fn a_client_that_never_reads_costs_no_entries() {
+    let mut wire = Wire { room: 2, ..Wire::default() };
+    let mut session = open(AckMode::Auto, None, 0, 0, &mut wire);
+    for offset in 1..=1000 {
+        session.appended(&[entry(offset)], Timestamp(0), &mut wire);
+    }
+    assert_eq!((wire.got.len(), wire.reads.len()), (2, 0));
+    wire.room = 5000;
+    session.catch_up(&mut wire);
+    serve(&mut session, &mut wire, 1000, 0);
+    assert_eq!(wire.got, (1..=1000).collect::<Vec<_>>());
+}

@@ -1,0 +1,495 @@
+//! How records are written. Every value begins with a version byte; what follows is fixed-width
+//! little-endian numbers and length-prefixed bytes. Keys hold offsets and times big-endian, so that their
+//! byte order is their order.
+//!
+//! | table | key | value |
+//! | --- | --- | --- |
+//! | meta | name | depends |
+//! | notifications | id | [`Record`] |
+//! | entries | feed, offset | [`EntryRecord`] |
+//! | feeds | feed | first held offset, head (written by trimming only) |
+//! | recipients | id, 0, user | position, offset 0 while scheduled |
+//! | floors | user, 0, feed, 1 (delivered) or 2 (read) | offset |
+//! | marks | user, 0, feed, offset, kind | [`MarkRecord`] |
+//! | dropped | wide feed, offset | reason, time |
+//! | collapse | feed, collapse key | offset of the newest |
+//! | due | time, kind, id | nothing |
+//! | requests | key | content digest, time |
+//!
+//! A value this version cannot read is an error that names the table; it is never skipped.
+
+use super::StoreFault;
+use bytes::Bytes;
+use postrider_model::{
+    Audience, Devices, Durability, Epoch, FeedId, Mark, MarkKind, Notification, NotificationId, Position,
+    SessionId, Timestamp, Topic, Transport, UserId, WithdrawReason,
+};
+
+/// The version byte that this code writes.
+const VERSION: u8 = 1;
+
+/// What is stored under a notification's id.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Record {
+    pub notification: Notification,
+    pub content: u128,
+    pub cancelled_at: Option<Timestamp>,
+    /// Waiting for `deliver_at`; not in any feed yet.
+    pub scheduled: bool,
+    /// How many users it is for; `None` for a wide audience.
+    pub recipients: Option<u64>,
+    /// Where it stands in wide feeds.
+    pub placements: Vec<(FeedId, Position)>,
+}
+
+/// What is stored at a position of a feed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct EntryRecord {
+    pub epoch: Epoch,
+    pub kind: EntryKindRecord,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum EntryKindRecord {
+    Notification {
+        id: NotificationId,
+        withdrawn: Option<WithdrawReason>,
+    },
+    Read {
+        ids: Vec<NotificationId>,
+        origin: Option<SessionId>,
+    },
+    Withdrawn {
+        id: NotificationId,
+        target: u64,
+        reason: WithdrawReason,
+    },
+}
+
+/// Appends the parts of a value.
+pub(super) struct Writer(Vec<u8>);
+
+impl Writer {
+    pub fn new() -> Writer {
+        Writer(vec![VERSION])
+    }
+    pub fn u8(mut self, n: u8) -> Self {
+        self.0.push(n);
+        self
+    }
+    pub fn u32(mut self, n: u32) -> Self {
+        self.0.extend_from_slice(&n.to_le_bytes());
+        self
+    }
+    pub fn u64(mut self, n: u64) -> Self {
+        self.0.extend_from_slice(&n.to_le_bytes());
+        self
+    }
+    pub fn u128(mut self, n: u128) -> Self {
+        self.0.extend_from_slice(&n.to_le_bytes());
+        self
+    }
+    pub fn bytes(mut self, bytes: &[u8]) -> Self {
+        self.0.extend_from_slice(&(bytes.len() as u32).to_le_bytes());
+        self.0.extend_from_slice(bytes);
+        self
+    }
+    pub fn text(self, text: &str) -> Self {
+        self.bytes(text.as_bytes())
+    }
+    pub fn option<T>(self, value: Option<T>, write: impl FnOnce(Self, T) -> Self) -> Self {
+        match value {
+            None => self.u8(0),
+            Some(value) => write(self.u8(1), value),
+        }
+    }
+    pub fn list<T>(self, values: &[T], mut write: impl FnMut(Self, &T) -> Self) -> Self {
+        values
+            .iter()
+            .fold(self.u32(values.len() as u32), |out, value| write(out, value))
+    }
+    pub fn done(self) -> Vec<u8> {
+        self.0
+    }
+}
+
+/// Reads the parts of a value back. Every length is checked against what is there.
+pub(super) struct Reader<'a> {
+    table: &'static str,
+    rest: &'a [u8],
+}
+
+impl<'a> Reader<'a> {
+    pub fn new(table: &'static str, value: &'a [u8]) -> Result<Self, StoreFault> {
+        match value {
+            [VERSION, rest @ ..] => Ok(Reader { table, rest }),
+            [version, ..] if *version > VERSION => Err(StoreFault::Newer { what: table }),
+            _ => Err(StoreFault::Corrupt {
+                table,
+                detail: "no version byte",
+            }),
+        }
+    }
+    pub fn corrupt(&self, detail: &'static str) -> StoreFault {
+        StoreFault::Corrupt {
+            table: self.table,
+            detail,
+        }
+    }
+    fn take<const N: usize>(&mut self) -> Result<[u8; N], StoreFault> {
+        let (head, rest) = self
+            .rest
+            .split_first_chunk::<N>()
+            .ok_or_else(|| self.corrupt("cut short"))?;
+        self.rest = rest;
+        Ok(*head)
+    }
+    pub fn u8(&mut self) -> Result<u8, StoreFault> {
+        Ok(self.take::<1>()?[0])
+    }
+    pub fn u32(&mut self) -> Result<u32, StoreFault> {
+        Ok(u32::from_le_bytes(self.take()?))
+    }
+    pub fn u64(&mut self) -> Result<u64, StoreFault> {
+        Ok(u64::from_le_bytes(self.take()?))
+    }
+    pub fn u128(&mut self) -> Result<u128, StoreFault> {
+        Ok(u128::from_le_bytes(self.take()?))
+    }
+    pub fn bytes(&mut self) -> Result<&'a [u8], StoreFault> {
+        let length = self.u32()? as usize;
+        let (head, rest) = self
+            .rest
+            .split_at_checked(length)
+            .ok_or_else(|| self.corrupt("cut short"))?;
+        self.rest = rest;
+        Ok(head)
+    }
+    pub fn text(&mut self) -> Result<&'a str, StoreFault> {
+        std::str::from_utf8(self.bytes()?).map_err(|_| self.corrupt("not UTF-8"))
+    }
+    pub fn option<T>(
+        &mut self,
+        read: impl FnOnce(&mut Self) -> Result<T, StoreFault>,
+    ) -> Result<Option<T>, StoreFault> {
+        match self.u8()? {
+            0 => Ok(None),
+            1 => read(self).map(Some),
+            _ => Err(self.corrupt("not an option")),
+        }
+    }
+    pub fn list<T>(
+        &mut self,
+        mut read: impl FnMut(&mut Self) -> Result<T, StoreFault>,
+    ) -> Result<Vec<T>, StoreFault> {
+        let length = self.u32()? as usize;
+        let mut values = Vec::with_capacity(length.min(self.rest.len()));
+        for _ in 0..length {
+            values.push(read(self)?);
+        }
+        Ok(values)
+    }
+    pub fn id<T, E>(&mut self, make: impl FnOnce(&str) -> Result<T, E>) -> Result<T, StoreFault> {
+        let text = self.text()?;
+        make(text).map_err(|_| self.corrupt("not an id"))
+    }
+    pub fn position(&mut self) -> Result<Position, StoreFault> {
+        Ok(Position {
+            epoch: Epoch(self.u32()?),
+            offset: self.u64()?,
+        })
+    }
+    pub fn reason(&mut self) -> Result<Option<WithdrawReason>, StoreFault> {
+        match self.u8()? {
+            0 => Ok(None),
+            byte => WithdrawReason::from_byte(byte)
+                .map(Some)
+                .ok_or_else(|| self.corrupt("unknown reason")),
+        }
+    }
+}
+
+impl Record {
+    pub fn encode(&self) -> Vec<u8> {
+        let n = &self.notification;
+        let flags = u8::from(self.scheduled) | u8::from(n.devices == Devices::First) << 1;
+        let out = Writer::new()
+            .u8(flags)
+            .u128(self.content)
+            .u64(n.time.0)
+            .option(self.cancelled_at, |out, at| out.u64(at.0))
+            .option(n.expires_at, |out, at| out.u64(at.0))
+            .option(n.deliver_at, |out, at| out.u64(at.0))
+            .option(n.subject.as_deref(), Writer::text)
+            .option(n.collapse_key.as_deref(), Writer::text)
+            .option(n.policy.as_deref(), Writer::text)
+            .text(&n.publisher)
+            .list(&n.exclude, |out, user| out.text(user.as_str()))
+            .option(self.recipients, Writer::u64)
+            .list(&self.placements, |out, (feed, position)| {
+                out.text(&feed.to_string())
+                    .u32(position.epoch.0)
+                    .u64(position.offset)
+            });
+        let out = match &n.audience {
+            Audience::Users(_) => out.u8(1),
+            Audience::Topics(topics) => out.u8(2).list(topics, |out, topic| out.text(topic.as_str())),
+            Audience::Everyone => out.u8(3),
+        };
+        out.bytes(&n.data).done()
+    }
+
+    pub fn decode(id: &NotificationId, value: &[u8]) -> Result<Record, StoreFault> {
+        let mut r = Reader::new("notifications", value)?;
+        let flags = r.u8()?;
+        let content = r.u128()?;
+        let time = Timestamp(r.u64()?);
+        let stamp = |r: &mut Reader<'_>| r.u64().map(Timestamp);
+        let cancelled_at = r.option(stamp)?;
+        let expires_at = r.option(stamp)?;
+        let deliver_at = r.option(stamp)?;
+        let owned = |r: &mut Reader<'_>| r.text().map(str::to_owned);
+        let subject = r.option(owned)?;
+        let collapse_key = r.option(owned)?;
+        let policy = r.option(owned)?;
+        let publisher = r.text()?.to_owned();
+        let exclude = r.list(|r| r.id(UserId::new))?;
+        let recipients = r.option(|r| r.u64())?;
+        let placements = r.list(|r| Ok((r.id(FeedId::parse)?, r.position()?)))?;
+        let audience = match r.u8()? {
+            1 => Audience::Users(Vec::new()),
+            2 => Audience::Topics(r.list(|r| r.id(Topic::new))?),
+            3 => Audience::Everyone,
+            _ => return Err(r.corrupt("unknown audience")),
+        };
+        let data = Bytes::copy_from_slice(r.bytes()?);
+        let notification = Notification {
+            id: id.clone(),
+            time,
+            subject,
+            data,
+            audience,
+            exclude,
+            durability: Durability::Stored,
+            expires_at,
+            deliver_at,
+            collapse_key,
+            policy,
+            devices: if flags & 2 == 0 {
+                Devices::All
+            } else {
+                Devices::First
+            },
+            publisher,
+        };
+        Ok(Record {
+            notification,
+            content,
+            cancelled_at,
+            scheduled: flags & 1 != 0,
+            recipients,
+            placements,
+        })
+    }
+}
+
+impl EntryRecord {
+    pub fn encode(&self) -> Vec<u8> {
+        let out = Writer::new().u32(self.epoch.0);
+        match &self.kind {
+            EntryKindRecord::Notification { id, withdrawn } => out
+                .u8(1)
+                .u8(withdrawn.map_or(0, |reason| reason as u8))
+                .text(id.as_str()),
+            EntryKindRecord::Read { ids, origin } => out
+                .u8(2)
+                .option(origin.as_ref(), |out, session| out.text(session.as_str()))
+                .list(ids, |out, id| out.text(id.as_str())),
+            EntryKindRecord::Withdrawn { id, target, reason } => {
+                out.u8(3).u8(*reason as u8).u64(*target).text(id.as_str())
+            }
+        }
+        .done()
+    }
+
+    pub fn decode(value: &[u8]) -> Result<EntryRecord, StoreFault> {
+        let mut r = Reader::new("entries", value)?;
+        let epoch = Epoch(r.u32()?);
+        let kind = match r.u8()? {
+            1 => EntryKindRecord::Notification {
+                withdrawn: r.reason()?,
+                id: r.id(NotificationId::new)?,
+            },
+            2 => EntryKindRecord::Read {
+                origin: r.option(|r| r.id(SessionId::new))?,
+                ids: r.list(|r| r.id(NotificationId::new))?,
+            },
+            3 => {
+                let reason = r.reason()?.ok_or_else(|| r.corrupt("no reason"))?;
+                EntryKindRecord::Withdrawn {
+                    reason,
+                    target: r.u64()?,
+                    id: r.id(NotificationId::new)?,
+                }
+            }
+            _ => return Err(r.corrupt("unknown kind of entry")),
+        };
+        Ok(EntryRecord { epoch, kind })
+    }
+}
+
+pub(super) fn encode_mark(mark: &Mark) -> Vec<u8> {
+    Writer::new()
+        .u64(mark.from)
+        .u64(mark.time.0)
+        .u8(mark.transport.map_or(0, |transport| transport as u8))
+        .option(mark.session.as_ref(), |out, session| out.text(session.as_str()))
+        .text(&mark.why)
+        .done()
+}
+
+pub(super) fn decode_mark(offset: u64, kind: MarkKind, value: &[u8]) -> Result<Mark, StoreFault> {
+    let mut r = Reader::new("marks", value)?;
+    Ok(Mark {
+        offset,
+        kind,
+        from: r.u64()?,
+        time: Timestamp(r.u64()?),
+        transport: match r.u8()? {
+            0 => None,
+            byte => Some(Transport::from_byte(byte).ok_or_else(|| r.corrupt("unknown transport"))?),
+        },
+        session: r.option(|r| r.id(SessionId::new))?,
+        why: r.text()?.to_owned(),
+    })
+}
+
+/// Keys. Each function builds one table's key, or the prefix that its rows share.
+pub(super) mod key {
+    use super::*;
+
+    pub fn feed(feed: &FeedId) -> Vec<u8> {
+        let mut key = Vec::with_capacity(32);
+        feed.write_key(&mut key);
+        key
+    }
+    pub fn entry(of: &FeedId, offset: u64) -> Vec<u8> {
+        let mut key = feed(of);
+        key.extend_from_slice(&offset.to_be_bytes());
+        key
+    }
+    pub fn offset_of(key: &[u8]) -> Option<u64> {
+        key.last_chunk::<8>().map(|bytes| u64::from_be_bytes(*bytes))
+    }
+    pub fn recipients(id: &NotificationId) -> Vec<u8> {
+        let mut key = id.as_str().as_bytes().to_vec();
+        key.push(0);
+        key
+    }
+    pub fn recipient(id: &NotificationId, user: &UserId) -> Vec<u8> {
+        let mut key = recipients(id);
+        key.extend_from_slice(user.as_str().as_bytes());
+        key
+    }
+    pub fn user_feed(user: &UserId, of: &FeedId) -> Vec<u8> {
+        let mut key = user.as_str().as_bytes().to_vec();
+        key.push(0);
+        of.write_key(&mut key);
+        key
+    }
+    pub fn floor(user: &UserId, of: &FeedId, kind: u8) -> Vec<u8> {
+        let mut key = user_feed(user, of);
+        key.push(kind);
+        key
+    }
+    pub fn mark(user: &UserId, of: &FeedId, offset: u64, kind: u8) -> Vec<u8> {
+        let mut key = user_feed(user, of);
+        key.extend_from_slice(&offset.to_be_bytes());
+        key.push(kind);
+        key
+    }
+    pub fn collapse(of: &FeedId, collapse_key: &str) -> Vec<u8> {
+        let mut key = feed(of);
+        key.extend_from_slice(collapse_key.as_bytes());
+        key
+    }
+    pub fn due(at: Timestamp, kind: u8, id: &NotificationId) -> Vec<u8> {
+        let mut key = at.0.to_be_bytes().to_vec();
+        key.push(kind);
+        key.extend_from_slice(id.as_str().as_bytes());
+        key
+    }
+    /// The first key after every key that begins with `prefix`.
+    pub fn after(prefix: &[u8]) -> Vec<u8> {
+        let mut end = prefix.to_vec();
+        while let Some(last) = end.pop() {
+            if last < 0xff {
+                end.push(last + 1);
+                return end;
+            }
+        }
+        vec![0xff; 300]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> Record {
+        Record {
+            notification: Notification {
+                id: NotificationId::new("n-1").unwrap(),
+                time: Timestamp(5),
+                subject: Some("s".into()),
+                data: Bytes::from_static(b"{}"),
+                audience: Audience::Topics(vec![Topic::new("t").unwrap()]),
+                exclude: vec![UserId::new("eve").unwrap()],
+                durability: Durability::Stored,
+                expires_at: Some(Timestamp(9)),
+                deliver_at: None,
+                collapse_key: Some("k".into()),
+                policy: None,
+                devices: Devices::First,
+                publisher: "test".into(),
+            },
+            content: 7,
+            cancelled_at: Some(Timestamp(8)),
+            scheduled: true,
+            recipients: None,
+            placements: vec![(
+                FeedId::Topic(Topic::new("t").unwrap()),
+                Position {
+                    epoch: Epoch(1),
+                    offset: 2,
+                },
+            )],
+        }
+    }
+
+    #[test]
+    fn records_read_back_and_any_cut_is_an_error() {
+        let record = sample();
+        let bytes = record.encode();
+        let id = &record.notification.id;
+        assert_eq!(Record::decode(id, &bytes).unwrap(), record);
+        for cut in 0..bytes.len() {
+            assert!(Record::decode(id, &bytes[..cut]).is_err(), "cut at {cut}");
+        }
+        let mut newer = bytes;
+        newer[0] = VERSION + 1;
+        assert!(matches!(
+            Record::decode(id, &newer),
+            Err(StoreFault::Newer { .. })
+        ));
+    }
+
+    #[test]
+    fn keys_of_a_prefix_end_before_after() {
+        assert_eq!(key::after(b"ab"), b"ac");
+        assert_eq!(key::after(&[1, 0xff]), [2]);
+        let all = key::recipients(&NotificationId::new("a").unwrap());
+        let other = key::recipients(&NotificationId::new("a.b").unwrap());
+        assert!(!other.starts_with(&all));
+    }
+}

@@ -1,0 +1,227 @@
+//! The ordered key-value store under the embedded engine: tables, atomic batches, forward and backward
+//! scans. Two implementations: [`super::disk`] and [`Memory`].
+//!
+//! Invariant: a batch is applied whole or not at all, and readers see a batch only once it is as durable as
+//! was asked. What the store cannot promise it answers with an error; it never answers with old data.
+
+use std::collections::BTreeMap;
+use std::sync::{PoisonError, RwLock, RwLockReadGuard};
+
+/// Why the store could not do what it was asked.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreFault {
+    /// The file system, or the store crate, said no.
+    #[error("{0}")]
+    Io(String),
+    /// A record that cannot be read.
+    #[error("a record in table `{table}` is damaged: {detail}")]
+    Corrupt {
+        /// The table.
+        table: &'static str,
+        /// What is wrong with it.
+        detail: &'static str,
+    },
+    /// Written by a newer version.
+    #[error("{what} was written by a newer version of postrider; run that version")]
+    Newer {
+        /// What was.
+        what: &'static str,
+    },
+    /// The data directory belongs to somebody else.
+    #[error("{0}")]
+    Refused(String),
+}
+
+macro_rules! tables {
+    ($($name:ident = $text:literal),* $(,)?) => {
+        /// The tables; what stands in each is written down in [`super::codec`].
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub(super) enum Table { $($name),* }
+
+        impl Table {
+            pub const ALL: &[Table] = &[$(Table::$name),*];
+            pub fn name(self) -> &'static str {
+                match self { $(Table::$name => $text),* }
+            }
+        }
+    };
+}
+
+tables! {
+    Meta = "meta",
+    Notifications = "notifications",
+    Entries = "entries",
+    Feeds = "feeds",
+    Recipients = "recipients",
+    Floors = "floors",
+    Marks = "marks",
+    Dropped = "dropped",
+    Collapse = "collapse",
+    Due = "due",
+    Requests = "requests",
+}
+
+/// A key and its value.
+pub(super) type Row = (Vec<u8>, Vec<u8>);
+
+/// What a batch changes: per table, by key; `None` removes.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    tables: [BTreeMap<Vec<u8>, Option<Vec<u8>>>; Table::ALL.len()],
+}
+
+impl Batch {
+    pub fn put(&mut self, table: Table, key: Vec<u8>, value: Vec<u8>) {
+        self.tables[table as usize].insert(key, Some(value));
+    }
+    pub fn remove(&mut self, table: Table, key: Vec<u8>) {
+        self.tables[table as usize].insert(key, None);
+    }
+    pub fn table(&self, table: Table) -> &BTreeMap<Vec<u8>, Option<Vec<u8>>> {
+        &self.tables[table as usize]
+    }
+    pub fn is_empty(&self) -> bool {
+        self.tables.iter().all(BTreeMap::is_empty)
+    }
+}
+
+/// Ordered tables with atomic, durable batches. One caller commits at a time; any number read.
+pub(super) trait Store: Send + Sync + 'static {
+    /// What the tables hold now. Short-lived: the store cannot reuse space that a view may still read.
+    fn view(&self) -> Result<Box<dyn View + '_>, StoreFault>;
+    /// Applies a batch. With `sync` it is on the disk when this returns; without, a crash may take it, but
+    /// never a part of it, and never anything older.
+    fn commit(&self, batch: &Batch, sync: bool) -> Result<(), StoreFault>;
+}
+
+/// The tables as one moment left them.
+pub(super) trait View {
+    /// The value under `key`.
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreFault>;
+    /// Up to `limit` rows of `from..to` by rising key.
+    fn scan(&self, table: Table, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<Row>, StoreFault>;
+    /// The last row of `from..to`.
+    fn last(&self, table: Table, from: &[u8], to: &[u8]) -> Result<Option<Row>, StoreFault>;
+}
+
+/// Tables in memory, for tests, simulation and `engine.type: memory`.
+#[derive(Debug, Default)]
+pub(super) struct Memory {
+    tables: RwLock<[BTreeMap<Vec<u8>, Vec<u8>>; Table::ALL.len()]>,
+}
+
+impl Store for Memory {
+    fn view(&self) -> Result<Box<dyn View + '_>, StoreFault> {
+        Ok(Box::new(MemoryView(
+            self.tables.read().unwrap_or_else(PoisonError::into_inner),
+        )))
+    }
+
+    fn commit(&self, batch: &Batch, _sync: bool) -> Result<(), StoreFault> {
+        let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);
+        for &table in Table::ALL {
+            for (key, value) in batch.table(table) {
+                match value {
+                    Some(value) => tables[table as usize].insert(key.clone(), value.clone()),
+                    None => tables[table as usize].remove(key),
+                };
+            }
+        }
+        Ok(())
+    }
+}
+
+struct MemoryView<'m>(RwLockReadGuard<'m, [BTreeMap<Vec<u8>, Vec<u8>>; Table::ALL.len()]>);
+
+impl MemoryView<'_> {
+    fn rows(&self, table: Table, from: &[u8], to: &[u8]) -> impl DoubleEndedIterator<Item = Row> {
+        let range = (from < to).then(|| self.0[table as usize].range(from.to_vec()..to.to_vec()));
+        range
+            .into_iter()
+            .flatten()
+            .map(|(key, value)| (key.clone(), value.clone()))
+    }
+}
+
+impl View for MemoryView<'_> {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreFault> {
+        Ok(self.0[table as usize].get(key).cloned())
+    }
+    fn scan(&self, table: Table, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<Row>, StoreFault> {
+        Ok(self.rows(table, from, to).take(limit).collect())
+    }
+    fn last(&self, table: Table, from: &[u8], to: &[u8]) -> Result<Option<Row>, StoreFault> {
+        Ok(self.rows(table, from, to).next_back())
+    }
+}
+
+/// A batch being built, read as if it were already applied.
+pub(super) struct Txn<'s> {
+    view: Box<dyn View + 's>,
+    batch: Batch,
+}
+
+impl<'s> Txn<'s> {
+    pub fn new(store: &'s dyn Store) -> Result<Self, StoreFault> {
+        Ok(Txn {
+            view: store.view()?,
+            batch: Batch::default(),
+        })
+    }
+    pub fn put(&mut self, table: Table, key: Vec<u8>, value: Vec<u8>) {
+        self.batch.put(table, key, value);
+    }
+    pub fn remove(&mut self, table: Table, key: Vec<u8>) {
+        self.batch.remove(table, key);
+    }
+    pub fn into_batch(self) -> Batch {
+        self.batch
+    }
+
+    pub fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreFault> {
+        match self.batch.table(table).get(key) {
+            Some(value) => Ok(value.clone()),
+            None => self.view.get(table, key),
+        }
+    }
+
+    /// Rows of `from..to` by rising key, with this batch's changes.
+    pub fn scan(&self, table: Table, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<Row>, StoreFault> {
+        let changed: Vec<_> = self.changed(table, from, to).collect();
+        let removed = changed.iter().filter(|(_, value)| value.is_none()).count();
+        let mut rows: BTreeMap<_, _> = self
+            .view
+            .scan(table, from, to, limit + removed)?
+            .into_iter()
+            .collect();
+        for (key, value) in changed {
+            match value {
+                Some(value) => rows.insert(key.clone(), value.clone()),
+                None => rows.remove(key),
+            };
+        }
+        Ok(rows.into_iter().take(limit).collect())
+    }
+
+    /// The last row of `from..to`, with this batch's changes. Rows are removed only from the front.
+    pub fn last(&self, table: Table, from: &[u8], to: &[u8]) -> Result<Option<Row>, StoreFault> {
+        let newest = self
+            .changed(table, from, to)
+            .filter_map(|(k, v)| v.clone().map(|v| (k.clone(), v)))
+            .last();
+        let stored = self.view.last(table, from, to)?;
+        let stored = stored.filter(|(key, _)| !matches!(self.batch.table(table).get(key), Some(None)));
+        Ok(newest.into_iter().chain(stored).max_by(|a, b| a.0.cmp(&b.0)))
+    }
+
+    fn changed(
+        &self,
+        table: Table,
+        from: &[u8],
+        to: &[u8],
+    ) -> impl Iterator<Item = (&Vec<u8>, &Option<Vec<u8>>)> {
+        let range = (from < to).then(|| self.batch.table(table).range(from.to_vec()..to.to_vec()));
+        range.into_iter().flatten()
+    }
+}

@@ -1,0 +1,344 @@
+//! Runs the real `postrider serve` and lets a test kill, drain, restart and measure it.
+//!
+//! Invariant: the child never outlives its [`Node`], and its data directory lives exactly as long. After a restart
+//! every holder of the node's [`Endpoint`] sees the new address.
+//!
+//! It does not interpret logs and does not touch the data directory.
+
+use std::fs::OpenOptions;
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError, mpsc};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use serde_json::{Value, json};
+
+use crate::token::SECRET;
+
+/// API key with every scope.
+pub const KEY: &str = "test-key-0123456789abcdef0123456789abcdef";
+/// API key that may only publish.
+pub const KEY_PUBLISH: &str = "publish-key-0123456789abcdef0123456789ab";
+/// API key that may only read.
+pub const KEY_READ: &str = "read-key-0123456789abcdef0123456789abcde";
+/// How long a node may take to be up.
+const READY_DEADLINE: Duration = Duration::from_secs(30);
+/// How much of the log is printed when a test fails.
+const LOG_TAIL_BYTES: usize = 16 * 1024;
+
+/// Where the node is, shared with publishers and readers; empty while it is down.
+#[derive(Clone, Default)]
+pub struct Endpoint {
+    state: Arc<(Mutex<Option<SocketAddr>>, Condvar)>,
+}
+
+impl Endpoint {
+    /// The address now, waiting for a node that is down.
+    pub fn wait(&self, deadline: Instant) -> Result<SocketAddr> {
+        let (lock, up) = &*self.state;
+        let mut addr = lock.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            if let Some(addr) = *addr {
+                return Ok(addr);
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                bail!("the node is down and was not restarted in time");
+            }
+            addr = up
+                .wait_timeout(addr, left)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+    }
+
+    /// The address now, with a deadline that suits a test.
+    pub fn addr(&self) -> Result<SocketAddr> {
+        self.wait(Instant::now() + READY_DEADLINE)
+    }
+
+    fn set(&self, addr: Option<SocketAddr>) {
+        *self.state.0.lock().unwrap_or_else(PoisonError::into_inner) = addr;
+        self.state.1.notify_all();
+    }
+}
+
+/// A running node, or one between two runs.
+pub struct Node {
+    /// Address of the public listener.
+    pub endpoint: Endpoint,
+    /// Address of the operations listener of the present run.
+    pub ops: SocketAddr,
+    child: Option<Child>,
+    sets: Vec<(String, String)>,
+    dir: tempfile::TempDir,
+    last_http: SocketAddr,
+}
+
+impl Node {
+    /// Starts a node on free ports with a data directory of its own; `sets` are further `--set` values.
+    pub fn start(sets: &[(&str, &str)]) -> Result<Node> {
+        let dir = tempfile::Builder::new().prefix("postrider-").tempdir()?;
+        let none = SocketAddr::from(([127, 0, 0, 1], 0));
+        let sets = sets.iter().map(|&(k, v)| (k.to_owned(), v.to_owned())).collect();
+        let mut node = Node {
+            endpoint: Endpoint::default(),
+            ops: none,
+            child: None,
+            sets,
+            dir,
+            last_http: none,
+        };
+        node.launch(none)?;
+        Ok(node)
+    }
+
+    /// Ends the process as a power cut would for it: `SIGKILL`.
+    pub fn kill9(&mut self) -> Result<()> {
+        self.endpoint.set(None);
+        let mut child = self.child.take().context("the node is not running")?;
+        child.kill()?;
+        child.wait()?;
+        Ok(())
+    }
+
+    /// Sends `SIGTERM` and returns at once; the endpoint stays set while the node drains.
+    pub fn signal_term(&self) -> Result<()> {
+        let pid = self.child.as_ref().context("the node is not running")?.id();
+        let pid = rustix::process::Pid::from_raw(pid.try_into()?).context("pid")?;
+        Ok(rustix::process::kill_process(pid, rustix::process::Signal::TERM)?)
+    }
+
+    /// Waits for the process to end by itself.
+    pub fn wait_exit(&mut self, within: Duration) -> Result<ExitStatus> {
+        let deadline = Instant::now() + within;
+        let child = self.child.as_mut().context("the node is not running")?;
+        loop {
+            if let Some(status) = child.try_wait()? {
+                self.child = None;
+                self.endpoint.set(None);
+                return Ok(status);
+            }
+            if Instant::now() > deadline {
+                bail!("the node did not exit within {within:?}");
+            }
+            std::thread::park_timeout(Duration::from_millis(5));
+        }
+    }
+
+    /// `SIGTERM`, then waits for the exit.
+    pub fn terminate(&mut self, within: Duration) -> Result<ExitStatus> {
+        self.signal_term()?;
+        self.wait_exit(within)
+    }
+
+    /// Starts again on the same data directory, on a free port.
+    pub fn restart(&mut self) -> Result<()> {
+        self.launch(SocketAddr::from(([127, 0, 0, 1], 0)))
+    }
+
+    /// Starts again on the same data directory and the same public port. Fails where another process took it.
+    pub fn restart_same_port(&mut self) -> Result<()> {
+        self.launch(self.last_http)
+    }
+
+    /// Resident memory in bytes.
+    pub fn rss_bytes(&self) -> Result<u64> {
+        let status = std::fs::read_to_string(self.proc("status")?)?;
+        let line = status
+            .lines()
+            .find_map(|l| l.strip_prefix("VmRSS:"))
+            .context("no VmRSS")?;
+        let kib: u64 = line.trim().trim_end_matches("kB").trim().parse()?;
+        Ok(kib * 1024)
+    }
+
+    /// Processor time used so far by the present run, user and system, in seconds.
+    pub fn cpu_seconds(&self) -> Result<f64> {
+        let stat = std::fs::read_to_string(self.proc("stat")?)?;
+        // The name may hold spaces, so count from the closing bracket: utime and stime are fields 14 and 15.
+        let rest = stat.rsplit_once(')').context("stat without a name")?.1;
+        let fields: Vec<&str> = rest.split_whitespace().collect();
+        let ticks = |at: usize| -> Result<u64> { Ok(fields.get(at).context("short stat")?.parse()?) };
+        Ok((ticks(11)? + ticks(12)?) as f64 / rustix::param::clock_ticks_per_second() as f64)
+    }
+
+    /// The node's data directory.
+    pub fn data_dir(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
+    /// All that the node has logged over its runs.
+    pub fn log(&self) -> String {
+        let bytes = std::fs::read(self.log_path()).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    fn proc(&self, file: &str) -> Result<String> {
+        let pid = self.child.as_ref().context("the node is not running")?.id();
+        Ok(format!("/proc/{pid}/{file}"))
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.dir.path().join("stderr.log")
+    }
+
+    fn log_tail(&self) -> String {
+        let log = self.log();
+        let from = log.len().saturating_sub(LOG_TAIL_BYTES);
+        log[log.ceil_char_boundary(from)..].to_owned()
+    }
+
+    fn launch(&mut self, http: SocketAddr) -> Result<()> {
+        if self.child.is_some() {
+            bail!("the node is running already");
+        }
+        let log = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.log_path())?;
+        let keys = json!([
+            {"name": "test", "key": KEY, "scopes": ["publish", "broadcast", "manage", "read"]},
+            {"name": "publish", "key": KEY_PUBLISH, "scopes": ["publish"]},
+            {"name": "read", "key": KEY_READ, "scopes": ["read"]},
+        ]);
+        let mut command = Command::new(binary()?);
+        command.args(["serve", "--log-format", "json"]);
+        let data_dir = self.data_dir();
+        let fixed = [
+            ("http.listen", http.to_string()),
+            ("ops.listen", "127.0.0.1:0".to_owned()),
+            ("data_dir", data_dir.display().to_string()),
+            ("auth.jwt.hmac_secret", SECRET.to_owned()),
+            ("auth.api_keys", keys.to_string()),
+        ];
+        let own = self.sets.iter().map(|(k, v)| (k.as_str(), v.clone()));
+        for (key, value) in fixed.into_iter().chain(own) {
+            command.args(["--set", &format!("{key}={value}")]);
+        }
+        // A variable of the developer's shell must not change what is tested.
+        for (name, _) in std::env::vars().filter(|(n, _)| n.starts_with("POSTRIDER_")) {
+            command.env_remove(name);
+        }
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
+        let mut child = command.spawn().context("start the node")?;
+        let stdout = child.stdout.take().context("no stdout")?;
+        self.child = Some(child);
+        let ready = match await_ready(stdout) {
+            Ok(ready) => ready,
+            Err(e) => {
+                let status = self.child.as_mut().map(Child::try_wait);
+                bail!("{e:#}; exit {status:?}; its log ends with:\n{}", self.log_tail());
+            }
+        };
+        let addr = |name: &str| -> Result<SocketAddr> {
+            let text = ready[name]
+                .as_str()
+                .with_context(|| format!("ready line without {name}: {ready}"))?;
+            Ok(text.parse()?)
+        };
+        self.ops = addr("ops")?;
+        self.last_http = addr("http")?;
+        self.endpoint.set(Some(self.last_http));
+        Ok(())
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        let ended = self
+            .child
+            .take()
+            .map(|mut child| child.kill().and_then(|()| child.wait()));
+        if let Some(Err(e)) = ended {
+            eprintln!("harness: ending the node: {e}");
+        }
+        if std::thread::panicking() {
+            eprintln!("--- the node's log ends with:\n{}\n---", self.log_tail());
+        }
+    }
+}
+
+/// Waits for the `ready` line; a thread goes on reading so that the child never blocks on its standard output.
+fn await_ready(stdout: std::process::ChildStdout) -> Result<Value> {
+    let (found, ready) = mpsc::sync_channel(1);
+    std::thread::spawn(move || {
+        for line in BufReader::new(stdout).lines().map_while(|line| line.ok()) {
+            if let Ok(value) = serde_json::from_str::<Value>(&line)
+                && value["event"] == "ready"
+                && found.try_send(value).is_err()
+            {
+                eprintln!("harness: a second ready line: {line}");
+            }
+        }
+    });
+    ready
+        .recv_timeout(READY_DEADLINE)
+        .map_err(|e| anyhow::anyhow!("the node wrote no ready line ({e})"))
+}
+
+/// The binary under test: `POSTRIDER_BIN`, or the one beside the running test, built if it is not there.
+pub fn binary() -> Result<PathBuf> {
+    static FOUND: OnceLock<std::result::Result<PathBuf, String>> = OnceLock::new();
+    FOUND
+        .get_or_init(|| find_binary().map_err(|e| format!("{e:#}")))
+        .clone()
+        .map_err(|e| anyhow::anyhow!("no postrider binary: {e}"))
+}
+
+fn find_binary() -> Result<PathBuf> {
+    if let Some(path) = std::env::var_os("POSTRIDER_BIN") {
+        let path = PathBuf::from(path);
+        if !path.is_file() {
+            bail!("POSTRIDER_BIN={} is not a file", path.display());
+        }
+        return Ok(path);
+    }
+    let test = std::env::current_exe()?;
+    // …/target/<profile>/{deps,examples}/<test>
+    let profile_dir = test
+        .ancestors()
+        .find(|dir| {
+            matches!(
+                dir.file_name().and_then(|n| n.to_str()),
+                Some("debug" | "release")
+            )
+        })
+        .with_context(|| {
+            format!(
+                "{} is not in a target directory; set POSTRIDER_BIN",
+                test.display()
+            )
+        })?;
+    let binary = profile_dir.join("postrider");
+    if !binary.is_file() {
+        build(profile_dir)?;
+    }
+    if !binary.is_file() {
+        bail!("{} was not built", binary.display());
+    }
+    Ok(binary)
+}
+
+fn build(profile_dir: &Path) -> Result<()> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(cargo);
+    command.args(["build", "-p", "postrider-cli"]);
+    command
+        .arg("--target-dir")
+        .arg(profile_dir.parent().context("target directory")?);
+    if profile_dir.ends_with("release") {
+        command.arg("--release");
+    }
+    let status = command
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .status()
+        .context("run cargo build")?;
+    if !status.success() {
+        bail!("cargo build -p postrider-cli: {status}");
+    }
+    Ok(())
+}

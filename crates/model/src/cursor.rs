@@ -1,0 +1,209 @@
+//! A cursor: the positions of an inbox's feeds as a short URL-safe token.
+//!
+//! Layout before base64url: version 1, namespace 0, then per feed a tag (kind, and for a topic eight bytes
+//! of its name's hash), the epoch (4 bytes, little-endian) and the offset (LEB128), then a four-byte check
+//! over user and payload. The check is no signature: it tells damage, and another user's cursor, from a
+//! position. A made-up cursor can hurt only the inbox of the user who made it.
+
+use crate::{Epoch, FeedId, FeedKind, Position, UserId};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
+
+/// More feeds than this no cursor holds (`inbox.max_feeds`, plus the user's own and `all`).
+pub const MAX_CURSOR_FEEDS: usize = 128;
+
+const VERSION: u8 = 1;
+const NAMESPACE: u8 = 0;
+
+/// Why a text is not a cursor of this user.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum CursorError {
+    /// Not made by this server, cut, or mistyped.
+    #[error("the cursor is damaged or was not made by this server")]
+    Malformed,
+    /// Made by a newer version.
+    #[error("the cursor was made by a newer version")]
+    Version,
+    /// Whole, but made for another user.
+    #[error("the cursor belongs to another user, or is damaged")]
+    Check,
+}
+
+/// Positions by feed. The name of a topic is not kept, only its hash.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Cursor {
+    places: Vec<(Tag, Position)>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Tag(FeedKind, u64);
+
+impl Tag {
+    fn of(feed: &FeedId) -> Tag {
+        match feed {
+            FeedId::Topic(topic) => Tag(FeedKind::Topic, xxh3_64(topic.as_str().as_bytes())),
+            _ => Tag(feed.kind(), 0),
+        }
+    }
+}
+
+impl Cursor {
+    /// Gathers positions. A feed named twice keeps the last.
+    pub fn new<'a>(positions: impl IntoIterator<Item = (&'a FeedId, Position)>) -> Cursor {
+        let mut cursor = Cursor::default();
+        for (feed, position) in positions {
+            let tag = Tag::of(feed);
+            match cursor.places.binary_search_by_key(&tag, |place| place.0) {
+                Ok(i) => cursor.places[i].1 = position,
+                Err(i) => cursor.places.insert(i, (tag, position)),
+            }
+        }
+        cursor
+    }
+
+    /// The position it holds for `feed`.
+    pub fn get(&self, feed: &FeedId) -> Option<Position> {
+        let tag = Tag::of(feed);
+        self.places
+            .binary_search_by_key(&tag, |place| place.0)
+            .ok()
+            .map(|i| self.places[i].1)
+    }
+
+    /// The token, for this user.
+    pub fn encode(&self, user: &UserId) -> String {
+        let mut bytes = vec![VERSION, NAMESPACE];
+        for (Tag(kind, hash), position) in &self.places {
+            bytes.push(*kind as u8);
+            if *kind == FeedKind::Topic {
+                bytes.extend_from_slice(&hash.to_le_bytes());
+            }
+            bytes.extend_from_slice(&position.epoch.0.to_le_bytes());
+            push_leb128(&mut bytes, position.offset);
+        }
+        bytes.extend_from_slice(&check(user, &bytes).to_le_bytes());
+        URL_SAFE_NO_PAD.encode(bytes)
+    }
+
+    /// Reads a token that [`Cursor::encode`] made for the same user.
+    pub fn decode(token: &str, user: &UserId) -> Result<Cursor, CursorError> {
+        let bytes = URL_SAFE_NO_PAD
+            .decode(token)
+            .map_err(|_| CursorError::Malformed)?;
+        let (payload, given) = bytes.split_last_chunk::<4>().ok_or(CursorError::Malformed)?;
+        match payload {
+            [VERSION, NAMESPACE, ..] => {}
+            [version, ..] if *version > VERSION => return Err(CursorError::Version),
+            _ => return Err(CursorError::Malformed),
+        }
+        if check(user, payload).to_le_bytes() != *given {
+            return Err(CursorError::Check);
+        }
+        let mut places = Vec::new();
+        let mut rest = &payload[2..];
+        while !rest.is_empty() {
+            let place = read_place(&mut rest).ok_or(CursorError::Malformed)?;
+            if places.len() >= MAX_CURSOR_FEEDS || places.last().is_some_and(|(tag, _)| *tag >= place.0) {
+                return Err(CursorError::Malformed);
+            }
+            places.push(place);
+        }
+        Ok(Cursor { places })
+    }
+}
+
+fn read_place(rest: &mut &[u8]) -> Option<(Tag, Position)> {
+    let kind = match rest.split_off_first()? {
+        1 => FeedKind::All,
+        2 => FeedKind::Topic,
+        3 => FeedKind::User,
+        _ => return None,
+    };
+    let hash = match kind {
+        FeedKind::Topic => u64::from_le_bytes(rest.split_off(..8)?.try_into().ok()?),
+        _ => 0,
+    };
+    let epoch = Epoch(u32::from_le_bytes(rest.split_off(..4)?.try_into().ok()?));
+    Some((
+        Tag(kind, hash),
+        Position {
+            epoch,
+            offset: read_leb128(rest)?,
+        },
+    ))
+}
+
+fn check(user: &UserId, payload: &[u8]) -> u32 {
+    xxh3_64_with_seed(payload, xxh3_64(user.as_str().as_bytes())) as u32
+}
+
+fn push_leb128(out: &mut Vec<u8>, mut n: u64) {
+    while n >= 0x80 {
+        out.push(n as u8 | 0x80);
+        n >>= 7;
+    }
+    out.push(n as u8);
+}
+
+fn read_leb128(rest: &mut &[u8]) -> Option<u64> {
+    let mut n = 0u64;
+    for shift in (0..64).step_by(7) {
+        let byte = *rest.split_off_first()?;
+        let part = u64::from(byte & 0x7f);
+        n |= part
+            .checked_shl(shift)
+            .filter(|shifted| shifted >> shift == part)?;
+        if byte & 0x80 == 0 {
+            return Some(n);
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Topic;
+    use proptest::prelude::*;
+
+    fn user(name: &str) -> UserId {
+        UserId::new(name).unwrap()
+    }
+
+    proptest! {
+        #[test]
+        fn reads_back_what_it_wrote(places in proptest::collection::vec((0u8..12, any::<u32>(), any::<u64>()), 0..12)) {
+            let feeds: Vec<_> = places.iter().map(|(n, epoch, offset)| {
+                let feed = match n {
+                    0 => FeedId::All,
+                    1 => FeedId::User(user("ada")),
+                    n => FeedId::Topic(Topic::new(&format!("t{n}")).unwrap()),
+                };
+                (feed, Position { epoch: Epoch(*epoch), offset: *offset })
+            }).collect();
+            let cursor = Cursor::new(feeds.iter().map(|(feed, position)| (feed, *position)));
+            let token = cursor.encode(&user("ada"));
+            prop_assert_eq!(Cursor::decode(&token, &user("ada")), Ok(cursor.clone()));
+            prop_assert_eq!(Cursor::decode(&token, &user("bob")), Err(CursorError::Check));
+            for (feed, _) in &feeds {
+                prop_assert!(cursor.get(feed).is_some());
+            }
+        }
+
+        #[test]
+        fn never_panics_on_noise(token in "[A-Za-z0-9_-]{0,60}") {
+            prop_assert!(Cursor::decode(&token, &user("ada")).is_err());
+        }
+    }
+
+    #[test]
+    fn a_usual_cursor_is_short() {
+        let place = Position {
+            epoch: Epoch(0xdead_beef),
+            offset: 123_456,
+        };
+        let cursor = Cursor::new([(&FeedId::All, place), (&FeedId::User(user("ada")), place)]);
+        assert_eq!(cursor.encode(&user("ada")).len(), 30);
+    }
+}

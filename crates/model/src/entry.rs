@@ -1,0 +1,190 @@
+//! An entry: a notification, or a mark about one, at a position of a feed. Its encoded forms hold nothing
+//! of a session, so all sessions share the same bytes.
+
+use crate::{Audience, FeedId, Notification, NotificationId, Position, SessionId, WithdrawReason, json};
+use bytes::Bytes;
+use std::sync::{Arc, OnceLock};
+
+/// What stands at a position of a feed.
+#[derive(Debug, Clone)]
+pub enum EntryKind {
+    /// A notification, with the reason where it has been withdrawn for everyone in this feed.
+    Notification(Arc<Notification>, Option<WithdrawReason>),
+    /// The user has read these (on some device).
+    Read {
+        /// What was read.
+        ids: Vec<NotificationId>,
+        /// The session that said so, which need not be told.
+        origin: Option<SessionId>,
+    },
+    /// Sessions that show this one should take it off.
+    Withdrawn {
+        /// What was withdrawn.
+        id: NotificationId,
+        /// Where it stands in this feed.
+        target: u64,
+        /// Why.
+        reason: WithdrawReason,
+    },
+}
+
+/// One entry of a feed.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// The feed it stands in.
+    pub feed: FeedId,
+    /// Where; offset 0 for a transient notification, which has no place.
+    pub position: Position,
+    /// What.
+    pub kind: EntryKind,
+    /// Its encoded forms, made at first use.
+    pub forms: Arc<Forms>,
+}
+
+/// Encoded forms of an entry, one per transport; each is made once, by the transport that first needs it.
+#[derive(Debug, Default)]
+pub struct Forms {
+    /// The bare JSON object.
+    pub json: OnceLock<Bytes>,
+    /// A complete SSE block.
+    pub sse: OnceLock<Bytes>,
+    /// A complete WebSocket text frame.
+    pub websocket: OnceLock<Bytes>,
+}
+
+impl Entry {
+    /// The notification, where this entry is one.
+    pub fn notification(&self) -> Option<&Arc<Notification>> {
+        match &self.kind {
+            EntryKind::Notification(notification, _) => Some(notification),
+            _ => None,
+        }
+    }
+
+    /// The entry as the interface shows it: a notification's object without a type, a mark's with one.
+    pub fn json(&self) -> &Bytes {
+        self.forms.json.get_or_init(|| match &self.kind {
+            EntryKind::Notification(notification, _) => notification_json(notification, &self.feed, &[]),
+            EntryKind::Read { ids, .. } => {
+                let mut out = br#"{"type":"read","ids":["#.to_vec();
+                for (i, id) in ids.iter().enumerate() {
+                    if i > 0 {
+                        out.push(b',');
+                    }
+                    json::push_string(&mut out, id.as_str());
+                }
+                out.extend_from_slice(b"]}");
+                out.into()
+            }
+            EntryKind::Withdrawn { id, reason, .. } => {
+                let mut out = br#"{"type":"withdrawn","id":"#.to_vec();
+                json::push_string(&mut out, id.as_str());
+                out.extend_from_slice(br#","reason":""#);
+                out.extend_from_slice(reason.as_str().as_bytes());
+                out.extend_from_slice(b"\"}");
+                out.into()
+            }
+        })
+    }
+
+    /// Whether this user's inbox shows the entry here. An id that stands in several of the inbox's feeds is
+    /// shown in one only: the first of its audience that the inbox holds. `holds` says which it does.
+    pub fn is_for(&self, user: &crate::UserId, holds: impl Fn(&FeedId) -> bool) -> bool {
+        let Some(notification) = self.notification() else {
+            return true;
+        };
+        if notification.excludes(user) {
+            return false;
+        }
+        match (&notification.audience, &self.feed) {
+            (Audience::Topics(topics), FeedId::Topic(_)) if topics.len() > 1 => {
+                let first = topics
+                    .iter()
+                    .map(|topic| FeedId::Topic(topic.clone()))
+                    .find(|feed| holds(feed));
+                first.is_none_or(|first| first == self.feed)
+            }
+            _ => true,
+        }
+    }
+}
+
+/// Writes an entry's object, with `more` members (each beginning with a comma) at its end.
+pub(crate) fn notification_json(notification: &Notification, feed: &FeedId, more: &[u8]) -> Bytes {
+    let mut out = Vec::with_capacity(notification.data.len() + 160);
+    out.extend_from_slice(br#"{"id":"#);
+    json::push_string(&mut out, notification.id.as_str());
+    out.extend_from_slice(format!(r#","time":"{}""#, notification.time).as_bytes());
+    if let Some(subject) = &notification.subject {
+        out.extend_from_slice(br#","subject":"#);
+        json::push_string(&mut out, subject);
+    }
+    if let FeedId::Topic(topic) = feed {
+        out.extend_from_slice(br#","topic":"#);
+        json::push_string(&mut out, topic.as_str());
+    }
+    if let Some(at) = notification.expires_at {
+        out.extend_from_slice(format!(r#","expires_at":"{at}""#).as_bytes());
+    }
+    out.extend_from_slice(br#","data":"#);
+    out.extend_from_slice(&notification.data);
+    out.extend_from_slice(more);
+    out.push(b'}');
+    out.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Devices, Durability, Timestamp, Topic, UserId};
+
+    fn notification(audience: Audience) -> Arc<Notification> {
+        Arc::new(Notification {
+            id: NotificationId::new("n-1").unwrap(),
+            time: Timestamp(0),
+            subject: Some("Hi \"you\"".into()),
+            data: Bytes::from_static(b"{\"a\":1.0}"),
+            audience,
+            exclude: vec![UserId::new("eve").unwrap()],
+            durability: Durability::Stored,
+            expires_at: Some(Timestamp(1000)),
+            deliver_at: None,
+            collapse_key: None,
+            policy: None,
+            devices: Devices::All,
+            publisher: "test".into(),
+        })
+    }
+
+    fn entry(feed: FeedId, notification: Arc<Notification>) -> Entry {
+        let kind = EntryKind::Notification(notification, None);
+        Entry {
+            feed,
+            position: Position::START,
+            kind,
+            forms: Arc::default(),
+        }
+    }
+
+    #[test]
+    fn an_entry_is_one_json_object() {
+        let topic = FeedId::Topic(Topic::new("t").unwrap());
+        let audience = Audience::Topics(vec![Topic::new("t").unwrap()]);
+        assert_eq!(
+            entry(topic, notification(audience)).json(),
+            r#"{"id":"n-1","time":"1970-01-01T00:00:00.000Z","subject":"Hi \"you\"","topic":"t","expires_at":"1970-01-01T00:00:01.000Z","data":{"a":1.0}}"#
+        );
+    }
+
+    #[test]
+    fn one_id_in_two_feeds_is_shown_in_the_first_that_the_inbox_holds() {
+        let [a, b] = ["a", "b"].map(|name| Topic::new(name).unwrap());
+        let notification = notification(Audience::Topics(vec![a.clone(), b.clone()]));
+        let [in_a, in_b] = [a, b].map(|topic| entry(FeedId::Topic(topic), notification.clone()));
+        let user = UserId::new("ada").unwrap();
+        assert!(in_a.is_for(&user, |_| true));
+        assert!(!in_b.is_for(&user, |_| true));
+        assert!(in_b.is_for(&user, |feed| *feed == in_b.feed));
+        assert!(!in_a.is_for(&UserId::new("eve").unwrap(), |_| true));
+    }
+}

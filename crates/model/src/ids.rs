@@ -1,0 +1,147 @@
+//! Names: who receives, what is delivered, what is subscribed to. Each type checks its alphabet once,
+//! when it is made, so that no later code has to ask again. Cheap to clone (shared text).
+
+use std::fmt;
+use std::sync::Arc;
+
+/// Why a text is not a valid id. The wording is shown to the client.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{what} {fault}")]
+pub struct IdError {
+    /// Which kind of id was asked for, e.g. `a user id`.
+    pub what: &'static str,
+    /// What is wrong with it, e.g. `is empty`.
+    pub fault: &'static str,
+}
+
+macro_rules! id_type {
+    ($(#[$doc:meta])* $name:ident, $what:literal, $check:expr) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub struct $name(Arc<str>);
+
+        impl $name {
+            /// Checks the text and takes a copy of it.
+            pub fn new(text: &str) -> Result<Self, IdError> {
+                let check: fn(&str) -> Result<(), &'static str> = $check;
+                check(text).map_err(|fault| IdError { what: $what, fault })?;
+                Ok(Self(text.into()))
+            }
+
+            /// The id as text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Debug::fmt(&self.0, f)
+            }
+        }
+
+        impl serde::Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+                s.serialize_str(&self.0)
+            }
+        }
+
+        impl<'de> serde::Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+                let text = <std::borrow::Cow<'de, str>>::deserialize(d)?;
+                Self::new(&text).map_err(serde::de::Error::custom)
+            }
+        }
+    };
+}
+
+id_type!(
+    /// A recipient: 1–256 bytes of UTF-8 without control characters.
+    UserId,
+    "a user id",
+    |text| {
+        check_length(text, 256, "is longer than 256 bytes")?;
+        if text.chars().any(char::is_control) {
+            return Err("holds a control character");
+        }
+        Ok(())
+    }
+);
+
+id_type!(
+    /// A topic: 1–128 of `A-Za-z0-9._:/@+~-`.
+    Topic,
+    "a topic",
+    |text| {
+        check_length(text, 128, "is longer than 128 characters")?;
+        check_alphabet(text, b"._:/@+~-", "may hold only A-Z a-z 0-9 . _ : / @ + ~ -")
+    }
+);
+
+id_type!(
+    /// A notification's id: 1–128 of `A-Za-z0-9._:~+@-`. The same behind every transport.
+    NotificationId,
+    "a notification id",
+    |text| {
+        check_length(text, 128, "is longer than 128 characters")?;
+        check_alphabet(text, b"._:~+@-", "may hold only A-Z a-z 0-9 . _ : ~ + @ -")
+    }
+);
+
+id_type!(
+    /// One live presence of a user on a node; told to the client in `hello`.
+    SessionId,
+    "a session id",
+    |text| {
+        check_length(text, 64, "is longer than 64 characters")?;
+        check_alphabet(text, b"-_", "may hold only A-Z a-z 0-9 - _")
+    }
+);
+
+fn check_length(text: &str, most: usize, too_long: &'static str) -> Result<(), &'static str> {
+    match text.len() {
+        0 => Err("is empty"),
+        n if n > most => Err(too_long),
+        _ => Ok(()),
+    }
+}
+
+fn check_alphabet(text: &str, extra: &[u8], fault: &'static str) -> Result<(), &'static str> {
+    if text
+        .bytes()
+        .all(|b| b.is_ascii_alphanumeric() || extra.contains(&b))
+    {
+        Ok(())
+    } else {
+        Err(fault)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn alphabets_and_lengths() {
+        for good in ["a", "Ada Lovelace", "ада", "a/b\"c", &"x".repeat(256)] {
+            assert!(UserId::new(good).is_ok(), "{good:?}");
+        }
+        for bad in ["", "a\0b", "a\nb", "a\u{85}b", &"x".repeat(257)] {
+            assert!(UserId::new(bad).is_err(), "{bad:?}");
+        }
+        assert!(Topic::new("news/eu@1+x~y").is_ok());
+        assert!(Topic::new("two words").is_err());
+        assert!(NotificationId::new("a/b").is_err());
+        assert!(NotificationId::new("order-7.shipped:1~x+y@z").is_ok());
+        assert_eq!(
+            Topic::new("ü").unwrap_err().to_string(),
+            "a topic may hold only A-Z a-z 0-9 . _ : / @ + ~ -"
+        );
+    }
+}

@@ -1,0 +1,30 @@
+//! The words of Postrider as types: ids, notifications, feeds, positions, cursors, entries, states.
+//!
+//! No I/O, no clock, no randomness. Everything here is a value or a pure function of values, so every
+//! other crate, and every engine, agrees on what a word means by using the same type for it.
+//!
+//! Invariant: a value of a checked type (an id, a cursor, compact JSON) is always well formed; the only
+//! way to make one from outside input is a function that returns a `Result`.
+
+mod cursor;
+mod entry;
+mod feed;
+mod ids;
+mod inbox;
+pub mod json;
+mod notification;
+mod publication;
+mod settlement;
+mod state;
+mod units;
+
+pub use cursor::{Cursor, CursorError, MAX_CURSOR_FEEDS};
+pub use entry::{Entry, EntryKind, Forms};
+pub use feed::{Epoch, FeedId, FeedKind, FeedSpan, Position};
+pub use ids::{IdError, NotificationId, SessionId, Topic, UserId};
+pub use inbox::{InboxEntry, InboxPage};
+pub use notification::{Audience, Devices, Durability, Notification};
+pub use publication::{Publication, Receipt, RequestKey};
+pub use settlement::{Evidence, SettleKind, SettleTarget, Settlement, Transport};
+pub use state::{Mark, MarkKind, Standing, State, WithdrawReason, state_of};
+pub use units::{ByteSize, Millis, Timestamp, UnitError};

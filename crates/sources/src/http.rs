@@ -1,0 +1,259 @@
+//! The publish interface's JSON: one object, or an array of them, to drafts.
+//!
+//! Invariant: nesting is measured before anything is parsed, nothing here recurses, and `data` is never
+//! taken apart: its numbers and strings reach the client as they were written.
+
+use postrider_model::{Devices, Durability, Millis, Timestamp, json};
+use postrider_router::{Draft, Fault, FaultCode};
+use serde::de::{Deserializer as _, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+use std::borrow::Cow;
+use std::fmt;
+
+/// The fields a notification may have, in the order in which the interface lists them.
+pub const FIELDS: [&str; 12] = [
+    "users", "topics", "exclude_users", "subject", "data", "id", "durability", "ttl", "deliver_at",
+    "collapse_key", "policy", "devices",
+];
+
+/// What a body holds: one notification, or several that stand each for itself.
+#[derive(Debug)]
+pub enum Body {
+    /// One object.
+    One(Result<Draft, Fault>),
+    /// An array; the places correspond.
+    Array(Vec<Result<Draft, Fault>>),
+}
+
+/// Decodes a whole body that is no NDJSON. An `Err` is a fault of the body itself.
+pub fn decode_body(body: &[u8], json_depth: usize, array: usize) -> Result<Body, Fault> {
+    let text = as_text(body)?;
+    if !text.trim_start().starts_with('[') {
+        return Ok(Body::One(decode(text, json_depth)));
+    }
+    let mut input = serde_json::Deserializer::from_str(text);
+    let items = (&mut input).deserialize_seq(Items { most: array }).map_err(not_json)?;
+    input.end().map_err(not_json)?;
+    if items.len() > array {
+        let detail = format!("the array has more than {array} notifications; send several, or NDJSON");
+        return Err(Fault::new(FaultCode::TooLarge, detail));
+    }
+    Ok(Body::Array(items.into_iter().map(|item| decode(item.get(), json_depth)).collect()))
+}
+
+/// Decodes one line of NDJSON.
+pub fn decode_line(line: &[u8], json_depth: usize) -> Result<Draft, Fault> {
+    decode(as_text(line)?, json_depth)
+}
+
+fn decode(text: &str, json_depth: usize) -> Result<Draft, Fault> {
+    let depth = json::depth(text.as_bytes());
+    if depth > json_depth {
+        let detail = format!("it nests {depth} deep; at most {json_depth} levels are allowed");
+        return Err(Fault::new(FaultCode::InvalidNotification, detail));
+    }
+    if !text.trim_start().starts_with('{') {
+        serde_json::from_str::<&RawValue>(text).map_err(not_json)?;
+        return Err(Fault::invalid("", "a notification is a JSON object"));
+    }
+    let mut input = serde_json::Deserializer::from_str(text);
+    let fields = (&mut input).deserialize_map(Fields).map_err(not_json)?;
+    input.end().map_err(not_json)?;
+    draft(&fields)
+}
+
+fn as_text(bytes: &[u8]) -> Result<&str, Fault> {
+    std::str::from_utf8(bytes).map_err(|e| {
+        let detail = format!("it is not UTF-8: byte {} is wrong", e.valid_up_to());
+        Fault::new(FaultCode::InvalidNotification, detail)
+    })
+}
+
+/// serde_json's own words name a place, and never repeat what stands there.
+fn not_json(error: serde_json::Error) -> Fault {
+    Fault::new(FaultCode::InvalidNotification, format!("it is not valid JSON: {error}"))
+}
+
+type Field<'a> = (Cow<'a, str>, &'a RawValue);
+
+fn draft(fields: &[Field<'_>]) -> Result<Draft, Fault> {
+    let mut draft = Draft::default();
+    let mut data = None;
+    for (i, (name, value)) in fields.iter().enumerate() {
+        if fields[..i].iter().any(|(before, _)| before == name) {
+            return Err(Fault::invalid(pointer(name), "the field stands there twice"));
+        }
+        match name.as_ref() {
+            "users" => draft.users = Some(texts("users", value)?),
+            "topics" => draft.topics = Some(texts("topics", value)?),
+            "exclude_users" => draft.exclude_users = texts("exclude_users", value)?,
+            "subject" => draft.subject = Some(text("subject", value)?),
+            "data" => data = Some(json::compact(value.get())),
+            "id" => draft.id = Some(text("id", value)?),
+            "durability" => {
+                let words = [("stored", Durability::Stored), ("transient", Durability::Transient)];
+                draft.durability = one_of("durability", value, words)?;
+            }
+            "ttl" => draft.ttl = Some(ttl(value)?),
+            "deliver_at" => draft.deliver_at = Some(deliver_at(value)?),
+            "collapse_key" => draft.collapse_key = Some(text("collapse_key", value)?),
+            "policy" => draft.policy = Some(text("policy", value)?),
+            "devices" => draft.devices = one_of("devices", value, [("all", Devices::All), ("first", Devices::First)])?,
+            unknown => return Err(Fault::invalid(pointer(unknown), unknown_field(unknown))),
+        }
+    }
+    draft.data = data.ok_or_else(|| Fault::invalid("/data", "`data` is required"))?;
+    Ok(draft)
+}
+
+/// A JSON pointer to a field, escaped as RFC 6901 says, and of bounded length.
+fn pointer(name: &str) -> String {
+    let name: String = name.chars().take(64).collect();
+    format!("/{}", name.replace('~', "~0").replace('/', "~1"))
+}
+
+fn unknown_field(name: &str) -> String {
+    let plain = name.to_ascii_lowercase().replace('-', "_");
+    let plain = plain.trim_end_matches('s');
+    match FIELDS.iter().find(|field| field.trim_end_matches('s') == plain) {
+        Some(near) => format!("the field is not known; `{near}` is"),
+        None => format!("the field is not known; a notification may have {}", FIELDS.join(", ")),
+    }
+}
+
+fn wrong_type(field: &str, value: &RawValue, wanted: &str) -> Fault {
+    Fault::invalid(format!("/{field}"), format!("`{field}` must be {wanted}, not {}", kind(value)))
+}
+
+fn kind(value: &RawValue) -> &'static str {
+    match value.get().as_bytes().first() {
+        Some(b'"') => "a string",
+        Some(b'{') => "an object",
+        Some(b'[') => "an array",
+        Some(b't' | b'f') => "a boolean",
+        Some(b'n') => "null",
+        _ => "a number",
+    }
+}
+
+fn text(field: &str, value: &RawValue) -> Result<String, Fault> {
+    if kind(value) != "a string" {
+        return Err(wrong_type(field, value, "a string"));
+    }
+    serde_json::from_str(value.get())
+        .map_err(|_| Fault::invalid(format!("/{field}"), format!("`{field}` holds half of a surrogate pair")))
+}
+
+fn texts(field: &str, value: &RawValue) -> Result<Vec<String>, Fault> {
+    if let Ok(texts) = serde_json::from_str(value.get()) {
+        return Ok(texts);
+    }
+    let Ok(items) = serde_json::from_str::<Vec<&RawValue>>(value.get()) else {
+        return Err(wrong_type(field, value, "an array of strings"));
+    };
+    items.iter().enumerate().map(|(i, item)| text(&format!("{field}/{i}"), item)).collect()
+}
+
+fn one_of<T: Copy>(field: &str, value: &RawValue, words: [(&str, T); 2]) -> Result<T, Fault> {
+    let given = text(field, value)?;
+    match words.iter().find(|(word, _)| *word == given) {
+        Some((_, meaning)) => Ok(*meaning),
+        None => {
+            let detail = format!("`{field}` must be `{}` or `{}`", words[0].0, words[1].0);
+            Err(Fault::invalid(format!("/{field}"), detail))
+        }
+    }
+}
+
+fn ttl(value: &RawValue) -> Result<Millis, Fault> {
+    const FORMS: &str = "a duration such as \"24h\" or \"90s\", or a number of seconds";
+    let wrong = || Fault::invalid("/ttl", format!("`ttl` must be {FORMS}"));
+    match kind(value) {
+        "a string" => Millis::parse(&text("ttl", value)?).map_err(|_| wrong()),
+        "a number" => {
+            let seconds: f64 = value.get().parse().map_err(|_| wrong())?;
+            let ms = (seconds * 1000.0).round();
+            if (0.0..9e15).contains(&ms) { Ok(Millis(ms as u64)) } else { Err(wrong()) }
+        }
+        _ => Err(wrong_type("ttl", value, FORMS)),
+    }
+}
+
+fn deliver_at(value: &RawValue) -> Result<Timestamp, Fault> {
+    Timestamp::parse_rfc3339(&text("deliver_at", value)?).ok_or_else(|| {
+        Fault::invalid("/deliver_at", "`deliver_at` must be an RFC 3339 time such as 2026-12-01T09:00:00Z")
+    })
+}
+
+/// More fields than this no object can have without naming one twice or an unknown one.
+const FIELDS_READ: usize = FIELDS.len() + 1;
+
+struct Fields;
+
+impl<'de> Visitor<'de> for Fields {
+    type Value = Vec<Field<'de>>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut fields = Vec::new();
+        while let Some(Name(name)) = map.next_key()? {
+            let value = map.next_value()?;
+            if fields.len() < FIELDS_READ {
+                fields.push((name, value));
+            }
+        }
+        Ok(fields)
+    }
+}
+
+/// A key, borrowed where it has no escapes.
+struct Name<'a>(Cow<'a, str>);
+
+impl<'de> serde::Deserialize<'de> for Name<'de> {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        struct Visit;
+        impl<'de> Visitor<'de> for Visit {
+            type Value = Name<'de>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a key")
+            }
+            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Name<'de>, E> {
+                Ok(Name(Cow::Borrowed(text)))
+            }
+            fn visit_str<E>(self, text: &str) -> Result<Name<'de>, E> {
+                Ok(Name(Cow::Owned(text.to_owned())))
+            }
+        }
+        d.deserialize_str(Visit)
+    }
+}
+
+/// Keeps at most `most` + 1 items: enough to know that there are too many.
+struct Items {
+    most: usize,
+}
+
+impl<'de> Visitor<'de> for Items {
+    type Value = Vec<&'de RawValue>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+        let mut items = Vec::new();
+        while let Some(item) = seq.next_element()? {
+            if items.len() <= self.most {
+                items.push(item);
+            }
+        }
+        Ok(items)
+    }
+}
+
+#[cfg(test)]
+#[path = "http_tests.rs"]
+mod tests;

@@ -1,0 +1,47 @@
+//! Who may connect: the seam between the front, which holds sockets, and whoever knows keys and tokens.
+
+use crate::problem::Problem;
+use postrider_model::{Timestamp, Topic, UserId};
+
+/// Decides who a client is. Called from a loop that serves thousands of sockets: never waits.
+pub trait Gate: Send + Sync {
+    /// The user behind a request for an inbox.
+    fn identify(&self, credentials: &Credentials<'_>, now: Timestamp) -> Result<Identity, Problem>;
+
+    /// Until when a new token of the same user lets a session go on.
+    fn renew(&self, user: &UserId, token: &str, now: Timestamp) -> Result<Timestamp, Problem>;
+
+    /// Whether this user may have `topic` as a session topic.
+    fn may_subscribe(&self, identity: &Identity, topic: &Topic) -> bool;
+
+    /// The headers that let a page of `origin` read the answer; `None` where it may not.
+    fn cors(&self, origin: &str) -> Option<Vec<(&'static str, String)>>;
+}
+
+/// What a request brought to show who it is.
+#[derive(Clone, Copy, Default)]
+pub struct Credentials<'a> {
+    /// The `Authorization` header.
+    pub authorization: Option<&'a str>,
+    /// The raw `Cookie` header.
+    pub cookie: Option<&'a str>,
+    /// The `ticket` parameter.
+    pub ticket: Option<&'a str>,
+    /// The `Origin` header.
+    pub origin: Option<&'a str>,
+    /// The `Sec-Fetch-Site` header.
+    pub sec_fetch_site: Option<&'a str>,
+    /// The `Host` header.
+    pub host: Option<&'a str>,
+}
+
+/// A user, let in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// Who.
+    pub user: UserId,
+    /// When the token ends; `None` for one without an end.
+    pub expires_at: Option<Timestamp>,
+    /// The patterns of session topics that the token allows.
+    pub topics: Vec<String>,
+}

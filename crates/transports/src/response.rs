@@ -1,0 +1,197 @@
+//! HTTP/1.1 answers as bytes, ready for one write.
+//!
+//! Invariant: every answer says `Cache-Control: no-store` and how the connection goes on, and no value
+//! can add a header or end the head, whatever it holds.
+//! Does not decide what to answer, and writes no `Date` (RFC 9110 allows that to a server without a clock).
+
+use crate::problem::{self, Problem};
+use bytes::Bytes;
+
+/// More headers for an answer, e.g. those of CORS.
+pub type Extra<'a> = &'a [(&'a str, &'a str)];
+
+/// 200 with a JSON body, such as a long poll's.
+pub fn json(body: &[u8], keep_alive: bool, extra: Extra) -> Bytes {
+    let mut head = ResponseHead::new(200);
+    head.header("Content-Type", "application/json");
+    head.complete(body, connection(keep_alive), extra)
+}
+
+/// A refusal, with the headers its status asks for.
+pub fn problem(problem: &Problem, keep_alive: bool, extra: Extra) -> Bytes {
+    let mut head = ResponseHead::new(problem.status);
+    head.header("Content-Type", problem::CONTENT_TYPE);
+    for (name, value) in problem.headers() {
+        head.header(name, &value);
+    }
+    // RFC 9110, 7.8: who sends Upgrade also names it in Connection.
+    let connection = match (problem.status, keep_alive) {
+        (426, true) => "keep-alive, upgrade",
+        (426, false) => "close, upgrade",
+        _ => connection(keep_alive),
+    };
+    head.complete(&problem.json(), connection, extra)
+}
+
+/// 204, as the answer to a CORS preflight; `extra` says what is allowed.
+pub fn no_content(keep_alive: bool, extra: Extra) -> Bytes {
+    let mut head = ResponseHead::new(204);
+    head.header("Connection", connection(keep_alive));
+    head.finish(extra)
+}
+
+/// The head of an event stream. Its end is the connection's end, so that events are the same bytes for
+/// every session, without chunk sizes between them.
+pub fn event_stream(extra: Extra) -> Bytes {
+    let mut head = ResponseHead::new(200);
+    head.header("Content-Type", "text/event-stream");
+    head.header("X-Accel-Buffering", "no");
+    head.header("Connection", "close");
+    head.finish(extra)
+}
+
+/// 101: from the next byte on, both sides speak WebSocket. `subprotocol` is echoed where it was offered.
+pub fn switching_protocols(accept: &str, subprotocol: Option<&str>, extra: Extra) -> Bytes {
+    let mut head = ResponseHead::new(101);
+    head.header("Connection", "Upgrade");
+    head.header("Upgrade", "websocket");
+    head.header("Sec-WebSocket-Accept", accept);
+    if let Some(name) = subprotocol {
+        head.header("Sec-WebSocket-Protocol", name);
+    }
+    head.finish(extra)
+}
+
+fn connection(keep_alive: bool) -> &'static str {
+    if keep_alive { "keep-alive" } else { "close" }
+}
+
+/// A head under construction.
+struct ResponseHead(Vec<u8>);
+
+impl ResponseHead {
+    fn new(status: u16) -> Self {
+        let mut out = Vec::with_capacity(512);
+        out.extend_from_slice(format!("HTTP/1.1 {status} {}\r\n", reason(status)).as_bytes());
+        Self(out)
+    }
+
+    /// Writes a header. A byte that has no place in one becomes a space.
+    fn header(&mut self, name: &str, value: &str) {
+        let clean = |b: u8| if b.is_ascii_control() { b' ' } else { b };
+        self.0.extend(name.bytes().map(clean));
+        self.0.extend_from_slice(b": ");
+        self.0.extend(value.bytes().map(clean));
+        self.0.extend_from_slice(b"\r\n");
+    }
+
+    fn complete(mut self, body: &[u8], connection: &str, extra: Extra) -> Bytes {
+        self.header("Content-Length", &body.len().to_string());
+        self.header("Connection", connection);
+        self.end(extra);
+        self.0.extend_from_slice(body);
+        self.0.into()
+    }
+
+    fn finish(mut self, extra: Extra) -> Bytes {
+        self.end(extra);
+        self.0.into()
+    }
+
+    fn end(&mut self, extra: Extra) {
+        self.header("Cache-Control", "no-store");
+        for (name, value) in extra {
+            self.header(name, value);
+        }
+        self.0.extend_from_slice(b"\r\n");
+    }
+}
+
+/// The phrase of a status. Clients ignore it; people read it.
+fn reason(status: u16) -> &'static str {
+    match status {
+        101 => "Switching Protocols",
+        200 => "OK",
+        204 => "No Content",
+        400 => "Bad Request",
+        401 => "Unauthorized",
+        403 => "Forbidden",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        408 => "Request Timeout",
+        409 => "Conflict",
+        410 => "Gone",
+        413 => "Content Too Large",
+        415 => "Unsupported Media Type",
+        426 => "Upgrade Required",
+        429 => "Too Many Requests",
+        431 => "Request Header Fields Too Large",
+        503 => "Service Unavailable",
+        _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(bytes: Bytes) -> String {
+        String::from_utf8(bytes.to_vec()).unwrap()
+    }
+
+    #[test]
+    fn a_poll_answer_byte_for_byte() {
+        let cors = [
+            ("Access-Control-Allow-Origin", "https://a.example"),
+            ("Vary", "Origin"),
+        ];
+        assert_eq!(
+            text(json(b"{\"a\":1}", true, &cors)),
+            "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 7\r\n\
+             Connection: keep-alive\r\nCache-Control: no-store\r\n\
+             Access-Control-Allow-Origin: https://a.example\r\nVary: Origin\r\n\r\n{\"a\":1}"
+        );
+    }
+
+    #[test]
+    fn the_head_of_a_stream_has_no_length() {
+        assert_eq!(
+            text(event_stream(&[])),
+            "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nX-Accel-Buffering: no\r\n\
+             Connection: close\r\nCache-Control: no-store\r\n\r\n"
+        );
+    }
+
+    #[test]
+    fn problems_bring_their_headers() {
+        let answer = text(problem(&Problem::token_missing(), false, &[]));
+        assert!(
+            answer.starts_with("HTTP/1.1 401 Unauthorized\r\nContent-Type: application/problem+json\r\n")
+        );
+        assert!(answer.contains("\r\nWWW-Authenticate: Bearer\r\n"));
+        assert!(answer.contains("\r\nConnection: close\r\n"));
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        assert!(head.contains(&format!("Content-Length: {}\r\n", body.len())));
+        let answer = text(problem(&Problem::upgrade_required(), true, &[]));
+        assert!(
+            answer.contains("\r\nConnection: keep-alive, upgrade\r\n")
+                && answer.contains("\r\nUpgrade: websocket\r\n")
+        );
+    }
+
+    #[test]
+    fn switching_names_the_subprotocol_only_where_it_was_offered() {
+        let with = text(switching_protocols("abc=", Some("postrider.v1"), &[]));
+        assert!(with.starts_with(
+            "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        ));
+        assert!(with.contains("\r\nSec-WebSocket-Accept: abc=\r\nSec-WebSocket-Protocol: postrider.v1\r\n"));
+        assert!(!text(switching_protocols("abc=", None, &[])).contains("Protocol:"));
+    }
+
+    #[test]
+    fn no_value_can_add_a_header() {
+        let answer = text(no_content(true, &[("X", "a\r\nSet-Cookie: b\0")]));
+        assert!(answer.ends_with("\r\nX: a  Set-Cookie: b \r\n\r\n"), "{answer}");
+    }
+}

@@ -1,0 +1,316 @@
+//! The server's side of WebSocket (RFC 6455), without extensions: the handshake, and the frames it sends.
+//!
+//! Invariant: every frame is whole and unfragmented, and an entry's frame holds nothing of a session, so
+//! all sessions share its bytes. Does not know what was sent to whom; reading is [`Decoder`]'s.
+
+mod decoder;
+
+pub use decoder::{Decoder, Fault, MAX_FRAMES, MAX_MESSAGE, Message};
+
+use crate::head::Head;
+use crate::problem::Problem;
+use crate::sse::with_attempt;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use postrider_model::{Entry, Timestamp, json::push_string};
+use sha1::{Digest as _, Sha1};
+
+/// The subprotocol that is spoken, and named where the client offers it.
+pub const SUBPROTOCOL: &str = "postrider.v1";
+/// The most that a control frame carries. Bytes.
+const MAX_CONTROL: usize = 125;
+
+const TEXT: u8 = 0x1;
+const CLOSE: u8 = 0x8;
+const PING: u8 = 0x9;
+const PONG: u8 = 0xA;
+
+/// What the 101 answer needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Handshake {
+    /// The value of `Sec-WebSocket-Accept`.
+    pub accept: String,
+    /// Whether the client offered [`SUBPROTOCOL`].
+    pub subprotocol: bool,
+}
+
+/// Checks an upgrade request (RFC 6455, 4.2.1).
+///
+/// # Errors
+/// `upgrade_required` where it asks for no WebSocket, or another version than 13; `invalid_request` for a
+/// key that is not 16 bytes of base64.
+pub fn handshake(head: &Head) -> Result<Handshake, Problem> {
+    let version = head.header("sec-websocket-version");
+    if head.version_minor == 0 || !head.is_websocket_upgrade() || version != Some("13") {
+        return Err(Problem::upgrade_required());
+    }
+    let key = head.header("sec-websocket-key").unwrap_or_default();
+    if !STANDARD.decode(key).is_ok_and(|nonce| nonce.len() == 16) {
+        let detail =
+            "The header `sec-websocket-key` is not 16 bytes in base64. Open this with a WebSocket client.";
+        return Err(Problem::invalid_request(detail));
+    }
+    let subprotocol = head
+        .header_values("sec-websocket-protocol")
+        .flat_map(|value| value.split(','))
+        .any(|offer| offer.trim() == SUBPROTOCOL);
+    Ok(Handshake {
+        accept: accept_key(key),
+        subprotocol,
+    })
+}
+
+/// The answer to a `Sec-WebSocket-Key`, which proves that the server understood it.
+pub fn accept_key(key: &str) -> String {
+    let mut hash = Sha1::new();
+    hash.update(key);
+    hash.update("258EAFA5-E914-47DA-95CA-C5AB0DC85B11");
+    STANDARD.encode(hash.finalize())
+}
+
+/// A text message. `text` must be UTF-8.
+pub fn text_frame(text: &[u8]) -> Bytes {
+    frame(TEXT, &[text])
+}
+
+/// A ping; of `payload`, at most 125 bytes are sent.
+pub fn ping(payload: &[u8]) -> Bytes {
+    frame(PING, &[&payload[..payload.len().min(MAX_CONTROL)]])
+}
+
+/// The answer to a ping, with its payload.
+pub fn pong(payload: &[u8]) -> Bytes {
+    frame(PONG, &[&payload[..payload.len().min(MAX_CONTROL)]])
+}
+
+/// A close. The reason is cut to what fits, 123 bytes, between characters.
+pub fn close(code: u16, reason: &str) -> Bytes {
+    let fits = reason.floor_char_boundary(MAX_CONTROL - 2);
+    frame(CLOSE, &[&code.to_be_bytes(), &reason.as_bytes()[..fits]])
+}
+
+/// The answer to a client's close: its own code, or none where it gave none (RFC 6455, 5.5.1).
+pub fn close_reply(code: Option<u16>) -> Bytes {
+    code.map_or_else(|| frame(CLOSE, &[]), |code| close(code, ""))
+}
+
+/// The frame of an entry: `notification`, `read` or `withdrawn`. Made once, shared by all sessions.
+pub fn entry_frame(entry: &Entry) -> Bytes {
+    let make = || match entry.notification() {
+        Some(_) => notification_frame(entry.json()),
+        None => text_frame(entry.json()),
+    };
+    entry.forms.websocket.get_or_init(make).clone()
+}
+
+/// The frame of a notification that is sent again; `attempt` is 2 or more. Not shared.
+pub fn entry_frame_again(entry: &Entry, attempt: u32) -> Bytes {
+    match entry.notification() {
+        Some(_) => notification_frame(&with_attempt(entry.json(), attempt)),
+        None => entry_frame(entry),
+    }
+}
+
+/// The first frame of a session.
+pub fn hello_frame(session: &str) -> Bytes {
+    member_frame("hello", "session", session)
+}
+
+/// The session's cursor, after each batch.
+pub fn cursor_frame(cursor: &str) -> Bytes {
+    member_frame("cursor", "cursor", cursor)
+}
+
+/// Some of what the client missed is no longer held; `oldest` is the time of the oldest that is.
+pub fn gap_frame(oldest: Timestamp) -> Bytes {
+    member_frame("gap", "oldest", &oldest.to_string())
+}
+
+/// Something the client asked for could not be done, or it lost something.
+pub fn error_frame(code: &str) -> Bytes {
+    member_frame("error", "code", code)
+}
+
+/// The user's state, a JSON object.
+pub fn state_frame(state_json: &[u8]) -> Bytes {
+    frame(TEXT, &[br#"{"type":"state","state":"#, state_json, b"}"])
+}
+
+/// `object` begins with `{` and has members.
+fn notification_frame(object: &[u8]) -> Bytes {
+    let members = object.get(1..).unwrap_or_default();
+    frame(TEXT, &[br#"{"type":"notification","#, members])
+}
+
+/// `{"type":<kind>,<name>:<value>}`
+fn member_frame(kind: &str, name: &str, value: &str) -> Bytes {
+    let mut text = format!(r#"{{"type":"{kind}","{name}":"#).into_bytes();
+    push_string(&mut text, value);
+    text.push(b'}');
+    text_frame(&text)
+}
+
+/// A final, unmasked frame; its payload is the parts joined.
+fn frame(opcode: u8, parts: &[&[u8]]) -> Bytes {
+    let length: usize = parts.iter().map(|part| part.len()).sum();
+    let mut out = Vec::with_capacity(length + 10);
+    out.push(0x80 | opcode);
+    match length {
+        0..=125 => out.push(length as u8),
+        126..=0xFFFF => {
+            out.push(126);
+            out.extend_from_slice(&(length as u16).to_be_bytes());
+        }
+        _ => {
+            out.push(127);
+            out.extend_from_slice(&(length as u64).to_be_bytes());
+        }
+    }
+    parts.iter().for_each(|part| out.extend_from_slice(part));
+    out.into()
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::head::{Parsed, parse};
+    use postrider_model::{Audience, Devices, Durability, EntryKind, FeedId, Notification, NotificationId};
+    use postrider_model::{Position, UserId, WithdrawReason};
+    use std::sync::Arc;
+
+    pub(crate) fn notification() -> Entry {
+        let user = UserId::new("ada").unwrap();
+        let notification = Notification {
+            id: NotificationId::new("n-1").unwrap(),
+            time: Timestamp(0),
+            subject: None,
+            data: Bytes::from_static("{\"a\":\"ü\"}".as_bytes()),
+            audience: Audience::Users(vec![user.clone()]),
+            exclude: Vec::new(),
+            durability: Durability::Stored,
+            expires_at: None,
+            deliver_at: None,
+            collapse_key: None,
+            policy: None,
+            devices: Devices::All,
+            publisher: "test".into(),
+        };
+        let kind = EntryKind::Notification(Arc::new(notification), None);
+        Entry {
+            feed: FeedId::User(user),
+            position: Position::START,
+            kind,
+            forms: Default::default(),
+        }
+    }
+
+    fn shake(headers: &str) -> Result<Handshake, Problem> {
+        let text = format!("GET /v1/inbox/ws HTTP/1.1\r\nhost: h\r\n{headers}\r\n");
+        match parse(text.as_bytes()) {
+            Parsed::Complete(head, _) => handshake(&head),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_handshake_of_the_rfc() {
+        let base = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
+            Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+        let expected = Handshake {
+            accept: "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=".into(),
+            subprotocol: false,
+        };
+        assert_eq!(shake(base).unwrap(), expected);
+        let offered = format!("{base}Sec-WebSocket-Protocol: chat, postrider.v1\r\n");
+        assert!(shake(&offered).unwrap().subprotocol);
+        for (from, to, status) in [
+            ("Version: 13", "Version: 8", 426),
+            ("Upgrade: websocket\r\n", "", 426),
+            ("Connection: Upgrade", "Connection: close", 426),
+            ("dGhlIHNhbXBsZSBub25jZQ==", "c2hvcnQ=", 400),
+            ("dGhlIHNhbXBsZSBub25jZQ==", "not base64", 400),
+            ("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n", "", 400),
+        ] {
+            assert_eq!(
+                shake(&base.replace(from, to)).unwrap_err().status,
+                status,
+                "{from} -> {to}"
+            );
+        }
+    }
+
+    #[test]
+    fn lengths_are_written_in_the_fewest_bytes() {
+        for (length, head) in [
+            (0, &[0x81u8, 0][..]),
+            (125, &[0x81, 125]),
+            (126, &[0x81, 126, 0, 126]),
+            (65_535, &[0x81, 126, 0xFF, 0xFF]),
+            (65_536, &[0x81, 127, 0, 0, 0, 0, 0, 1, 0, 0]),
+        ] {
+            let frame = text_frame(&vec![b'x'; length]);
+            assert_eq!((&frame[..head.len()], frame.len()), (head, head.len() + length));
+        }
+    }
+
+    #[test]
+    fn control_frames() {
+        assert_eq!(ping(b"7"), &[0x89, 1, b'7'][..]);
+        assert_eq!(pong(&[1; 200]).len(), 127);
+        assert_eq!(close(4000, "{}"), &[0x88, 4, 0x0F, 0xA0, b'{', b'}'][..]);
+        // 61 two-byte characters are 122 bytes; the 62nd would be cut in two.
+        assert_eq!(close(1000, &"ü".repeat(100)).len(), 2 + 2 + 122);
+        assert_eq!(close_reply(None), &[0x88, 0][..]);
+        assert_eq!(close_reply(Some(1001)), &[0x88, 2, 0x03, 0xE9][..]);
+    }
+
+    #[test]
+    fn frames_of_the_interface() {
+        let text = |frame: Bytes| String::from_utf8(frame[2..].to_vec()).unwrap();
+        let entry = notification();
+        let members = r#""id":"n-1","time":"1970-01-01T00:00:00.000Z","data":{"a":"ü"}"#;
+        assert_eq!(
+            text(entry_frame(&entry)),
+            format!(r#"{{"type":"notification",{members}}}"#)
+        );
+        assert_eq!(entry_frame(&entry).as_ptr(), entry_frame(&entry).as_ptr());
+        assert_eq!(
+            text(entry_frame_again(&entry, 2)),
+            format!(r#"{{"type":"notification",{members},"attempt":2}}"#)
+        );
+        assert_eq!(text(hello_frame("s\"1")), r#"{"type":"hello","session":"s\"1"}"#);
+        assert_eq!(text(cursor_frame("AQA")), r#"{"type":"cursor","cursor":"AQA"}"#);
+        assert_eq!(
+            text(gap_frame(Timestamp(0))),
+            r#"{"type":"gap","oldest":"1970-01-01T00:00:00.000Z"}"#
+        );
+        assert_eq!(
+            text(error_frame("delivery_stalled")),
+            r#"{"type":"error","code":"delivery_stalled"}"#
+        );
+        assert_eq!(
+            text(state_frame(b"{\"a\":\"1\"}")),
+            r#"{"type":"state","state":{"a":"1"}}"#
+        );
+    }
+
+    #[test]
+    fn marks_say_their_type() {
+        let id = NotificationId::new("a").unwrap();
+        let kind = EntryKind::Withdrawn {
+            id,
+            target: 1,
+            reason: WithdrawReason::Taken,
+        };
+        let entry = Entry {
+            kind,
+            forms: Default::default(),
+            ..notification()
+        };
+        assert_eq!(
+            &entry_frame(&entry)[2..],
+            br#"{"type":"withdrawn","id":"a","reason":"taken"}"#
+        );
+    }
+}

@@ -1,0 +1,113 @@
+//! The command line of `cargo xtask`. Small enough that a parser crate would cost more than it saves.
+
+use anyhow::{Context, Result, bail};
+
+pub const USAGE: &str = "\
+usage: cargo xtask TASK
+
+  test [--only NAME]…        install what the tests need, build, run every suite, print a summary
+                             NAME: cargo, or one of the end-to-end suites (`test --only list` names them)
+  check-docs [FILE]…         run every ```sh block of README.md and docs/**/*.md
+  kill-loop [--kills N]      kill a node N times (200) and account for every accepted notification
+  ci                         what continuous integration runs: .ci/run
+
+environment:
+  POSTRIDER_BIN              use this `postrider` instead of building one
+  CI=true                    a suite that could not run is a failure";
+
+pub enum Task {
+    Help,
+    /// Empty: every suite.
+    Test {
+        only: Vec<String>,
+    },
+    /// Empty: every document.
+    CheckDocs {
+        only: Vec<String>,
+    },
+    KillLoop {
+        kills: u32,
+    },
+    Ci,
+}
+
+pub fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Task> {
+    const DEFAULT_KILLS: u32 = 200;
+
+    let mut arguments = arguments.into_iter();
+    let task = arguments.next().unwrap_or_default();
+    let mut only = Vec::new();
+    let mut kills = DEFAULT_KILLS;
+    while let Some(argument) = arguments.next() {
+        let (name, inline) = match argument.split_once('=') {
+            Some((name, value)) => (name, Some(value.to_owned())),
+            None => (argument.as_str(), None),
+        };
+        match (task.as_str(), name) {
+            ("test", "--only") => only.push(value(name, inline, &mut arguments)?),
+            ("kill-loop", "--kills") => {
+                let given = value(name, inline, &mut arguments)?;
+                kills = given
+                    .parse()
+                    .with_context(|| format!("--kills {given}: not a number"))?;
+            }
+            ("check-docs", file) if !file.starts_with('-') => only.push(argument),
+            _ => bail!("`{argument}` is unknown to `{task}`\n\n{USAGE}"),
+        }
+    }
+    match task.as_str() {
+        "test" => Ok(Task::Test { only }),
+        "check-docs" => Ok(Task::CheckDocs { only }),
+        "kill-loop" => Ok(Task::KillLoop { kills }),
+        "ci" => Ok(Task::Ci),
+        "" | "help" | "--help" | "-h" => Ok(Task::Help),
+        other => bail!("no task `{other}`\n\n{USAGE}"),
+    }
+}
+
+fn value(name: &str, inline: Option<String>, rest: &mut impl Iterator<Item = String>) -> Result<String> {
+    inline
+        .or_else(|| rest.next())
+        .with_context(|| format!("{name} needs a value"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(line: &str) -> Result<Task> {
+        parse(line.split_whitespace().map(str::to_owned))
+    }
+
+    #[test]
+    fn both_forms_of_a_value_are_read() {
+        assert!(matches!(
+            words("kill-loop --kills 7").unwrap(),
+            Task::KillLoop { kills: 7 }
+        ));
+        assert!(matches!(
+            words("kill-loop --kills=7").unwrap(),
+            Task::KillLoop { kills: 7 }
+        ));
+        assert!(matches!(
+            words("kill-loop").unwrap(),
+            Task::KillLoop { kills: 200 }
+        ));
+    }
+
+    #[test]
+    fn only_may_be_repeated() {
+        let Task::Test { only } = words("test --only curl --only docs").unwrap() else {
+            panic!("not test")
+        };
+        assert_eq!(only, ["curl", "docs"]);
+    }
+
+    #[test]
+    fn what_is_unknown_is_refused() {
+        assert!(words("tset").is_err());
+        assert!(words("test --kills 3").is_err());
+        assert!(words("test --only").is_err());
+        assert!(words("kill-loop --kills many").is_err());
+    }
+}

@@ -1,0 +1,77 @@
+//! Builds the `postrider` binary that the suites are run against.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use crate::run;
+use crate::workspace::Workspace;
+
+const LIMIT: Duration = Duration::from_secs(30 * 60);
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Profile {
+    /// Dependencies optimised, own code not: the quickest way to a binary that is fast enough to test.
+    Dev,
+    Release,
+}
+
+/// The absolute path of an up-to-date binary: `POSTRIDER_BIN`, or built now.
+pub fn binary(workspace: &Workspace, profile: Profile) -> Result<PathBuf> {
+    if let Some(given) = given()? {
+        return Ok(given);
+    }
+    let mut arguments = vec!["build", "-p", "postrider-cli"];
+    if profile == Profile::Release {
+        arguments.push("--release");
+    }
+    cargo(workspace, &arguments)?;
+    built(workspace, profile)
+}
+
+/// The binary and every test in one go, so that `cargo test` finds them built with the same features.
+pub fn binary_and_tests(workspace: &Workspace) -> Result<PathBuf> {
+    cargo(workspace, &["build", "--workspace", "--bins", "--tests"])?;
+    match given()? {
+        Some(given) => Ok(given),
+        None => built(workspace, Profile::Dev),
+    }
+}
+
+fn given() -> Result<Option<PathBuf>> {
+    let Some(path) = std::env::var_os("POSTRIDER_BIN") else {
+        return Ok(None);
+    };
+    let path = PathBuf::from(path);
+    let path = path
+        .canonicalize()
+        .with_context(|| format!("POSTRIDER_BIN={}", path.display()))?;
+    println!("using     {} (POSTRIDER_BIN)", path.display());
+    Ok(Some(path))
+}
+
+fn cargo(workspace: &Workspace, arguments: &[&str]) -> Result<()> {
+    println!("building  cargo {}", arguments.join(" "));
+    let mut command = workspace.cargo();
+    command.args(arguments);
+    let ended = run::stream(&mut command, LIMIT, |line| println!("{line}"))?;
+    if !ended.succeeded() {
+        bail!("cargo {} {}", arguments.join(" "), ended.describe());
+    }
+    println!("built     in {:.1} s", ended.seconds);
+    Ok(())
+}
+
+fn built(workspace: &Workspace, profile: Profile) -> Result<PathBuf> {
+    let folder = match profile {
+        Profile::Dev => "debug",
+        Profile::Release => "release",
+    };
+    existing(&workspace.target().join(folder).join("postrider"))
+}
+
+fn existing(path: &Path) -> Result<PathBuf> {
+    path.canonicalize()
+        .with_context(|| format!("cargo built no {}", path.display()))
+}

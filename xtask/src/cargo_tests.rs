@@ -1,0 +1,181 @@
+//! Runs `cargo test --workspace` and reads its counts, one suite per test binary.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+
+use crate::run;
+use crate::summary::{Summary, Tally};
+use crate::workspace::Workspace;
+
+const LIMIT: Duration = Duration::from_secs(40 * 60);
+
+pub fn run(workspace: &Workspace, binary: &Path, summary: &mut Summary) -> Result<()> {
+    let mut command = workspace.cargo();
+    command
+        .args(["test", "--workspace", "--no-fail-fast"])
+        .env("POSTRIDER_BIN", binary);
+    let mut reader = Reader::default();
+    let ended = run::stream(&mut command, LIMIT, |line| {
+        println!("{line}");
+        reader.line(line, Instant::now());
+    })?;
+    let suites = reader.end(Instant::now());
+    let failed: usize = suites.iter().map(|suite| suite.tally.failed).sum();
+    for suite in suites {
+        summary.ran(suite.name, suite.tally, suite.seconds);
+    }
+    // It did not compile, hung, or failed in a way that its output does not tell.
+    if !ended.succeeded() && failed == 0 {
+        println!("FAIL cargo test {}", ended.describe());
+        summary.ran(
+            "cargo test",
+            Tally {
+                failed: 1,
+                ..Tally::default()
+            },
+            ended.seconds,
+        );
+    }
+    Ok(())
+}
+
+#[derive(Debug)]
+struct Suite {
+    name: String,
+    tally: Tally,
+    seconds: f64,
+}
+
+/// Follows the output: `Running … (target/debug/deps/name-hash)` opens a suite, `test result:` closes it.
+#[derive(Default)]
+struct Reader {
+    suites: Vec<Suite>,
+    open: Option<(String, Instant)>,
+}
+
+impl Reader {
+    fn line(&mut self, line: &str, now: Instant) {
+        if let Some(name) = opening(line) {
+            self.abandon(now);
+            self.open = Some((name, now));
+        } else if let Some(tally) = result(line) {
+            let (name, since) = self.open.take().unwrap_or_else(|| ("cargo test".to_owned(), now));
+            self.push(name, tally, now.duration_since(since));
+        }
+    }
+
+    fn end(mut self, now: Instant) -> Vec<Suite> {
+        self.abandon(now);
+        self.suites
+    }
+
+    /// A suite that was opened and never told its result has died: that is a failure.
+    fn abandon(&mut self, now: Instant) {
+        if let Some((name, since)) = self.open.take() {
+            println!("FAIL {name} ended without a result");
+            self.push(
+                name,
+                Tally {
+                    failed: 1,
+                    ..Tally::default()
+                },
+                now.duration_since(since),
+            );
+        }
+    }
+
+    /// Binaries without a single test would only make the summary longer.
+    fn push(&mut self, name: String, tally: Tally, took: Duration) {
+        if tally != Tally::default() {
+            self.suites.push(Suite {
+                name,
+                tally,
+                seconds: took.as_secs_f64(),
+            });
+        }
+    }
+}
+
+fn opening(line: &str) -> Option<String> {
+    let line = line.trim_start();
+    if let Some(name) = line.strip_prefix("Doc-tests ") {
+        return Some(format!("{name} (documentation)"));
+    }
+    let (source, binary) = line.strip_prefix("Running ")?.rsplit_once(" (")?;
+    let file = binary.strip_suffix(')')?.rsplit('/').next()?;
+    let name = file.rsplit_once('-').map_or(file, |(name, _hash)| name);
+    let kind = if source.starts_with("unittests ") {
+        "unit"
+    } else {
+        "integration"
+    };
+    Some(format!("{name} ({kind})"))
+}
+
+/// `test result: ok. 5 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.00s`
+fn result(line: &str) -> Option<Tally> {
+    let counts = line.strip_prefix("test result: ")?.split_once(". ")?.1;
+    let count = |word: &str| {
+        let part = counts.split("; ").find_map(|part| part.strip_suffix(word))?;
+        part.trim().parse::<usize>().ok()
+    };
+    Some(Tally {
+        passed: count("passed")?,
+        failed: count("failed")?,
+        skipped: count("ignored")?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(output: &str) -> Vec<Suite> {
+        let mut reader = Reader::default();
+        let now = Instant::now();
+        output.lines().for_each(|line| reader.line(line, now));
+        reader.end(now)
+    }
+
+    #[test]
+    fn every_binary_is_a_suite() {
+        let suites = read(
+            "     Running unittests src/lib.rs (target/debug/deps/postrider_model-0b1c)\n\
+             test result: ok. 5 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.00s\n\
+             \x20    Running tests/kill_loop.rs (/x/target/debug/deps/kill_loop-99aa)\n\
+             test result: FAILED. 1 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out; finished in 3.10s\n\
+             \x20  Doc-tests postrider_model\n\
+             test result: ok. 0 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s\n",
+        );
+        let names: Vec<&str> = suites.iter().map(|suite| suite.name.as_str()).collect();
+        assert_eq!(names, ["postrider_model (unit)", "kill_loop (integration)"]);
+        assert_eq!(
+            suites[0].tally,
+            Tally {
+                passed: 5,
+                failed: 0,
+                skipped: 1
+            }
+        );
+        assert_eq!(
+            suites[1].tally,
+            Tally {
+                passed: 1,
+                failed: 2,
+                skipped: 0
+            }
+        );
+    }
+
+    #[test]
+    fn a_binary_that_dies_is_a_failure() {
+        let suites = read(
+            "     Running unittests src/lib.rs (target/debug/deps/postrider_outq-0b1c)\n\
+             error: test failed (signal: 6, SIGABRT)\n\
+             \x20    Running unittests src/lib.rs (target/debug/deps/postrider_router-77)\n",
+        );
+        assert_eq!(suites.iter().map(|suite| suite.tally.failed).sum::<usize>(), 2);
+    }
+}

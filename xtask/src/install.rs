@@ -1,0 +1,356 @@
+//! Installs what the suites need, by the ordinary clients: apt-get, pip, npm.
+//!
+//! Debian packages go where Debian puts them; Python and Node.js packages into private folders under `target/`,
+//! from the pinned lists that lie beside the suites. What is there already is not installed again.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::run;
+use crate::workspace::Workspace;
+
+const APT_LIMIT: Duration = Duration::from_secs(15 * 60);
+const PIP_LIMIT: Duration = Duration::from_secs(5 * 60);
+const NPM_LIMIT: Duration = Duration::from_secs(5 * 60);
+const PROBE_LIMIT: Duration = Duration::from_secs(60);
+/// The oldest Python that the suites are written for.
+const PYTHON: (u32, u32) = (3, 10);
+/// The oldest Node.js that the pinned browser driver runs on.
+const NODE: u32 = 18;
+
+/// One thing that a suite cannot do without.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Need {
+    Curl,
+    Jq,
+    Python,
+    PythonPackages,
+    Chromium,
+    Node,
+    NodePackages,
+}
+
+impl Need {
+    fn name(self) -> &'static str {
+        match self {
+            Need::Curl => "curl",
+            Need::Jq => "jq",
+            Need::Python => "python3",
+            Need::PythonPackages => "Python packages",
+            Need::Chromium => "chromium",
+            Need::Node => "node",
+            Need::NodePackages => "Node.js packages",
+        }
+    }
+
+    /// What has to be there first.
+    fn rests_on(self) -> &'static [Need] {
+        match self {
+            Need::PythonPackages => &[Need::Python],
+            Need::NodePackages => &[Need::Node],
+            _ => &[],
+        }
+    }
+
+    fn packages(self) -> &'static [&'static str] {
+        match self {
+            Need::Curl => &["curl", "ca-certificates"],
+            Need::Jq => &["jq"],
+            Need::Python => &["python3", "python3-venv"],
+            Need::Chromium => &["chromium", "fonts-dejavu-core"],
+            Need::Node => &["nodejs", "npm"],
+            Need::PythonPackages | Need::NodePackages => &[],
+        }
+    }
+}
+
+/// What became of each need: there, or why not.
+#[derive(Default)]
+pub struct Installed(BTreeMap<Need, Result<(), String>>);
+
+impl Installed {
+    /// Why a suite with these needs cannot run.
+    pub fn missing(&self, needs: &[Need]) -> Option<String> {
+        let reasons: Vec<String> = needs
+            .iter()
+            .filter_map(|need| {
+                self.0
+                    .get(need)?
+                    .as_ref()
+                    .err()
+                    .map(|reason| format!("{}: {reason}", need.name()))
+            })
+            .collect();
+        (!reasons.is_empty()).then(|| reasons.join("; "))
+    }
+}
+
+/// Never fails as a whole: a suite without what is missing here can still run.
+pub fn install(workspace: &Workspace, needs: &[Need]) -> Installed {
+    let mut wanted: Vec<Need> = needs
+        .iter()
+        .flat_map(|need| need.rests_on())
+        .chain(needs)
+        .copied()
+        .collect();
+    wanted.sort_unstable();
+    wanted.dedup();
+
+    let mut installed = Installed::default();
+    let mut apt = Apt::default();
+    for need in wanted {
+        let result = installed
+            .missing(need.rests_on())
+            .map_or(Ok(()), Err)
+            .and_then(|()| provide(need, workspace, &mut apt).map_err(|error| format!("{error:#}")));
+        if let Err(reason) = &result {
+            println!("missing   {}: {reason}", need.name());
+        }
+        installed.0.insert(need, result);
+    }
+    installed
+}
+
+fn provide(need: Need, workspace: &Workspace, apt: &mut Apt) -> Result<()> {
+    match need {
+        Need::PythonPackages => return python_packages(workspace),
+        Need::NodePackages => return node_packages(workspace),
+        _ => {}
+    }
+    if let Some(found) = probe(need)? {
+        println!("found     {}: {found}", need.name());
+        return Ok(());
+    }
+    apt.install(need.packages())?;
+    match probe(need)? {
+        Some(found) => println!("installed {}: {found}", need.name()),
+        None => bail!(
+            "apt-get installed {}, yet it does not work",
+            need.packages().join(" ")
+        ),
+    }
+    Ok(())
+}
+
+/// The first line of its version where the machine has one that is good enough.
+fn probe(need: Need) -> Result<Option<String>> {
+    let said = match need {
+        Need::Curl => answer("curl", &["--version"])?,
+        Need::Jq => answer("jq", &["--version"])?,
+        Need::Python => python()?.map(|path| path.display().to_string()),
+        Need::Chromium => answer("chromium", &["--version", "--no-sandbox"])?,
+        Need::Node => match (answer("node", &["--version"])?, answer("npm", &["--version"])?) {
+            (Some(node), Some(npm)) if major(&node) >= NODE => Some(format!("{node}, npm {npm}")),
+            _ => None,
+        },
+        Need::PythonPackages | Need::NodePackages => None,
+    };
+    Ok(said)
+}
+
+fn major(version: &str) -> u32 {
+    version
+        .trim_start_matches('v')
+        .split('.')
+        .next()
+        .and_then(|part| part.parse().ok())
+        .unwrap_or(0)
+}
+
+/// The machine's own Python or Debian's, whichever can make environments.
+fn python() -> Result<Option<PathBuf>> {
+    let (major, minor) = PYTHON;
+    let check = format!("import ensurepip, sys, venv; assert sys.version_info >= ({major}, {minor})");
+    for candidate in ["python3", "/usr/bin/python3"] {
+        if answer(candidate, &["-c", &format!("{check}; print(sys.executable)")])?.is_some() {
+            return Ok(Some(candidate.into()));
+        }
+    }
+    Ok(None)
+}
+
+fn python_packages(workspace: &Workspace) -> Result<()> {
+    let list = workspace.e2e().join("requirements.txt");
+    let folder = workspace.tools().join("venv");
+    let program = python_of(workspace);
+    let wanted = std::fs::read_to_string(&list).with_context(|| format!("reading {}", list.display()))?;
+    let record = folder.join("installed.txt");
+    if std::fs::read_to_string(&record).is_ok_and(|have| have == wanted) && program.exists() {
+        println!("found     Python packages: {}", folder.display());
+        return Ok(());
+    }
+    let python = python()?.context("no Python that can make environments")?;
+    println!(
+        "install   Python packages: {} → {}",
+        one_line(&wanted),
+        folder.display()
+    );
+    finish(
+        Command::new(python).args(["-m", "venv", "--clear"]).arg(&folder),
+        PIP_LIMIT,
+    )?;
+    let pip = [
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--requirement",
+    ];
+    finish(Command::new(&program).args(pip).arg(&list), PIP_LIMIT)?;
+    std::fs::write(&record, wanted).with_context(|| format!("writing {}", record.display()))
+}
+
+/// The Python that has the suites' packages.
+pub fn python_of(workspace: &Workspace) -> PathBuf {
+    workspace.tools().join("venv/bin/python")
+}
+
+fn node_packages(workspace: &Workspace) -> Result<()> {
+    let folder = node_folder(workspace);
+    std::fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
+    let mut wanted = String::new();
+    for name in ["package.json", "package-lock.json"] {
+        let from = workspace.e2e().join(name);
+        wanted += &std::fs::read_to_string(&from).with_context(|| format!("reading {}", from.display()))?;
+        std::fs::copy(&from, folder.join(name)).with_context(|| format!("copying {}", from.display()))?;
+    }
+    let record = folder.join("installed.txt");
+    if std::fs::read_to_string(&record).is_ok_and(|have| have == wanted) {
+        println!("found     Node.js packages: {}", folder.display());
+        return Ok(());
+    }
+    println!(
+        "install   Node.js packages: playwright-core → {}",
+        folder.display()
+    );
+    finish(
+        Command::new("npm")
+            .args(["ci", "--no-audit", "--no-fund"])
+            .current_dir(&folder),
+        NPM_LIMIT,
+    )?;
+    std::fs::write(&record, wanted).with_context(|| format!("writing {}", record.display()))
+}
+
+/// The folder whose `node_modules` the browser suites use.
+pub fn node_folder(workspace: &Workspace) -> PathBuf {
+    workspace.tools().join("node")
+}
+
+/// Reads the lists of packages once, and only when something has to be installed.
+#[derive(Default)]
+struct Apt {
+    updated: bool,
+}
+
+impl Apt {
+    /// Another apt may be at work, at start-up above all: it is waited for, within bounds.
+    const WAIT: &str = "DPkg::Lock::Timeout=300";
+    const UPDATES: u32 = 10;
+    const BETWEEN: Duration = Duration::from_secs(6);
+
+    fn install(&mut self, packages: &[&str]) -> Result<()> {
+        println!("install   Debian packages: {}", packages.join(" "));
+        self.update()?;
+        let flags = ["-o", Self::WAIT, "install", "--yes", "--no-install-recommends"];
+        finish(Self::command().args(flags).args(packages), APT_LIMIT)
+    }
+
+    /// `apt-get update` does not wait for the lock on its lists, so this does.
+    fn update(&mut self) -> Result<()> {
+        if self.updated {
+            return Ok(());
+        }
+        let mut tries = 0;
+        while let Err(error) = finish(
+            Self::command().args(["-o", Self::WAIT, "update", "--quiet"]),
+            APT_LIMIT,
+        ) {
+            tries += 1;
+            ensure!(
+                format!("{error:#}").contains("lock") && tries < Self::UPDATES,
+                error
+            );
+            std::thread::sleep(Self::BETWEEN);
+        }
+        self.updated = true;
+        Ok(())
+    }
+
+    fn command() -> Command {
+        let root = answer("id", &["-u"]).is_ok_and(|id| id.as_deref() == Some("0"));
+        let mut command = if root {
+            Command::new("apt-get")
+        } else {
+            Command::new("sudo")
+        };
+        if !root {
+            command.args(["--non-interactive", "apt-get"]);
+        }
+        command.env("DEBIAN_FRONTEND", "noninteractive");
+        command
+    }
+}
+
+/// The first line that a program says; `None` where it is not there or refuses.
+fn answer(program: &str, arguments: &[&str]) -> Result<Option<String>> {
+    // `env` finds the program, so that a missing one is an exit status like any other.
+    let (ended, output) = run::capture(Command::new("env").arg(program).args(arguments), PROBE_LIMIT)?;
+    // A wrapper may say something of its own before.
+    Ok(ended
+        .succeeded()
+        .then(|| output.lines().last().unwrap_or_default().to_owned()))
+}
+
+/// Runs to the end; a failure carries the end of what was said.
+fn finish(command: &mut Command, limit: Duration) -> Result<()> {
+    const SHOWN: usize = 8;
+
+    let program = command.get_program().to_string_lossy().into_owned();
+    let (ended, output) = run::capture(command, limit)?;
+    if ended.succeeded() {
+        return Ok(());
+    }
+    let lines: Vec<&str> = output.lines().collect();
+    let end = lines[lines.len().saturating_sub(SHOWN)..].join(" | ");
+    bail!("{program} {}: {end}", ended.describe())
+}
+
+fn one_line(requirements: &str) -> String {
+    requirements
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_suite_learns_why_its_need_is_missing() {
+        let mut installed = Installed::default();
+        installed.0.insert(Need::Curl, Ok(()));
+        installed
+            .0
+            .insert(Need::Chromium, Err("no such package".to_owned()));
+        assert_eq!(installed.missing(&[Need::Curl]), None);
+        assert_eq!(
+            installed.missing(&[Need::Curl, Need::Chromium]).as_deref(),
+            Some("chromium: no such package")
+        );
+    }
+
+    #[test]
+    fn a_program_that_is_not_there_is_no_error() {
+        assert_eq!(answer("no-such-program-here", &[]).unwrap(), None);
+        assert_eq!(major("v18.20.4"), 18);
+        assert_eq!(major("nonsense"), 0);
+    }
+}

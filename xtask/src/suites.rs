@@ -1,0 +1,173 @@
+//! The end-to-end suites: which there are, what each needs, how each is run.
+//!
+//! A suite is a program under `tests/e2e/`. It finds the binary in `POSTRIDER_BIN`, may leave files for people in
+//! `POSTRIDER_ARTIFACTS`, starts its own servers on free ports, prints one line per case and, last, `N passed, N failed`.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use crate::install::{Installed, Need};
+use crate::summary::{Summary, Tally};
+use crate::workspace::Workspace;
+use crate::{build, cargo_tests, docs, install, run};
+
+enum Runner {
+    /// A script under `tests/e2e/`, by the Python that has the packages, or by the machine's own.
+    Python(&'static str),
+    Node(&'static str),
+    Docs,
+}
+
+struct Suite {
+    name: &'static str,
+    says: &'static str,
+    needs: &'static [Need],
+    runner: Runner,
+    limit: Duration,
+}
+
+const SUITES: &[Suite] = &[
+    Suite {
+        name: "curl",
+        says: "publishing, long polling, SSE, settlement, errors, restarts: through curl",
+        needs: &[Need::Curl, Need::Python, Need::PythonPackages],
+        runner: Runner::Python("curl_suite.py"),
+        limit: Duration::from_secs(300),
+    },
+    Suite {
+        name: "python",
+        says: "httpx and websockets: NDJSON, keep-alive, many sessions, cursors, tokens",
+        needs: &[Need::Python, Need::PythonPackages],
+        runner: Runner::Python("python_suite.py"),
+        limit: Duration::from_secs(300),
+    },
+    Suite {
+        name: "browser",
+        says: "Chromium: EventSource, WebSocket and fetch against a node, its cuts and its restarts",
+        needs: &[Need::Chromium, Need::Node, Need::NodePackages],
+        runner: Runner::Node("browser_suite.mjs"),
+        limit: Duration::from_secs(300),
+    },
+    Suite {
+        name: "demo",
+        says: "Chromium: the demo page, as a person uses it, with screenshots",
+        needs: &[Need::Chromium, Need::Node, Need::NodePackages],
+        runner: Runner::Node("demo_suite.mjs"),
+        limit: Duration::from_secs(300),
+    },
+    Suite {
+        name: "docs",
+        says: "every ```sh block of the documentation",
+        needs: &[Need::Curl, Need::Jq],
+        runner: Runner::Docs,
+        limit: Duration::from_secs(1200),
+    },
+];
+
+const CARGO: &str = "cargo";
+
+/// Runs the chosen suites, or all; whether the run counts as passed.
+pub fn test(workspace: &Workspace, only: &[String]) -> Result<bool> {
+    if only.iter().any(|name| name == "list") {
+        println!("{CARGO:8} cargo test --workspace");
+        SUITES
+            .iter()
+            .for_each(|suite| println!("{:8} {}", suite.name, suite.says));
+        return Ok(true);
+    }
+    let known = |name: &String| name == CARGO || SUITES.iter().any(|suite| suite.name == name);
+    if let Some(unknown) = only.iter().find(|name| !known(name)) {
+        bail!("no suite `{unknown}`: `cargo xtask test --only list` names them");
+    }
+    let chosen = |name: &str| only.is_empty() || only.iter().any(|wanted| wanted == name);
+    let suites: Vec<&Suite> = SUITES.iter().filter(|suite| chosen(suite.name)).collect();
+
+    let needs: Vec<Need> = suites.iter().flat_map(|suite| suite.needs).copied().collect();
+    let installed = install::install(workspace, &needs);
+    let mut summary = Summary::default();
+    let binary = if chosen(CARGO) {
+        build::binary_and_tests(workspace)?
+    } else {
+        build::binary(workspace, build::Profile::Dev)?
+    };
+    if chosen(CARGO) {
+        heading("cargo test");
+        cargo_tests::run(workspace, &binary, &mut summary)?;
+    }
+    for suite in suites {
+        run_suite(suite, workspace, &binary, &installed, &mut summary)?;
+    }
+    println!("\n{}", summary.text());
+    Ok(summary.passed(strict()))
+}
+
+fn strict() -> bool {
+    std::env::var("CI").is_ok_and(|value| !["", "0", "false"].contains(&value.as_str()))
+}
+
+fn heading(name: &str) {
+    println!("\n── {name}");
+}
+
+fn run_suite(
+    suite: &Suite,
+    workspace: &Workspace,
+    binary: &Path,
+    installed: &Installed,
+    summary: &mut Summary,
+) -> Result<()> {
+    heading(suite.name);
+    if let Some(missing) = installed.missing(suite.needs) {
+        summary.not_run(suite.name, missing, false);
+        return Ok(());
+    }
+    let start = Instant::now();
+    let tally = match suite.runner {
+        Runner::Docs => docs::check(workspace, binary, &[])?,
+        Runner::Python(script) => {
+            let mut command = Command::new(install::python_of(workspace));
+            command.arg("-u").arg(workspace.e2e().join(script));
+            run_script(command, suite, workspace, binary)?
+        }
+        Runner::Node(script) => {
+            let mut command = Command::new("node");
+            command.arg(workspace.e2e().join(script));
+            run_script(command, suite, workspace, binary)?
+        }
+    };
+    summary.ran(suite.name, tally, start.elapsed().as_secs_f64());
+    Ok(())
+}
+
+/// What the suite counted itself; one failure more where its end and its count disagree.
+fn run_script(mut command: Command, suite: &Suite, workspace: &Workspace, binary: &Path) -> Result<Tally> {
+    let artifacts = workspace.artifacts();
+    std::fs::create_dir_all(&artifacts).with_context(|| format!("making {}", artifacts.display()))?;
+    command
+        .current_dir(&workspace.root)
+        .env("POSTRIDER_BIN", binary)
+        .env("POSTRIDER_ARTIFACTS", &artifacts)
+        .env("POSTRIDER_NODE_TOOLS", install::node_folder(workspace))
+        .env("PYTHONDONTWRITEBYTECODE", "1");
+    let mut counted = None;
+    let ended = run::stream(&mut command, suite.limit, |line| {
+        println!("{line}");
+        counted = Tally::parse(line).or(counted);
+    })?;
+    let mut tally = counted.unwrap_or_default();
+    if counted.is_none() || (!ended.succeeded() && tally.failed == 0) {
+        println!("FAIL {}: the suite itself {}", suite.name, ended.describe());
+        tally.failed += 1;
+    }
+    if ended.left_behind > 0 {
+        println!(
+            "FAIL {}: left {} processes running",
+            suite.name, ended.left_behind
+        );
+        tally.failed += 1;
+    }
+    Ok(tally)
+}
