@@ -200,7 +200,7 @@ fn shares(entries: &[Entry], publishers: usize) -> Vec<Vec<(usize, &Entry)>> {
 
 fn publish(number: usize, share: Vec<(usize, &Entry)>, endpoint: &Endpoint, account: &Account) -> Result<()> {
     let mut publisher = Publisher::new(endpoint, KEY);
-    let mut stream = if number % 2 == 0 {
+    let mut stream = if number.is_multiple_of(2) {
         Some((publisher.stream()?, 0))
     } else {
         None

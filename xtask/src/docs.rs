@@ -17,7 +17,6 @@
 //! * `127.0.0.1:8080` and `:9090`, the defaults, and any other `127.0.0.1:` or `localhost:` with a port of four digits may be written
 //!   literally: each is replaced by a free port, in the blocks and in the copied configuration files.
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -25,10 +24,12 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
+use crate::clone::{Folder, copy_tree};
 use crate::markdown::{Block, shell_blocks};
+use crate::ports::PortMap;
+use crate::run;
 use crate::summary::Tally;
 use crate::workspace::Workspace;
-use crate::{ports, run};
 
 /// For one file.
 const LIMIT: Duration = Duration::from_secs(240);
@@ -107,7 +108,7 @@ impl<'a> Session<'a> {
     fn new(workspace: &'a Workspace, binary: &'a Path, file: &'a Path, blocks: Vec<Block>) -> Result<Self> {
         let folder = Folder::new()?;
         let mut ports = PortMap::new()?;
-        copy_tree(&workspace.root, &folder.0.join("postrider"), &mut ports)?;
+        copy_tree(&workspace.root, &folder.path().join("postrider"), &mut ports)?;
         Ok(Session {
             workspace,
             binary,
@@ -120,7 +121,7 @@ impl<'a> Session<'a> {
 
     fn run(mut self) -> Result<Tally> {
         let (script, starts) = self.script();
-        let folder = &self.folder.0;
+        let folder = self.folder.path();
         let path = folder.join("session.sh");
         std::fs::write(&path, script).with_context(|| format!("writing {}", path.display()))?;
         let programs = folder.join("bin");
@@ -279,125 +280,6 @@ fn launched(line: &str) -> Option<&str> {
         .then(|| line.trim_end().trim_end_matches('&').trim_end())
 }
 
-/// Which free port stands for which written one, the same throughout a file.
-struct PortMap {
-    free: Vec<u16>,
-    given: BTreeMap<String, u16>,
-}
-
-impl PortMap {
-    /// More addresses than any one document names.
-    const MOST: usize = 16;
-
-    fn new() -> Result<Self> {
-        Ok(PortMap {
-            free: ports::free(Self::MOST)?,
-            given: BTreeMap::new(),
-        })
-    }
-
-    /// `127.0.0.1:` and the port.
-    fn of(&mut self, written: &str) -> String {
-        format!("127.0.0.1:{}", self.port(written))
-    }
-
-    fn port(&mut self, written: &str) -> String {
-        if let Some(port) = self.given.get(written) {
-            return port.to_string();
-        }
-        // Past the bound the port stays as it was written.
-        let Some(port) = self.free.pop() else {
-            return written.to_owned();
-        };
-        self.given.insert(written.to_owned(), port);
-        port.to_string()
-    }
-
-    fn rewrite(&mut self, text: &str) -> String {
-        let text = self.rewrite_after(text, "127.0.0.1:");
-        self.rewrite_after(&text, "localhost:")
-    }
-
-    fn rewrite_after(&mut self, text: &str, host: &str) -> String {
-        let mut parts = text.split(host);
-        let mut rewritten = parts.next().unwrap_or_default().to_owned();
-        for part in parts {
-            rewritten.push_str(host);
-            let digits = part.bytes().take_while(u8::is_ascii_digit).count();
-            let (port, rest) = part.split_at(digits);
-            let known = self.given.values().any(|given| given.to_string() == port);
-            rewritten.push_str(&if digits == 4 && !known {
-                self.port(port)
-            } else {
-                port.to_owned()
-            });
-            rewritten.push_str(rest);
-        }
-        rewritten
-    }
-}
-
-/// A private folder that goes with its owner.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new() -> Result<Self> {
-        let name = format!("postrider-docs-{}", crate::processes::Mark::new().value());
-        let path = std::env::temp_dir().join(name);
-        std::fs::create_dir_all(&path).with_context(|| format!("making {}", path.display()))?;
-        Ok(Folder(path))
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_dir_all(&self.0) {
-            eprintln!("xtask: {} stays: {error}", self.0.display());
-        }
-    }
-}
-
-/// What a clone would hold, near enough: everything but what tools made.
-fn copy_tree(from: &Path, to: &Path, ports: &mut PortMap) -> Result<()> {
-    const MADE: &[&str] = &[
-        "target",
-        ".git",
-        "node_modules",
-        ".venv",
-        "__pycache__",
-        "postrider-data",
-    ];
-    const SETTINGS: &[&str] = &["yaml", "yml", "toml", "properties", "env"];
-
-    std::fs::create_dir_all(to).with_context(|| format!("making {}", to.display()))?;
-    for entry in std::fs::read_dir(from).with_context(|| format!("listing {}", from.display()))? {
-        let entry = entry.with_context(|| format!("listing {}", from.display()))?;
-        let (name, source) = (entry.file_name(), entry.path());
-        let target = to.join(&name);
-        if MADE.iter().any(|made| name == *made) {
-            continue;
-        }
-        let kind = entry
-            .file_type()
-            .with_context(|| format!("looking at {}", source.display()))?;
-        let extension = source
-            .extension()
-            .and_then(|extension| extension.to_str())
-            .unwrap_or_default();
-        if kind.is_dir() {
-            copy_tree(&source, &target, ports)?;
-        } else if SETTINGS.contains(&extension) {
-            let text =
-                std::fs::read_to_string(&source).with_context(|| format!("reading {}", source.display()))?;
-            let text = ports.rewrite(&text);
-            std::fs::write(&target, text).with_context(|| format!("writing {}", target.display()))?;
-        } else if kind.is_file() {
-            std::fs::copy(&source, &target).with_context(|| format!("copying {}", source.display()))?;
-        }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -420,20 +302,5 @@ mod tests {
         ] {
             assert_eq!(launched(line), None, "{line}");
         }
-    }
-
-    #[test]
-    fn a_port_means_the_same_throughout() {
-        let mut ports = PortMap {
-            free: vec![4002, 4001],
-            given: BTreeMap::new(),
-        };
-        assert_eq!(ports.of("8080"), "127.0.0.1:4001");
-        let text =
-            "curl http://127.0.0.1:8080/x http://localhost:9090 127.0.0.1:0 127.0.0.1:41234 localhost:8080";
-        let expected =
-            "curl http://127.0.0.1:4001/x http://localhost:4002 127.0.0.1:0 127.0.0.1:41234 localhost:4001";
-        assert_eq!(ports.rewrite(text), expected);
-        assert_eq!(ports.rewrite(expected), expected);
     }
 }

@@ -8,12 +8,12 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 
+use crate::apt::Apt;
 use crate::run;
 use crate::workspace::Workspace;
 
-const APT_LIMIT: Duration = Duration::from_secs(15 * 60);
 const PIP_LIMIT: Duration = Duration::from_secs(5 * 60);
 const NPM_LIMIT: Duration = Duration::from_secs(5 * 60);
 const PROBE_LIMIT: Duration = Duration::from_secs(60);
@@ -136,7 +136,7 @@ fn provide(need: Need, workspace: &Workspace, apt: &mut Apt) -> Result<()> {
     Ok(())
 }
 
-/// The first line of its version where the machine has one that is good enough.
+/// What it says of its version where the machine has one that is good enough.
 fn probe(need: Need) -> Result<Option<String>> {
     let said = match need {
         Need::Curl => answer("curl", &["--version"])?,
@@ -242,73 +242,22 @@ pub fn node_folder(workspace: &Workspace) -> PathBuf {
     workspace.tools().join("node")
 }
 
-/// Reads the lists of packages once, and only when something has to be installed.
-#[derive(Default)]
-struct Apt {
-    updated: bool,
-}
-
-impl Apt {
-    /// Another apt may be at work, at start-up above all: it is waited for, within bounds.
-    const WAIT: &str = "DPkg::Lock::Timeout=300";
-    const UPDATES: u32 = 10;
-    const BETWEEN: Duration = Duration::from_secs(6);
-
-    fn install(&mut self, packages: &[&str]) -> Result<()> {
-        println!("install   Debian packages: {}", packages.join(" "));
-        self.update()?;
-        let flags = ["-o", Self::WAIT, "install", "--yes", "--no-install-recommends"];
-        finish(Self::command().args(flags).args(packages), APT_LIMIT)
-    }
-
-    /// `apt-get update` does not wait for the lock on its lists, so this does.
-    fn update(&mut self) -> Result<()> {
-        if self.updated {
-            return Ok(());
-        }
-        let mut tries = 0;
-        while let Err(error) = finish(
-            Self::command().args(["-o", Self::WAIT, "update", "--quiet"]),
-            APT_LIMIT,
-        ) {
-            tries += 1;
-            ensure!(
-                format!("{error:#}").contains("lock") && tries < Self::UPDATES,
-                error
-            );
-            std::thread::sleep(Self::BETWEEN);
-        }
-        self.updated = true;
-        Ok(())
-    }
-
-    fn command() -> Command {
-        let root = answer("id", &["-u"]).is_ok_and(|id| id.as_deref() == Some("0"));
-        let mut command = if root {
-            Command::new("apt-get")
-        } else {
-            Command::new("sudo")
-        };
-        if !root {
-            command.args(["--non-interactive", "apt-get"]);
-        }
-        command.env("DEBIAN_FRONTEND", "noninteractive");
-        command
-    }
-}
-
-/// The first line that a program says; `None` where it is not there or refuses.
-fn answer(program: &str, arguments: &[&str]) -> Result<Option<String>> {
+/// What a program says of itself; `None` where it is not there or refuses.
+pub fn answer(program: &str, arguments: &[&str]) -> Result<Option<String>> {
     // `env` finds the program, so that a missing one is an exit status like any other.
     let (ended, output) = run::capture(Command::new("env").arg(program).args(arguments), PROBE_LIMIT)?;
     // A wrapper may say something of its own before.
-    Ok(ended
-        .succeeded()
-        .then(|| output.lines().last().unwrap_or_default().to_owned()))
+    let named = |line: &&str| line.to_lowercase().starts_with(program);
+    let line = output
+        .lines()
+        .find(named)
+        .or_else(|| output.lines().last())
+        .unwrap_or_default();
+    Ok(ended.succeeded().then(|| line.to_owned()))
 }
 
 /// Runs to the end; a failure carries the end of what was said.
-fn finish(command: &mut Command, limit: Duration) -> Result<()> {
+pub fn finish(command: &mut Command, limit: Duration) -> Result<()> {
     const SHOWN: usize = 8;
 
     let program = command.get_program().to_string_lossy().into_owned();

@@ -9,9 +9,11 @@
     reason = "a test tool measures time and waits for processes; nothing here is replayed by a simulator"
 )]
 
+mod apt;
 mod args;
 mod build;
 mod cargo_tests;
+mod clone;
 mod docs;
 mod install;
 mod markdown;

@@ -238,6 +238,19 @@ impl Session {
         self.feeds.iter().any(Progress::is_behind)
     }
 
+    /// Wakes may have been lost: looks at every feed once more.
+    pub fn suspect(&mut self, outbox: &mut impl Outbox) {
+        for progress in &mut self.feeds {
+            progress.head = progress.head.max(progress.sent + 1);
+            progress.ask(outbox);
+        }
+    }
+
+    /// Whether a page that was asked for has not come yet.
+    pub fn is_reading(&self) -> bool {
+        self.feeds.iter().any(|progress| progress.reading)
+    }
+
     /// Entries were appended and are durable: sends those that come next.
     pub fn appended(&mut self, entries: &[Arc<Entry>], now: Timestamp, outbox: &mut impl Outbox) {
         for entry in entries {

@@ -5,6 +5,7 @@
 //!
 //! It does not reconnect (that is [`crate::reader`]) and does not judge (that is [`crate::account`]).
 
+mod frame;
 mod long_poll;
 mod sse;
 mod websocket;
@@ -13,9 +14,7 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use serde::Deserialize;
 use serde_json::Value;
-use serde_json::value::RawValue;
 
 use crate::http::{Answer, Cut, escape};
 use crate::node::Endpoint;
@@ -296,74 +295,4 @@ pub fn wait_for<T>(
 /// with a session is a fault of the server's wire format and must not pass for a cut.
 fn is_cut(e: &anyhow::Error) -> bool {
     e.downcast_ref::<std::io::Error>().is_some() || e.to_string().starts_with("connection closed")
-}
-
-#[derive(Deserialize)]
-struct Entry<'a> {
-    id: String,
-    time: String,
-    topic: Option<String>,
-    subject: Option<String>,
-    attempt: Option<u64>,
-    #[serde(borrow)]
-    data: &'a RawValue,
-}
-
-/// Parses an entry, keeping the bytes of `data`.
-fn notification(raw: &str) -> Result<Notification> {
-    let entry: Entry<'_> = serde_json::from_str(raw).with_context(|| format!("not an entry: {raw}"))?;
-    Ok(Notification {
-        id: entry.id,
-        topic: entry.topic,
-        subject: entry.subject,
-        time: entry.time,
-        attempt: entry.attempt,
-        data: entry.data.get().to_owned(),
-        raw: raw.to_owned(),
-    })
-}
-
-/// Parses a frame in its WebSocket form, which long poll's `events` have too.
-fn frame(raw: &str) -> Result<Received> {
-    #[derive(Deserialize)]
-    struct Kind {
-        r#type: String,
-    }
-    let kind: Kind = serde_json::from_str(raw).with_context(|| format!("not a frame: {raw}"))?;
-    if kind.r#type == "notification" {
-        return Ok(Received::Notification(notification(raw)?));
-    }
-    mark(&kind.r#type, &serde_json::from_str(raw)?)
-}
-
-/// A frame that is not a notification, by the name of its kind.
-fn mark(kind: &str, value: &Value) -> Result<Received> {
-    let text = |name: &str| -> Result<String> {
-        Ok(value[name]
-            .as_str()
-            .with_context(|| format!("{kind} without {name}: {value}"))?
-            .to_owned())
-    };
-    Ok(match kind {
-        "hello" => Received::Hello(text("session")?),
-        "cursor" => Received::Cursor(text("cursor")?),
-        "read" => {
-            let ids = value["ids"]
-                .as_array()
-                .with_context(|| format!("read without ids: {value}"))?;
-            Received::Read(
-                ids.iter()
-                    .filter_map(|id| id.as_str().map(str::to_owned))
-                    .collect(),
-            )
-        }
-        "withdrawn" => Received::Withdrawn {
-            id: text("id")?,
-            reason: text("reason")?,
-        },
-        "gap" => Received::Gap(value["oldest"].as_str().map(str::to_owned)),
-        "state" => Received::State(value.get("state").unwrap_or(value).clone()),
-        "error" => Received::Error(text("code")?),
-        _ => bail!("unknown kind {kind:?}: {value}"),
-    })
 }

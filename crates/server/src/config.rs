@@ -37,14 +37,10 @@ pub struct Config {
     pub auth: AuthConfig,
     /// Bounds on what is published.
     pub limits: Limits,
-    /// When an entry is sent again under `ack=explicit`.
-    pub delivery: DeliveryConfig,
     /// How automatic acknowledgement works.
     pub ack: AckConfig,
     /// Rules for sessions.
     pub session: SessionConfig,
-    /// What an inbox holds.
-    pub inbox: InboxConfig,
     /// Session topics.
     pub topics: TopicsConfig,
     /// How a node stops.
@@ -62,10 +58,8 @@ impl Default for Config {
             engine: EngineConfig::default(),
             auth: AuthConfig::default(),
             limits: Limits::default(),
-            delivery: DeliveryConfig::default(),
             ack: AckConfig::default(),
             session: SessionConfig::default(),
-            inbox: InboxConfig::default(),
             topics: TopicsConfig::default(),
             drain: DrainConfig::default(),
             log: LogConfig::default(),
@@ -125,6 +119,8 @@ pub enum EngineKind {
     /// In the data directory of this node.
     #[default]
     Embedded,
+    /// In memory only: all is lost when the node stops. For tests.
+    Memory,
 }
 
 impl<'de> Deserialize<'de> for EngineKind {
@@ -132,29 +128,14 @@ impl<'de> Deserialize<'de> for EngineKind {
         let text = String::deserialize(d)?;
         match text.as_str() {
             "embedded" => Ok(EngineKind::Embedded),
-            "memory" | "redis" | "nats" => Err(serde::de::Error::custom(format!(
-                "the engine `{text}` is not in this release; there is `embedded`"
+            "memory" => Ok(EngineKind::Memory),
+            "redis" | "nats" => Err(serde::de::Error::custom(format!(
+                "the engine `{text}` is not in this release; there are `embedded` and `memory`"
             ))),
-            _ => Err(serde::de::Error::custom(format!("there is no engine `{text}`; there is `embedded`"))),
+            _ => Err(serde::de::Error::custom(format!(
+                "there is no engine `{text}`; there are `embedded` and `memory`"
+            ))),
         }
-    }
-}
-
-/// `delivery.*`
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct DeliveryConfig {
-    /// After this long without an acknowledgement an entry is sent again (`ack=explicit`).
-    pub ack_timeout: Millis,
-    /// At most so often to one session.
-    pub max_attempts: u32,
-    /// At most so often in all; then it is dead.
-    pub max_total_attempts: u32,
-}
-
-impl Default for DeliveryConfig {
-    fn default() -> Self {
-        DeliveryConfig { ack_timeout: Millis::from_secs(30), max_attempts: 5, max_total_attempts: 20 }
     }
 }
 
@@ -186,25 +167,6 @@ impl Default for SessionConfig {
     fn default() -> Self {
         SessionConfig { tcp_evidence: true }
     }
-}
-
-/// `inbox.*`
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct InboxConfig {
-    /// What a user who was never here gets of `all`.
-    pub broadcasts: Broadcasts,
-}
-
-/// Where a new user's inbox begins in `all`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Broadcasts {
-    /// All that is retained.
-    #[default]
-    Retained,
-    /// What is published from the user's first session on.
-    FromFirstSession,
 }
 
 /// `topics.*`

@@ -4,8 +4,20 @@
 //! What must always hold: an answer that says *accepted* comes after the engine's receipt; an operator's
 //! detail never reaches a client; no token, key, ticket or payload reaches a log.
 
+mod api;
+mod assembly;
 pub mod auth;
+mod bridge;
 mod clock;
 pub mod config;
+mod connection;
+mod drain;
+mod files;
+mod front;
+mod metrics;
+mod ops;
+mod tasks;
 
+pub use api::DemoPage;
+pub use assembly::{Node, StartError};
 pub use clock::now;

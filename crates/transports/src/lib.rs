@@ -1,8 +1,29 @@
 //! The connection plane: the front that accepts sockets, the hub that holds sessions, and the three wires
 //! they speak. What is not an inbox request is referred to the API with the bytes already read.
+//!
+//! The way of an entry here: [`hub`] (a wake comes in) → [`shard`] (one loop per core, finds the sessions of
+//! the feed) → [`live`] (a session and its wire) → [`connection`] (bytes to the socket).
+//!
+//! Invariant: a shard's loop never waits for anything but its sockets; what the engine has to look up comes
+//! back as a message. Every socket is owned by one loop.
 
+mod client_frame;
+mod connect;
+mod connection;
 pub mod gate;
+pub mod head;
+mod hub;
+mod live;
+mod mailbox;
+mod outgoing;
 pub mod problem;
+pub mod response;
+mod shard;
+pub mod sse;
+mod stats;
+pub mod websocket;
 
 pub use gate::{Credentials, Gate, Identity};
+pub use hub::{Hub, HubOptions, Refer};
 pub use problem::Problem;
+pub use stats::HubStats;

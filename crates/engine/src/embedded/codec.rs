@@ -7,10 +7,12 @@
 //! | meta | name | depends |
 //! | notifications | id | [`Record`] |
 //! | entries | feed, offset | [`EntryRecord`] |
-//! | feeds | feed | first held offset, head (written by trimming only) |
+//! | feeds | feed | first held offset, head, epoch of the one before the first (written by trimming only) |
 //! | recipients | id, 0, user | position, offset 0 while scheduled |
 //! | floors | user, 0, feed, 1 (delivered) or 2 (read) | offset |
-//! | marks | user, 0, feed, offset, kind | [`MarkRecord`] |
+//! | marks | user, 0, feed, offset, kind | [`encode_mark`] |
+//! | ranges | user, 0, feed, last offset | kind, first offset …: what befell many entries at once |
+//! | settlers | wide feed, user | nothing: this user has a floor or a mark in it |
 //! | dropped | wide feed, offset | reason, time |
 //! | collapse | feed, collapse key | offset of the newest |
 //! | due | time, kind, id | nothing |
@@ -108,6 +110,13 @@ impl Writer {
             .iter()
             .fold(self.u32(values.len() as u32), |out, value| write(out, value))
     }
+    fn mark(self, mark: &Mark) -> Self {
+        self.u64(mark.from)
+            .u64(mark.time.0)
+            .u8(mark.transport.map_or(0, |transport| transport as u8))
+            .option(mark.session.as_ref(), |out, session| out.text(session.as_str()))
+            .text(&mark.why)
+    }
     pub fn done(self) -> Vec<u8> {
         self.0
     }
@@ -197,6 +206,20 @@ impl<'a> Reader<'a> {
         Ok(Position {
             epoch: Epoch(self.u32()?),
             offset: self.u64()?,
+        })
+    }
+    pub fn mark(&mut self, offset: u64, kind: MarkKind) -> Result<Mark, StoreFault> {
+        Ok(Mark {
+            offset,
+            kind,
+            from: self.u64()?,
+            time: Timestamp(self.u64()?),
+            transport: match self.u8()? {
+                0 => None,
+                byte => Some(Transport::from_byte(byte).ok_or_else(|| self.corrupt("unknown transport"))?),
+            },
+            session: self.option(|r| r.id(SessionId::new))?,
+            why: self.text()?.to_owned(),
         })
     }
     pub fn reason(&mut self) -> Result<Option<WithdrawReason>, StoreFault> {
@@ -339,29 +362,16 @@ impl EntryRecord {
 }
 
 pub(super) fn encode_mark(mark: &Mark) -> Vec<u8> {
-    Writer::new()
-        .u64(mark.from)
-        .u64(mark.time.0)
-        .u8(mark.transport.map_or(0, |transport| transport as u8))
-        .option(mark.session.as_ref(), |out, session| out.text(session.as_str()))
-        .text(&mark.why)
-        .done()
+    Writer::new().mark(mark).done()
+}
+
+/// A mark in `ranges`, whose key holds no kind.
+pub(super) fn encode_range(mark: &Mark) -> Vec<u8> {
+    Writer::new().u8(mark.kind as u8).mark(mark).done()
 }
 
 pub(super) fn decode_mark(offset: u64, kind: MarkKind, value: &[u8]) -> Result<Mark, StoreFault> {
-    let mut r = Reader::new("marks", value)?;
-    Ok(Mark {
-        offset,
-        kind,
-        from: r.u64()?,
-        time: Timestamp(r.u64()?),
-        transport: match r.u8()? {
-            0 => None,
-            byte => Some(Transport::from_byte(byte).ok_or_else(|| r.corrupt("unknown transport"))?),
-        },
-        session: r.option(|r| r.id(SessionId::new))?,
-        why: r.text()?.to_owned(),
-    })
+    Reader::new("marks", value)?.mark(offset, kind)
 }
 
 /// Keys. Each function builds one table's key, or the prefix that its rows share.
@@ -406,6 +416,16 @@ pub(super) mod key {
         let mut key = user_feed(user, of);
         key.extend_from_slice(&offset.to_be_bytes());
         key.push(kind);
+        key
+    }
+    pub fn range(user: &UserId, of: &FeedId, last: u64) -> Vec<u8> {
+        let mut key = user_feed(user, of);
+        key.extend_from_slice(&last.to_be_bytes());
+        key
+    }
+    pub fn settler(of: &FeedId, user: &UserId) -> Vec<u8> {
+        let mut key = feed(of);
+        key.extend_from_slice(user.as_str().as_bytes());
         key
     }
     pub fn collapse(of: &FeedId, collapse_key: &str) -> Vec<u8> {

@@ -1,9 +1,10 @@
-//! The store on disk: one redb file. Every table maps bytes to bytes.
+//! The store on disk: one redb file. Every table maps bytes to bytes; each value ends in a check over its
+//! table, key and bytes.
 //!
 //! Invariant: a synced commit is on the disk when it returns. redb writes a commit beside what it replaces
-//! and then switches over, with both commit records checksummed, so a torn or half-written tail is seen and
-//! the last whole commit opens. After any failure of the file the handle is not trusted again: the next use
-//! opens the file anew, and until that works every answer is an error.
+//! and then switches over, so that a torn or half-written tail is never looked at. After any failure of the
+//! file the handle is not trusted again: the next use opens the file anew, and until that works every
+//! answer is an error. What the file says that was not written to it is an error, never an answer.
 
 use super::StoreFault;
 use super::store::{Batch, Row, Store, Table, View};
@@ -11,17 +12,23 @@ use redb::{
     Builder, Database, Durability, ReadOnlyTable, ReadTransaction, ReadableDatabase, TableDefinition,
 };
 use std::cell::OnceCell;
-use std::path::{Path, PathBuf};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
+use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 /// Memory for pages, both clean and not yet written.
 const CACHE_BYTES: usize = 64 << 20;
+/// Length of the check that ends a value.
+const CHECK: usize = 4;
 
 type Bytes = &'static [u8];
 
 /// The tables in one file.
 pub(super) struct Disk {
-    open: Box<dyn Fn() -> Result<Database, StoreFault> + Send + Sync>,
+    /// What faults call the store.
+    name: String,
+    open: Box<dyn Fn() -> Result<Database, redb::DatabaseError> + Send + Sync>,
     /// `None` after a failure, until the file could be opened again.
     database: Mutex<Option<Arc<Database>>>,
 }
@@ -29,15 +36,18 @@ pub(super) struct Disk {
 impl Disk {
     /// Opens the file, or makes it.
     pub fn open(path: &Path) -> Result<Disk, StoreFault> {
+        let name = path.display().to_string();
         let path = path.to_owned();
-        Disk::with(move || builder().create(&path).map_err(|error| cannot_open(&path, error)))
+        Disk::with(name, move || builder().create(&path))
     }
 
     /// Opens by `open`, now and after each failure.
-    fn with(
-        open: impl Fn() -> Result<Database, StoreFault> + Send + Sync + 'static,
+    pub fn with(
+        name: String,
+        open: impl Fn() -> Result<Database, redb::DatabaseError> + Send + Sync + 'static,
     ) -> Result<Disk, StoreFault> {
         let disk = Disk {
+            name,
             open: Box::new(open),
             database: Mutex::new(None),
         };
@@ -50,29 +60,55 @@ impl Disk {
         if let Some(database) = &*held {
             return Ok(database.clone());
         }
-        let database = Arc::new((self.open)()?);
-        // Readers must find every table.
-        let begin = database.begin_write().map_err(fault)?;
-        for &table in Table::ALL {
-            begin.open_table(definition(table)).map_err(fault)?;
-        }
-        begin.commit().map_err(fault)?;
+        let database = self.caught("cannot open the store", || {
+            let database = (self.open)()?;
+            // Readers must find every table.
+            let begin = database.begin_write()?;
+            for &table in Table::ALL {
+                begin.open_table(definition(table))?;
+            }
+            begin.commit()?;
+            Ok(Arc::new(database))
+        })?;
         *held = Some(database.clone());
         Ok(database)
     }
 
     fn distrust(&self) {
-        *self.database.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        let held = self
+            .database
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        // Closing a file that is damaged may fail in its own ways.
+        if catch_unwind(AssertUnwindSafe(|| drop(held))).is_err() {
+            tracing::error!(store = self.name, "the store could not be closed");
+        }
     }
 
-    fn write(database: &Database, batch: &Batch, sync: bool) -> Result<(), StoreFault> {
-        let mut txn = database.begin_write().map_err(fault)?;
+    /// Runs something that touches the file. A damaged file can bring the store crate to a panic: that is
+    /// one more way to fail.
+    fn caught<T>(&self, what: &str, run: impl FnOnce() -> Result<T, redb::Error>) -> Result<T, StoreFault> {
+        let detail = match catch_unwind(AssertUnwindSafe(run)) {
+            Ok(Ok(value)) => return Ok(value),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "it is damaged".to_owned(),
+        };
+        Err(StoreFault::Io(format!("{what} {}: {detail}", self.name)))
+    }
+
+    /// The same, once the file is open.
+    fn used<T>(&self, what: &str, run: impl FnOnce() -> Result<T, redb::Error>) -> Result<T, StoreFault> {
+        self.caught(what, run).inspect_err(|_| self.distrust())
+    }
+
+    fn write(database: &Database, batch: &Batch, sync: bool) -> Result<(), redb::Error> {
+        let mut txn = database.begin_write()?;
         txn.set_durability(if sync {
             Durability::Immediate
         } else {
             Durability::None
-        })
-        .map_err(fault)?;
+        })?;
         // Opens in milliseconds after a crash, whatever the size.
         txn.set_quick_repair(sync);
         for &name in Table::ALL {
@@ -80,87 +116,127 @@ impl Disk {
             if changes.is_empty() {
                 continue;
             }
-            let mut table = txn.open_table(definition(name)).map_err(fault)?;
+            let mut table = txn.open_table(definition(name))?;
             for (key, value) in changes {
                 match value {
-                    Some(value) => drop(table.insert(key.as_slice(), value.as_slice()).map_err(fault)?),
-                    None => drop(table.remove(key.as_slice()).map_err(fault)?),
+                    Some(value) => {
+                        let checked = [value.as_slice(), &check(name, key, value)].concat();
+                        drop(table.insert(key.as_slice(), checked.as_slice())?);
+                    }
+                    None => drop(table.remove(key.as_slice())?),
                 }
             }
         }
-        txn.commit().map_err(fault)
+        Ok(txn.commit()?)
     }
 }
 
 impl Store for Disk {
     fn view(&self) -> Result<Box<dyn View + '_>, StoreFault> {
-        let begun = self.database()?.begin_read().map_err(fault);
-        if begun.is_err() {
-            self.distrust();
-        }
+        let database = self.database()?;
+        let txn = self.used("cannot read the store", || Ok(database.begin_read()?))?;
         Ok(Box::new(DiskView {
-            txn: begun?,
+            disk: self,
+            txn,
             tables: Default::default(),
         }))
     }
 
     fn commit(&self, batch: &Batch, sync: bool) -> Result<(), StoreFault> {
-        let written = Disk::write(&*self.database()?, batch, sync);
+        let database = self.database()?;
+        let written = self.caught("cannot write the store", || Disk::write(&database, batch, sync));
         if written.is_err() {
+            drop(database);
             self.distrust();
         }
         written
     }
 }
 
-struct DiskView {
+struct DiskView<'d> {
+    disk: &'d Disk,
     txn: ReadTransaction,
     tables: [OnceCell<ReadOnlyTable<Bytes, Bytes>>; Table::ALL.len()],
 }
 
-impl DiskView {
-    fn table(&self, name: Table) -> Result<&ReadOnlyTable<Bytes, Bytes>, StoreFault> {
+impl DiskView<'_> {
+    fn table(&self, name: Table) -> Result<&ReadOnlyTable<Bytes, Bytes>, redb::Error> {
         let cell = &self.tables[name as usize];
-        if cell.get().is_none() {
-            let table = self.txn.open_table(definition(name)).map_err(fault)?;
-            return Ok(cell.get_or_init(|| table));
+        if let Some(table) = cell.get() {
+            return Ok(table);
         }
-        cell.get()
-            .ok_or_else(|| StoreFault::Io("a table went away".into()))
+        let table = self.txn.open_table(definition(name))?;
+        Ok(cell.get_or_init(|| table))
+    }
+
+    fn rows(
+        &self,
+        table: Table,
+        read: impl FnOnce(&ReadOnlyTable<Bytes, Bytes>) -> Result<Vec<Row>, redb::Error>,
+    ) -> Result<Vec<Row>, StoreFault> {
+        let mut rows = self
+            .disk
+            .used("cannot read the store", || read(self.table(table)?))?;
+        for (key, value) in &mut rows {
+            let length = value.len().saturating_sub(CHECK);
+            if value.len() < CHECK || check(table, key, &value[..length]) != value[length..] {
+                return Err(StoreFault::Io(format!(
+                    "the store {} is damaged: a row of table `{}` is not what was written",
+                    self.disk.name,
+                    table.name()
+                )));
+            }
+            value.truncate(length);
+        }
+        Ok(rows)
     }
 }
 
-impl View for DiskView {
+impl View for DiskView<'_> {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreFault> {
-        Ok(self
-            .table(table)?
-            .get(key)
-            .map_err(fault)?
-            .map(|guard| guard.value().to_vec()))
+        let rows = self.rows(table, |rows| {
+            let value = rows.get(key)?.map(|guard| guard.value().to_vec());
+            Ok(value.map(|value| (key.to_vec(), value)).into_iter().collect())
+        })?;
+        Ok(rows.into_iter().next().map(|row| row.1))
     }
 
     fn scan(&self, table: Table, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<Row>, StoreFault> {
         if from >= to {
             return Ok(Vec::new());
         }
-        let range = self.table(table)?.range::<&[u8]>(from..to).map_err(fault)?;
-        range
-            .take(limit)
-            .map(|row| {
-                row.map_err(fault)
-                    .map(|(k, v)| (k.value().to_vec(), v.value().to_vec()))
-            })
-            .collect()
+        self.rows(table, |rows| {
+            let range = rows.range::<&[u8]>(from..to)?;
+            let range = range.take(limit);
+            range
+                .map(|row| row.map(|(k, v)| (k.value().to_vec(), v.value().to_vec())))
+                .collect::<Result<_, _>>()
+                .map_err(redb::Error::from)
+        })
     }
 
     fn last(&self, table: Table, from: &[u8], to: &[u8]) -> Result<Option<Row>, StoreFault> {
         if from >= to {
             return Ok(None);
         }
-        let mut range = self.table(table)?.range::<&[u8]>(from..to).map_err(fault)?;
-        let row = range.next_back().transpose().map_err(fault)?;
-        Ok(row.map(|(k, v)| (k.value().to_vec(), v.value().to_vec())))
+        let rows = self.rows(table, |rows| {
+            let row = rows.range::<&[u8]>(from..to)?.next_back().transpose()?;
+            Ok(row
+                .map(|(k, v)| (k.value().to_vec(), v.value().to_vec()))
+                .into_iter()
+                .collect())
+        })?;
+        Ok(rows.into_iter().next())
     }
+}
+
+/// Tells a row that was written from one that damage made up, or moved.
+fn check(table: Table, key: &[u8], value: &[u8]) -> [u8; CHECK] {
+    let mut hash = Xxh3::with_seed(xxh3_64(table.name().as_bytes()));
+    hash.update(&(key.len() as u64).to_le_bytes());
+    hash.update(key);
+    hash.update(value);
+    (hash.digest() as u32).to_le_bytes()
 }
 
 fn builder() -> Builder {
@@ -171,13 +247,4 @@ fn builder() -> Builder {
 
 fn definition(table: Table) -> TableDefinition<'static, Bytes, Bytes> {
     TableDefinition::new(table.name())
-}
-
-fn fault(error: impl Into<redb::Error>) -> StoreFault {
-    StoreFault::Io(error.into().to_string())
-}
-
-fn cannot_open(path: &Path, error: redb::DatabaseError) -> StoreFault {
-    let path: PathBuf = path.to_owned();
-    StoreFault::Io(format!("cannot open the store {}: {error}", path.display()))
 }

@@ -8,9 +8,14 @@ mod apply;
 mod codec;
 mod directory;
 mod disk;
+#[cfg(test)]
+mod faults;
+mod job;
 mod reader;
 mod store;
 mod tables;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 pub use store::StoreFault;
@@ -63,6 +68,14 @@ impl Embedded {
                 (Arc::new(disk::Disk::open(&dir.join("feeds.redb"))?), Some(lock))
             }
         };
+        Embedded::with_store(store, lock, options)
+    }
+
+    fn with_store(
+        store: Arc<dyn Store>,
+        lock: Option<std::fs::File>,
+        options: EmbeddedOptions,
+    ) -> Result<Embedded, StoreFault> {
         let (queue, receiver, waiting_bytes) = Queue::new();
         let listeners = Arc::<RwLock<Vec<Listener>>>::default();
         let writer = WriterThread {
@@ -145,7 +158,10 @@ impl Feeds for Embedded {
 
     async fn spans(&self, feeds: &[FeedId]) -> Result<Vec<FeedSpan>, EngineError> {
         let reader = self.reader()?;
-        feeds.iter().map(|feed| Ok(reader.span(feed)?)).collect()
+        feeds
+            .iter()
+            .map(|feed| Ok(tables::span(&*reader.view, feed)?))
+            .collect()
     }
 
     async fn holds(&self, places: &[(FeedId, Position)]) -> Result<Vec<bool>, EngineError> {
@@ -157,7 +173,8 @@ impl Feeds for Embedded {
     }
 
     async fn lookup(&self, id: &NotificationId) -> Result<Option<Stored>, EngineError> {
-        Ok(self.reader()?.record(id)?.map(|record| Stored {
+        let record = tables::record(&*self.reader()?.view, id)?;
+        Ok(record.map(|record| Stored {
             cancelled_at: record.cancelled_at,
             recipients: record.recipients,
             notification: Arc::new(record.notification),
@@ -193,7 +210,7 @@ impl Settlements for Embedded {
         from: u64,
         to: u64,
     ) -> Result<Standing, EngineError> {
-        Ok(self.reader()?.read_standing(user, feed, from, to)?)
+        Ok(tables::standing(&*self.reader()?.view, user, feed, from, to)?)
     }
 
     async fn recipients(

@@ -56,6 +56,8 @@ tables! {
     Recipients = "recipients",
     Floors = "floors",
     Marks = "marks",
+    Ranges = "ranges",
+    Settlers = "settlers",
     Dropped = "dropped",
     Collapse = "collapse",
     Due = "due",
@@ -90,8 +92,8 @@ impl Batch {
 pub(super) trait Store: Send + Sync + 'static {
     /// What the tables hold now. Short-lived: the store cannot reuse space that a view may still read.
     fn view(&self) -> Result<Box<dyn View + '_>, StoreFault>;
-    /// Applies a batch. With `sync` it is on the disk when this returns; without, a crash may take it, but
-    /// never a part of it, and never anything older.
+    /// Applies a batch. With `sync` it, and all before it, is on the disk when this returns; without, a
+    /// crash may take it, but never a part of it, and never anything older.
     fn commit(&self, batch: &Batch, sync: bool) -> Result<(), StoreFault>;
 }
 
@@ -179,22 +181,35 @@ impl<'s> Txn<'s> {
         self.batch
     }
 
-    pub fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreFault> {
+    fn changed(
+        &self,
+        table: Table,
+        from: &[u8],
+        to: &[u8],
+    ) -> impl DoubleEndedIterator<Item = (&Vec<u8>, &Option<Vec<u8>>)> {
+        let range = (from < to).then(|| self.batch.table(table).range(from.to_vec()..to.to_vec()));
+        range.into_iter().flatten()
+    }
+}
+
+impl View for Txn<'_> {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreFault> {
         match self.batch.table(table).get(key) {
             Some(value) => Ok(value.clone()),
             None => self.view.get(table, key),
         }
     }
 
-    /// Rows of `from..to` by rising key, with this batch's changes.
-    pub fn scan(&self, table: Table, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<Row>, StoreFault> {
+    fn scan(&self, table: Table, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<Row>, StoreFault> {
         let changed: Vec<_> = self.changed(table, from, to).collect();
+        if changed.is_empty() {
+            return self.view.scan(table, from, to, limit);
+        }
         let removed = changed.iter().filter(|(_, value)| value.is_none()).count();
-        let mut rows: BTreeMap<_, _> = self
+        let stored = self
             .view
-            .scan(table, from, to, limit + removed)?
-            .into_iter()
-            .collect();
+            .scan(table, from, to, limit.saturating_add(removed))?;
+        let mut rows: BTreeMap<_, _> = stored.into_iter().collect();
         for (key, value) in changed {
             match value {
                 Some(value) => rows.insert(key.clone(), value.clone()),
@@ -204,24 +219,14 @@ impl<'s> Txn<'s> {
         Ok(rows.into_iter().take(limit).collect())
     }
 
-    /// The last row of `from..to`, with this batch's changes. Rows are removed only from the front.
-    pub fn last(&self, table: Table, from: &[u8], to: &[u8]) -> Result<Option<Row>, StoreFault> {
+    fn last(&self, table: Table, from: &[u8], to: &[u8]) -> Result<Option<Row>, StoreFault> {
         let newest = self
             .changed(table, from, to)
             .filter_map(|(k, v)| v.clone().map(|v| (k.clone(), v)))
-            .last();
+            .next_back();
+        // Rows are removed only from the front of what is asked for: where the last is gone, all are.
         let stored = self.view.last(table, from, to)?;
         let stored = stored.filter(|(key, _)| !matches!(self.batch.table(table).get(key), Some(None)));
         Ok(newest.into_iter().chain(stored).max_by(|a, b| a.0.cmp(&b.0)))
-    }
-
-    fn changed(
-        &self,
-        table: Table,
-        from: &[u8],
-        to: &[u8],
-    ) -> impl Iterator<Item = (&Vec<u8>, &Option<Vec<u8>>)> {
-        let range = (from < to).then(|| self.batch.table(table).range(from.to_vec()..to.to_vec()));
-        range.into_iter().flatten()
     }
 }

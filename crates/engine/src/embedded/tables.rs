@@ -1,49 +1,164 @@
 //! Rows read back into values: the readings that the writer and the readers share.
 
 use super::StoreFault;
-use super::apply::{Due, MARK_DELIVERED_RANGE};
-use super::codec::{EntryKindRecord, EntryRecord, Reader, Writer, decode_mark, key};
-use super::store::{Row, Table};
+use super::codec::{EntryKindRecord, EntryRecord, Reader, Record, Writer, decode_mark, key};
+use super::store::{Row, Table, View};
 use postrider_model::{
-    EntryKind, Epoch, FeedId, FeedSpan, Mark, MarkKind, NotificationId, Position, Timestamp, UserId,
-    WithdrawReason,
+    EntryKind, Epoch, FeedId, FeedSpan, Mark, MarkKind, Notification, NotificationId, Position, Standing,
+    State, Timestamp, UserId, WithdrawReason, state_of,
 };
 
-/// A feed's span: from its last entry, or from what trimming wrote down when it took the last away.
-pub(super) fn span(
+/// The kinds of floor. What is at or below it is acknowledged.
+pub(super) const FLOOR_DELIVERED: u8 = 1;
+/// What is at or below it has been looked at for marking as read.
+pub(super) const FLOOR_READ: u8 = 2;
+/// As many rows as there are, where something else bounds them.
+pub(super) const ALL_ROWS: usize = usize::MAX;
+
+/// What becomes due at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Due {
+    Deliver = 1,
+    Expire = 2,
+}
+
+pub(super) fn record(view: &dyn View, id: &NotificationId) -> Result<Option<Record>, StoreFault> {
+    let value = view.get(Table::Notifications, id.as_str().as_bytes())?;
+    value.map(|value| Record::decode(id, &value)).transpose()
+}
+
+/// The record of a notification that stands in a feed.
+pub(super) fn body(view: &dyn View, id: &NotificationId) -> Result<Record, StoreFault> {
+    record(view, id)?.ok_or(StoreFault::Corrupt {
+        table: "notifications",
+        detail: "a body is missing",
+    })
+}
+
+pub(super) fn entry(
+    view: &dyn View,
     feed: &FeedId,
-    get_feed: impl FnOnce(&[u8]) -> Result<Option<Vec<u8>>, StoreFault>,
-    last: impl FnOnce(Table, &[u8], &[u8]) -> Result<Option<Row>, StoreFault>,
-) -> Result<FeedSpan, StoreFault> {
+    offset: u64,
+) -> Result<Option<EntryRecord>, StoreFault> {
+    view.get(Table::Entries, &key::entry(feed, offset))?
+        .map(|value| EntryRecord::decode(&value))
+        .transpose()
+}
+
+/// A feed's span: from its last entry, or from what trimming wrote down when it took the last away.
+pub(super) fn span(view: &dyn View, feed: &FeedId) -> Result<FeedSpan, StoreFault> {
+    let mut span = trimmed(view, feed)?.map_or(FeedSpan::EMPTY, |(span, _)| span);
     let prefix = key::feed(feed);
-    let mut span = match get_feed(&prefix)? {
-        Some(value) => decode_span(&value)?,
-        None => FeedSpan::EMPTY,
-    };
-    if let Some((row, value)) = last(Table::Entries, &prefix, &key::after(&prefix))? {
-        let offset = offset(&row)?;
+    if let Some((row, value)) = view.last(Table::Entries, &prefix, &key::after(&prefix))? {
         span.head = Position {
             epoch: EntryRecord::decode(&value)?.epoch,
-            offset,
+            offset: offset(&row)?,
         };
     }
     Ok(span)
 }
 
-pub(super) fn encode_span(span: FeedSpan) -> Vec<u8> {
+/// What trimming wrote down: the span then, and the place just before the oldest held entry.
+pub(super) fn trimmed(
+    view: &dyn View,
+    feed: &FeedId,
+) -> Result<Option<(FeedSpan, Position)>, StoreFault> {
+    let Some(value) = view.get(Table::Feeds, &key::feed(feed))? else {
+        return Ok(None);
+    };
+    let mut r = Reader::new("feeds", &value)?;
+    let span = FeedSpan {
+        first: r.u64()?,
+        head: r.position()?,
+    };
+    let before = Position {
+        epoch: Epoch(r.u32()?),
+        offset: span.first.saturating_sub(1),
+    };
+    Ok(Some((span, before)))
+}
+
+pub(super) fn encode_trimmed(span: FeedSpan, before: Epoch) -> Vec<u8> {
     Writer::new()
         .u64(span.first)
         .u32(span.head.epoch.0)
         .u64(span.head.offset)
+        .u32(before.0)
         .done()
 }
 
-fn decode_span(value: &[u8]) -> Result<FeedSpan, StoreFault> {
-    let mut r = Reader::new("feeds", value)?;
-    Ok(FeedSpan {
-        first: r.u64()?,
-        head: r.position()?,
+pub(super) fn floor(view: &dyn View, user: &UserId, feed: &FeedId, kind: u8) -> Result<u64, StoreFault> {
+    view.get(Table::Floors, &key::floor(user, feed, kind))?
+        .map_or(Ok(0), |value| one_u64("floors", &value))
+}
+
+/// The floor and the marks on `from..=to`.
+pub(super) fn standing(
+    view: &dyn View,
+    user: &UserId,
+    feed: &FeedId,
+    from: u64,
+    to: u64,
+) -> Result<Standing, StoreFault> {
+    let end = match to.checked_add(1) {
+        Some(next) => key::mark(user, feed, next, 0),
+        None => key::after(&key::user_feed(user, feed)),
+    };
+    let rows = view.scan(Table::Marks, &key::mark(user, feed, from, 0), &end, ALL_ROWS)?;
+    Ok(Standing {
+        floor: floor(view, user, feed, FLOOR_DELIVERED)?,
+        marks: rows.iter().map(mark_of_row).collect::<Result<_, _>>()?,
     })
+}
+
+/// What was recorded about many entries at once and covers this one.
+pub(super) fn range_at(
+    view: &dyn View,
+    user: &UserId,
+    feed: &FeedId,
+    offset: u64,
+) -> Result<Option<Mark>, StoreFault> {
+    let from = key::range(user, feed, offset);
+    let rows = view.scan(Table::Ranges, &from, &key::after(&key::user_feed(user, feed)), 1)?;
+    let Some((row, value)) = rows.first() else {
+        return Ok(None);
+    };
+    let mut r = Reader::new("ranges", value)?;
+    let kind = MarkKind::from_byte(r.u8()?).ok_or_else(|| r.corrupt("unknown kind of mark"))?;
+    let end = key::offset_of(row).ok_or_else(|| r.corrupt("the key has no offset"))?;
+    let mark = r.mark(end, kind)?;
+    Ok((mark.from <= offset).then_some(mark))
+}
+
+/// The state of a notification that stands, or stood before it was trimmed, at `offset` for a user who is
+/// one of its recipients; with what is recorded.
+pub(super) fn state(
+    view: &dyn View,
+    user: &UserId,
+    feed: &FeedId,
+    offset: u64,
+    notification: &Notification,
+    now: Timestamp,
+) -> Result<(State, Standing), StoreFault> {
+    let standing = standing(view, user, feed, offset, offset)?;
+    let mut judged = standing.clone();
+    let withdrawn = match entry(view, feed, offset)?.map(|entry| entry.kind) {
+        Some(EntryKindRecord::Notification { withdrawn, .. }) => withdrawn,
+        Some(_) => None,
+        None => {
+            // Trimmed. A floor that moved over it afterwards did not deliver it.
+            if feed.is_wide()
+                && range_at(view, user, feed, offset)?.is_some_and(|mark| mark.kind == MarkKind::Expired)
+            {
+                judged.floor = 0;
+            }
+            let dropped = view.get(Table::Dropped, &key::entry(feed, offset))?;
+            let reason = dropped.map(|value| dropped_reason(&value)).transpose()?;
+            reason.or(Some(WithdrawReason::Expired))
+        }
+    };
+    Ok((state_of(notification, withdrawn, offset, &judged, now), standing))
 }
 
 pub(super) fn offset(row: &[u8]) -> Result<u64, StoreFault> {
@@ -54,22 +169,21 @@ pub(super) fn offset(row: &[u8]) -> Result<u64, StoreFault> {
 }
 
 pub(super) fn decode_position(value: &[u8]) -> Result<Position, StoreFault> {
-    let mut r = Reader::new("recipients", value)?;
-    Ok(Position {
-        epoch: Epoch(r.u32()?),
-        offset: r.u64()?,
-    })
+    Reader::new("recipients", value)?.position()
 }
 
 pub(super) fn recipient_of_row(prefix: usize, (row, value): &Row) -> Result<(UserId, Position), StoreFault> {
-    let user = std::str::from_utf8(&row[prefix..])
-        .ok()
-        .and_then(|text| UserId::new(text).ok());
-    let user = user.ok_or(StoreFault::Corrupt {
-        table: "recipients",
+    Ok((user_at_end("recipients", prefix, row)?, decode_position(value)?))
+}
+
+/// The user whose id ends a key.
+pub(super) fn user_at_end(table: &'static str, prefix: usize, row: &[u8]) -> Result<UserId, StoreFault> {
+    let user = row.get(prefix..).and_then(|name| std::str::from_utf8(name).ok());
+    let user = user.and_then(|text| UserId::new(text).ok());
+    user.ok_or(StoreFault::Corrupt {
+        table,
         detail: "the key has no user",
-    })?;
-    Ok((user, decode_position(value)?))
+    })
 }
 
 /// A mark from a row of `marks`; the key ends in the offset and the kind.
@@ -80,15 +194,8 @@ pub(super) fn mark_of_row((row, value): &Row) -> Result<Mark, StoreFault> {
     };
     let (kind, rest) = row.split_last().ok_or(damaged("an empty key"))?;
     let offset = key::offset_of(rest).ok_or(damaged("the key has no offset"))?;
-    let kind = match *kind {
-        MARK_DELIVERED_RANGE => MarkKind::Delivered,
-        kind => MarkKind::from_byte(kind).ok_or(damaged("unknown kind of mark"))?,
-    };
+    let kind = MarkKind::from_byte(*kind).ok_or(damaged("unknown kind of mark"))?;
     decode_mark(offset, kind, value)
-}
-
-pub(super) fn floor(value: Option<Vec<u8>>) -> Result<u64, StoreFault> {
-    value.map_or(Ok(0), |value| one_u64("floors", &value))
 }
 
 pub(super) fn one_u64(table: &'static str, value: &[u8]) -> Result<u64, StoreFault> {

@@ -1,17 +1,19 @@
 //! The one writer: gathers the commands that wait, applies them in one transaction, syncs once, and only
-//! then answers and wakes. Many publishers share one sync, and none waits for a timer.
+//! then answers and wakes. Many publishers share one sync, and none waits for a timer. What is too large
+//! for one transaction goes on in the next, in turn with whatever else waits.
 //!
 //! Invariant: an answer of success, and a wake, come after the commit that makes them true. When a commit
 //! fails nobody is told success, and what the writer remembers of feeds is read anew.
 
 use super::StoreFault;
 use super::apply::Apply;
-use super::store::{Store, Txn};
+use super::job::{Job, Step};
+use super::store::{Batch, Store, Txn};
 use crate::{EngineError, Sync, Wake};
 use postrider_model::{Epoch, FeedId, FeedSpan, NotificationId, Publication, Receipt, Settlement, Timestamp};
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, TrySendError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
@@ -20,16 +22,18 @@ use tokio::sync::oneshot;
 pub(super) const MAX_WAITING: usize = 4096;
 /// Bytes of notifications that may wait.
 const MAX_WAITING_BYTES: usize = 64 << 20;
-/// Publications and settlements in one transaction.
+/// Publications and settlements in one transaction; the last may exceed it.
 const MAX_BATCH: usize = 4096;
-/// Due notifications handled in one transaction.
-const MAX_DUE: usize = 64;
-/// Rows that one transaction trims.
-const MAX_TRIM: usize = 4096;
+/// Unfinished commands beside which new ones are taken in.
+const MAX_CARRIED: usize = 16;
 /// Feeds whose spans are remembered between transactions.
 const MAX_SPANS: usize = 200_000;
+/// Entries in one wake, so that a wide fan-out is not one long turn for its listeners.
+const MAX_WAKE: usize = 1024;
 /// How often due times are looked at when nothing else happens.
 const DUE_INTERVAL: Duration = Duration::from_millis(100);
+/// How long what nobody waits for may stay off the disk.
+const FLUSH_INTERVAL: Duration = Duration::from_secs(1);
 
 pub(super) type Reply<T> = oneshot::Sender<Result<T, EngineError>>;
 pub(super) type Listener = Box<dyn Fn(Wake) + Send + std::marker::Sync>;
@@ -50,7 +54,11 @@ pub(super) enum Command {
 impl Command {
     fn bytes(&self) -> usize {
         match self {
-            Command::Publish(batch, _) => batch.iter().map(|p| p.notification.data.len() + 256).sum(),
+            Command::Publish(batch, _) => batch
+                .iter()
+                .map(|p| p.notification.data.len() + p.feeds.len() * 64 + 256)
+                .sum(),
+            Command::Close => 0,
             _ => 256,
         }
     }
@@ -61,17 +69,7 @@ impl Command {
             _ => 1,
         }
     }
-    fn refuse(self, error: &EngineError) {
-        let heard = match self {
-            Command::Publish(batch, reply) => reply.send(vec![Err(error.clone()); batch.len()]).is_ok(),
-            Command::Settle(_, _, Some(reply)) => reply.send(Err(error.clone())).is_ok(),
-            Command::Cancel(_, reply) => reply.send(Err(error.clone())).is_ok(),
-            Command::Trim(_, _, reply) | Command::Tick(reply) => reply.send(Err(error.clone())).is_ok(),
-            Command::Settle(_, _, None) | Command::Close => true,
-        };
-        told(heard);
-    }
-    fn needs_sync(&self) -> bool {
+    pub fn needs_sync(&self) -> bool {
         !matches!(self, Command::Settle(_, Sync::Lazy, _))
     }
 }
@@ -98,6 +96,7 @@ impl Queue {
 
     pub fn send(&self, command: Command) -> Result<(), EngineError> {
         let size = command.bytes();
+        // One that is larger than all that may wait is taken where nothing else waits.
         if self.bytes.fetch_add(size, Ordering::AcqRel) + size > MAX_WAITING_BYTES.max(size) {
             self.bytes.fetch_sub(size, Ordering::AcqRel);
             return Err(EngineError::Busy);
@@ -132,125 +131,196 @@ pub(super) struct WriterThread {
     pub on_commit: OnCommit,
 }
 
-/// An answer held back until the commit.
-type Answer = Box<dyn FnOnce(Result<(), EngineError>) + Send>;
+/// What the writer remembers between transactions.
+struct Turn {
+    spans: HashMap<FeedId, FeedSpan>,
+    jobs: VecDeque<Job>,
+    more_due: bool,
+    closing: bool,
+    /// Since when something lies in the store that is not synced.
+    unsynced: Option<Instant>,
+    /// The last transaction failed.
+    failing: bool,
+}
 
 impl WriterThread {
     pub fn run(self) {
-        let mut spans = HashMap::new();
-        let mut more_due = true;
-        loop {
-            let wait = if more_due { Duration::ZERO } else { DUE_INTERVAL };
-            let mut commands = Vec::new();
-            let mut weight = 0;
-            let mut closing = false;
-            match self.receiver.recv_timeout(wait) {
-                Ok(first) => {
-                    let mut next = Ok(first);
-                    while let Ok(command) = next {
-                        self.waiting_bytes.fetch_sub(command.bytes(), Ordering::AcqRel);
-                        closing |= matches!(command, Command::Close);
-                        weight += command.weight();
-                        commands.push(command);
-                        if closing || weight >= MAX_BATCH {
-                            break;
-                        }
-                        next = self.receiver.try_recv();
-                    }
-                    if matches!(self.receiver.try_recv(), Err(TryRecvError::Disconnected))
-                        && commands.is_empty()
-                    {
-                        return;
-                    }
-                }
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return,
+        let mut turn = Turn {
+            spans: HashMap::new(),
+            jobs: VecDeque::new(),
+            more_due: true,
+            closing: false,
+            unsynced: None,
+            failing: false,
+        };
+        while !(turn.closing && turn.jobs.is_empty()) {
+            if turn.jobs.len() <= MAX_CARRIED && !turn.closing {
+                self.gather(&mut turn);
             }
-            more_due = self.transact(commands, &mut spans);
-            if closing {
-                return;
-            }
+            self.transact(&mut turn);
+            self.flush(&mut turn);
         }
     }
 
-    /// Runs one transaction; true if more is due.
-    fn transact(&self, commands: Vec<Command>, spans: &mut HashMap<FeedId, FeedSpan>) -> bool {
-        let sync = commands.iter().any(Command::needs_sync);
-        let count = commands.len();
-        let txn = match Txn::new(&*self.store) {
-            Ok(txn) => txn,
-            Err(fault) => {
-                tracing::error!(%fault, "the store cannot be read; nothing of this batch was accepted");
-                let error = EngineError::Store(fault.to_string());
-                commands.into_iter().for_each(|command| command.refuse(&error));
-                return false;
+    /// Takes what waits into `jobs`. Waits for it where there is nothing else to do.
+    fn gather(&self, turn: &mut Turn) {
+        let idle = turn.jobs.is_empty() && !turn.more_due;
+        let wait = if idle { DUE_INTERVAL } else { Duration::ZERO };
+        let mut next = match self.receiver.recv_timeout(wait) {
+            Ok(command) => Some(command),
+            Err(RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Disconnected) => {
+                turn.closing = true;
+                None
             }
         };
-        let mut apply = Apply {
-            txn,
-            epoch: self.epoch,
-            now: (self.clock)(),
-            spans,
-            appended: Vec::new(),
-        };
-        let mut answers: Vec<Answer> = Vec::with_capacity(count);
-        let mut more_due = false;
-        let mut broken = None;
-        // Before anything else, so that whatever has run out by now is recorded as such first.
-        match apply.due(MAX_DUE) {
-            Ok(more) => more_due = more,
-            Err(fault) => broken = Some(fault),
+        let mut weight = 0;
+        while let Some(command) = next {
+            self.waiting_bytes.fetch_sub(command.bytes(), Ordering::AcqRel);
+            if matches!(command, Command::Close) {
+                turn.closing = true;
+                return;
+            }
+            weight += command.weight();
+            turn.jobs.push_back(Job::new(command));
+            if weight >= MAX_BATCH {
+                return;
+            }
+            next = self.receiver.try_recv().ok();
         }
-        for command in commands {
-            match apply_one(&mut apply, command) {
-                Ok(answer) => answers.push(answer),
-                Err((fault, answer)) => {
-                    answers.push(answer);
-                    broken.get_or_insert(fault);
+    }
+
+    /// Runs one transaction over the jobs, as far as one transaction should go.
+    fn transact(&self, turn: &mut Turn) {
+        // Taken, so that after a failure none are left.
+        let mut apply = match self.begin(std::mem::take(&mut turn.spans)) {
+            Ok(apply) => apply,
+            Err(fault) => return self.fail(turn, VecDeque::new(), fault),
+        };
+        let (mut stepped, mut room) = (VecDeque::new(), MAX_BATCH);
+        let mut broken = None;
+        while broken.is_none()
+            && room > 0
+            && let Some(mut job) = turn.jobs.pop_front()
+        {
+            let step = job.step(&mut apply, room);
+            room = match step {
+                Ok(Step { used, .. }) => room.saturating_sub(used.max(1)),
+                Err(_) => 0,
+            };
+            match step {
+                Ok(Step { done, .. }) => stepped.push_back((job, done)),
+                Err(fault) => {
+                    broken = Some(fault);
+                    stepped.push_back((job, true));
                 }
             }
         }
         let Apply {
-            txn, appended, spans, ..
+            txn,
+            spans,
+            appended,
+            behind,
+            overdue,
+            ..
         } = apply;
-        let batch = txn.into_batch();
+        let sync = !appended.is_empty() || stepped.iter().any(|(job, _)| job.needs_sync());
         let outcome = match broken {
             Some(fault) => Err(fault),
-            None if batch.is_empty() => Ok(()),
-            None => {
-                #[allow(
-                    clippy::disallowed_methods,
-                    reason = "measures the commit for the metrics; decides nothing"
-                )]
-                let begin = Instant::now();
-                let outcome = self.store.commit(&batch, sync || !appended.is_empty());
-                (self.on_commit)(count, begin.elapsed());
-                outcome
-            }
+            None => self.commit(&txn.into_batch(), sync, stepped.len(), &mut turn.unsynced),
         };
-        match outcome {
-            Ok(()) => {
-                for chunk in appended.chunks(MAX_WAKE) {
-                    self.wake(Wake::Appended(chunk.into()));
-                }
-                answers.into_iter().for_each(|answer| answer(Ok(())));
-                if spans.len() > MAX_SPANS {
-                    spans.clear();
-                }
-            }
-            Err(fault) => {
-                tracing::error!(%fault, "the store failed; nothing of this batch was accepted");
-                spans.clear();
-                let error = EngineError::Store(fault.to_string());
-                answers.into_iter().for_each(|answer| answer(Err(error.clone())));
-                // Whatever made it fail, looking again at once would spin.
-                more_due = false;
+        if let Err(fault) = outcome {
+            return self.fail(turn, stepped, fault);
+        }
+        for chunk in appended.chunks(MAX_WAKE) {
+            self.wake(&Wake::Appended(chunk.into()));
+        }
+        for (mut job, done) in stepped {
+            if done {
+                job.answer();
+            } else {
+                job.committed();
+                turn.jobs.push_back(job);
             }
         }
-        more_due
+        turn.more_due = behind && !overdue;
+        turn.failing = false;
+        if spans.len() <= MAX_SPANS {
+            turn.spans = spans;
+        }
     }
 
-    fn wake(&self, wake: Wake) {
+    /// Begins with what is due, so that whatever has run out by now is recorded as such first.
+    fn begin(&self, spans: HashMap<FeedId, FeedSpan>) -> Result<Apply<'_>, StoreFault> {
+        let now = (self.clock)();
+        let mut apply = Apply::new(Txn::new(&*self.store)?, self.epoch, now, spans);
+        match apply.due() {
+            Ok(()) => Ok(apply),
+            // One record that cannot be read must not keep all else from being accepted.
+            Err(fault @ (StoreFault::Corrupt { .. } | StoreFault::Newer { .. })) => {
+                tracing::error!(%fault, "what is due cannot be done");
+                drop(apply);
+                let mut apply = Apply::new(Txn::new(&*self.store)?, self.epoch, now, HashMap::new());
+                apply.behind = true;
+                apply.overdue = true;
+                Ok(apply)
+            }
+            Err(fault) => Err(fault),
+        }
+    }
+
+    fn commit(
+        &self,
+        batch: &Batch,
+        sync: bool,
+        jobs: usize,
+        unsynced: &mut Option<Instant>,
+    ) -> Result<(), StoreFault> {
+        if batch.is_empty() {
+            return Ok(());
+        }
+        #[allow(
+            clippy::disallowed_methods,
+            reason = "measures the commit, and when to flush; no decision about what is stored"
+        )]
+        let begin = Instant::now();
+        self.store.commit(batch, sync)?;
+        (self.on_commit)(jobs, begin.elapsed());
+        *unsynced = (!sync).then(|| unsynced.unwrap_or(begin));
+        Ok(())
+    }
+
+    /// Brings to the disk what nobody waited for, once that is old enough or nothing else will come.
+    fn flush(&self, turn: &mut Turn) {
+        let ending = turn.closing && turn.jobs.is_empty();
+        if turn
+            .unsynced
+            .is_some_and(|since| ending || since.elapsed() >= FLUSH_INTERVAL)
+        {
+            turn.unsynced = None;
+            if let Err(fault) = self.store.commit(&Batch::default(), true) {
+                self.fail(turn, VecDeque::new(), fault);
+            }
+        }
+    }
+
+    /// Tells everyone who waits. A command that could not even begin may be asked again.
+    fn fail(&self, turn: &mut Turn, stepped: VecDeque<(Job, bool)>, fault: StoreFault) {
+        if !turn.failing {
+            tracing::error!(%fault, "the store failed; nothing of this batch was accepted");
+        }
+        turn.failing = true;
+        turn.spans = HashMap::new();
+        // Looking again at once would spin.
+        turn.more_due = false;
+        let error = EngineError::Store(fault.to_string());
+        let stepped = stepped.into_iter().map(|(job, _)| job);
+        for job in stepped.chain(turn.jobs.drain(..)) {
+            job.refuse(&error);
+        }
+    }
+
+    fn wake(&self, wake: &Wake) {
         for listener in self
             .listeners
             .read()
@@ -259,85 +329,5 @@ impl WriterThread {
         {
             listener(wake.clone());
         }
-    }
-}
-
-/// Entries in one wake, so that a wide fan-out is not one long turn for its listeners.
-const MAX_WAKE: usize = 1024;
-
-/// Applies one command and returns how to answer it once the commit is done. A fault of the store breaks
-/// the whole transaction.
-fn apply_one(apply: &mut Apply<'_>, command: Command) -> Result<Answer, (StoreFault, Answer)> {
-    match command {
-        Command::Publish(batch, reply) => {
-            let mut fault = None;
-            let mut receipts: Vec<_> = batch
-                .iter()
-                .map(|publication| apply.publish(publication))
-                .collect();
-            for receipt in &receipts {
-                if let Err(EngineError::Store(detail)) = receipt {
-                    fault = Some(StoreFault::Io(detail.clone()));
-                }
-            }
-            let answer: Answer = Box::new(move |outcome| {
-                if let Err(error) = outcome {
-                    for receipt in receipts.iter_mut().filter(|receipt| receipt.is_ok()) {
-                        *receipt = Err(error.clone());
-                    }
-                }
-                told(reply.send(receipts).is_ok());
-            });
-            match fault {
-                None => Ok(answer),
-                Some(fault) => Err((fault, answer)),
-            }
-        }
-        Command::Settle(batch, sync, reply) => {
-            let count = sync == Sync::Durable;
-            let changed = batch
-                .iter()
-                .map(|settlement| apply.settle(settlement, count))
-                .collect::<Result<Vec<_>, _>>();
-            held(changed, reply)
-        }
-        Command::Cancel(id, reply) => held(apply.cancel(&id), Some(reply)),
-        Command::Trim(feed, before, reply) => {
-            let mut more = Ok(true);
-            while matches!(more, Ok(true)) {
-                more = apply.trim(&feed, before, MAX_TRIM);
-            }
-            held(more.map(|_| ()), Some(reply))
-        }
-        Command::Tick(reply) => held(Ok(()), Some(reply)),
-        Command::Close => Ok(Box::new(|_| {})),
-    }
-}
-
-fn held<T: Send + 'static>(
-    value: Result<T, StoreFault>,
-    reply: Option<Reply<T>>,
-) -> Result<Answer, (StoreFault, Answer)> {
-    let send = |reply: Option<Reply<T>>, value| {
-        if let Some(reply) = reply {
-            told(reply.send(value).is_ok());
-        }
-    };
-    match value {
-        Ok(value) => Ok(Box::new(move |outcome| send(reply, outcome.map(|()| value)))),
-        Err(fault) => Err((
-            fault,
-            Box::new(move |outcome| {
-                let error = outcome.err().unwrap_or(EngineError::Closed);
-                send(reply, Err(error));
-            }),
-        )),
-    }
-}
-
-/// A caller who went away does not need the answer; the work stands.
-fn told(heard: bool) {
-    if !heard {
-        tracing::trace!("the caller had gone before the answer");
     }
 }

@@ -54,7 +54,7 @@ impl Note {
 
     /// The one feed by which it reaches a reader; none if there are several.
     fn sole_feed(&self, reader: &ReaderBook) -> Option<&String> {
-        let mut own = self.feeds.iter().filter(|f| reader.feeds.contains(f));
+        let mut own = self.feeds.iter().filter(|f| reader.feeds.contains(*f));
         own.next().filter(|_| own.next().is_none())
     }
 }

@@ -13,7 +13,8 @@ use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::{Connect, End, Inbox, Received, Refused, frame, is_cut, notification};
+use super::frame::{frame, notification};
+use super::{Connect, End, Inbox, Received, Refused, is_cut};
 use crate::http::{Answer, Conn, Cut};
 
 /// A polling session.

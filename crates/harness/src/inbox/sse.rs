@@ -10,7 +10,8 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use super::{Connect, End, Inbox, Received, Refused, is_cut, mark, notification};
+use super::frame::{mark, notification};
+use super::{Connect, End, Inbox, Received, Refused, is_cut};
 use crate::http::{Answer, Conn, Cut, Piece};
 
 /// A streaming session.

@@ -15,7 +15,8 @@ use serde_json::Value;
 use tungstenite::error::ProtocolError;
 use tungstenite::protocol::{Message, Role, WebSocketConfig};
 
-use super::{Connect, End, Inbox, Received, Refused, frame};
+use super::frame::frame;
+use super::{Connect, End, Inbox, Received, Refused};
 use crate::http::{Answer, Conn, Cut, cut};
 
 /// A WebSocket session.

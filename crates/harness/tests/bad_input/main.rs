@@ -10,6 +10,7 @@
     reason = "a black-box test is a driver: it reads clocks, spawns and draws"
 )]
 
+mod bodies;
 mod endpoints;
 mod notifications;
 mod wire;

@@ -57,9 +57,6 @@ pub(super) fn faults(config: &Config) -> Vec<(&'static str, String)> {
         ("limits.json_depth", config.limits.json_depth as u64),
         ("limits.users_per_notification", config.limits.users_per_notification as u64),
         ("limits.sessions_per_user", config.limits.sessions_per_user as u64),
-        ("delivery.ack_timeout", config.delivery.ack_timeout.0),
-        ("delivery.max_attempts", config.delivery.max_attempts.into()),
-        ("delivery.max_total_attempts", config.delivery.max_total_attempts.into()),
     ];
     for (key, value) in positive {
         rule(value > 0, key, "must be more than zero".into());

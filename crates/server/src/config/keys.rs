@@ -10,7 +10,7 @@ pub(super) const SECRET_KEYS: [&str; 2] = ["auth.jwt.hmac_secret", "auth.api_key
 
 /// Keys of the interface that do nothing in this release, with their defaults. They may be written out
 /// with the default; anything else is refused, since it would promise what is not done.
-pub(super) fn reserved() -> [(&'static str, Value); 13] {
+pub(super) fn reserved() -> [(&'static str, Value); 17] {
     [
         ("http.tls.cert", Value::Null),
         ("http.tls.key", Value::Null),
@@ -25,6 +25,10 @@ pub(super) fn reserved() -> [(&'static str, Value); 13] {
         ("retention.total_bytes", json!("10GiB")),
         ("retention.audit", json!("90d")),
         ("dedupe.window", json!("24h")),
+        ("delivery.ack_timeout", json!("30s")),
+        ("delivery.max_attempts", json!(5)),
+        ("delivery.max_total_attempts", json!(20)),
+        ("inbox.broadcasts", json!("retained")),
     ]
 }
 

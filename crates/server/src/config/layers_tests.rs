@@ -48,7 +48,7 @@ fn each_fault_is_one_line_with_place_and_key() {
     let table = [
         ("http.lisen=x", "--set: http.lisen: unknown key (nearest known key: http.listen)"),
         ("http=x", "--set: http: is a section; set the keys in it"),
-        ("engine.type=redis", "--set: engine.type: the engine `redis` is not in this release; there is `embedded`"),
+        ("engine.type=redis", "--set: engine.type: the engine `redis` is not in this release; there are `embedded` and `memory`"),
         ("engine.redis.url=redis://x", "--set: engine.redis.url: not in this release; leave it at its default (unset)"),
         ("retention.age=1d", "--set: retention.age: not in this release; leave it at its default (\"30d\")"),
         ("limits.array=many", "--set: limits.array: invalid type: string \"many\", expected usize"),

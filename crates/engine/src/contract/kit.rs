@@ -1,0 +1,351 @@
+//! What the cases are written with: short names for publishing, settling, and looking.
+
+use super::{Fault, Instance, holds};
+use crate::{Engine, EngineError, InboxPage, ReadLimit, RecipientState, Recipients, Sync, read_inbox};
+use bytes::Bytes;
+use postrider_model::{
+    Audience, Devices, Durability, Entry, EntryKind, Evidence, FeedId, IdError, Millis, Notification,
+    NotificationId, Position, Publication, Receipt, RequestKey, SessionId, SettleKind, SettleTarget,
+    Settlement, State, Timestamp, Topic, Transport, UserId,
+};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use xxhash_rust::xxh3::xxh3_128;
+
+/// An engine under judgement with short names.
+pub struct Kit {
+    instance: Box<dyn Instance>,
+    now: AtomicU64,
+}
+
+/// A page as large as any case needs.
+pub(super) const WHOLE: ReadLimit = ReadLimit {
+    entries: 100_000,
+    bytes: usize::MAX,
+};
+
+impl Kit {
+    /// When every case begins.
+    pub const BEGIN: Timestamp = Timestamp(1_700_000_000_000);
+    /// How often [`Kit::eventually`] looks.
+    const LOOKS: usize = 5000;
+
+    /// Wraps an instance whose clock stands at [`Kit::BEGIN`].
+    pub fn new(instance: Box<dyn Instance>) -> Kit {
+        Kit {
+            instance,
+            now: AtomicU64::new(Self::BEGIN.0),
+        }
+    }
+
+    /// The engine.
+    pub fn engine(&self) -> Arc<dyn Engine> {
+        self.instance.engine()
+    }
+
+    /// What time it is for the engine.
+    pub fn now(&self) -> Timestamp {
+        Timestamp(self.now.load(Ordering::SeqCst))
+    }
+
+    /// Lets time pass, and has the engine do what became due.
+    pub async fn pass(&self, span: Millis) {
+        let now = self.now().plus(span);
+        self.now.store(now.0, Ordering::SeqCst);
+        self.instance.set_time(now);
+        self.instance.tick().await;
+    }
+
+    /// Restarts the engine where it keeps its data.
+    pub async fn restart(&mut self) -> bool {
+        self.instance.restart().await
+    }
+
+    /// Shuts the engine down.
+    pub async fn close(&self) {
+        self.instance.close().await;
+    }
+
+    /// Publishes one.
+    pub async fn publish(&self, make: Make) -> Result<Receipt, EngineError> {
+        let mut receipts = self.engine().publish(vec![make.publication(self.now())]).await;
+        receipts.pop().unwrap_or(Err(EngineError::Closed))
+    }
+
+    /// Publishes each, and fails if one is refused.
+    pub async fn publish_all(&self, makes: impl IntoIterator<Item = Make>) -> Result<(), EngineError> {
+        let batch = makes.into_iter().map(|make| make.publication(self.now()));
+        for receipt in self.engine().publish(batch.collect()).await {
+            receipt?;
+        }
+        Ok(())
+    }
+
+    /// A whole feed.
+    pub async fn feed(&self, feed: &FeedId) -> Result<Vec<Arc<Entry>>, EngineError> {
+        Ok(self.engine().read(feed, 0, WHOLE).await?.entries)
+    }
+
+    /// A whole feed, an entry as a short text: `n-1`, `read n-1`, `withdrawn n-1 at 1 (cancelled)`.
+    pub async fn told(&self, feed: &FeedId) -> Result<Vec<String>, EngineError> {
+        Ok(self.feed(feed).await?.iter().map(|entry| short(entry)).collect())
+    }
+
+    /// A user's whole share of a feed.
+    pub async fn inbox(&self, user: &str, feed: &FeedId) -> Result<InboxPage, Fault> {
+        let engine = self.engine();
+        Ok(read_inbox(&*engine, &user_id(user)?, feed, 0, WHOLE, self.now()).await?)
+    }
+
+    /// The place of the entry at `offset`.
+    pub async fn place(&self, feed: &FeedId, offset: u64) -> Result<Position, Fault> {
+        let entries = self.feed(feed).await?;
+        let entry = entries.iter().find(|entry| entry.position.offset == offset);
+        let missing = || Fault::from(format!("{feed} has no entry at offset {offset}"));
+        Ok(entry.ok_or_else(missing)?.position)
+    }
+
+    /// What a user's part of the story is; `None` for one who is no recipient.
+    pub async fn story(&self, id: &str, user: &str) -> Result<Option<RecipientState>, Fault> {
+        let who = Recipients::One(user_id(user)?);
+        let mut states = self.engine().recipients(&notification_id(id)?, who).await?;
+        holds!(states.len() <= 1, "one user was asked for, {} came", states.len());
+        Ok(states.pop())
+    }
+
+    /// The state of `id` for a user.
+    pub async fn state(&self, id: &str, user: &str) -> Result<Option<State>, Fault> {
+        Ok(self.story(id, user).await?.map(|story| story.state))
+    }
+
+    /// All recipients' states, as far as there is something to say.
+    pub async fn states(&self, id: &str) -> Result<Vec<(String, State)>, Fault> {
+        let states = self
+            .engine()
+            .recipients(&notification_id(id)?, Recipients::All)
+            .await?;
+        Ok(states
+            .into_iter()
+            .map(|one| (one.user.to_string(), one.state))
+            .collect())
+    }
+
+    /// A user's floor in a feed.
+    pub async fn floor(&self, user: &str, feed: &FeedId) -> Result<u64, Fault> {
+        let user = user_id(user)?;
+        Ok(self.engine().standing(&user, feed, 1, 1).await?.floor)
+    }
+
+    /// Takes a notification back.
+    pub async fn cancel(&self, id: &str) -> Result<Option<Option<u64>>, Fault> {
+        Ok(self.engine().cancel(&notification_id(id)?).await?)
+    }
+
+    /// Acknowledges by ids.
+    pub async fn ack(&self, user: &str, ids: &[&str]) -> Result<u64, Fault> {
+        self.settle(user, SettleKind::Delivered, by_ids(ids)?).await
+    }
+
+    /// Marks as read by ids.
+    pub async fn read(&self, user: &str, ids: &[&str]) -> Result<u64, Fault> {
+        self.settle(user, SettleKind::Read, by_ids(ids)?).await
+    }
+
+    /// Acknowledges through a position.
+    pub async fn through(&self, user: &str, feed: &FeedId, position: Position) -> Result<u64, Fault> {
+        let target = SettleTarget::Through(vec![(feed.clone(), position)]);
+        self.settle(user, SettleKind::Delivered, target).await
+    }
+
+    /// Settles, durably.
+    pub async fn settle(&self, user: &str, kind: SettleKind, target: SettleTarget) -> Result<u64, Fault> {
+        let settlement = settlement(user, kind, target)?;
+        let counts = self.engine().settle(vec![settlement], Sync::Durable).await?;
+        holds!(counts.len() == 1, "one settlement, {} counts", counts.len());
+        Ok(counts[0])
+    }
+
+    /// Waits for something that an engine may do a little later.
+    pub async fn eventually<F>(&self, what: &str, mut look: impl FnMut() -> F) -> Result<(), Fault>
+    where
+        F: Future<Output = Result<bool, Fault>>,
+    {
+        for _ in 0..Self::LOOKS {
+            if look().await? {
+                return Ok(());
+            }
+            self.instance.tick().await;
+        }
+        Err(Fault::from(format!("never seen: {what}")))
+    }
+}
+
+/// A settlement as the cases make it: session `s-1`, over a WebSocket, on the client's word.
+pub(crate) fn settlement(user: &str, kind: SettleKind, target: SettleTarget) -> Result<Settlement, Fault> {
+    Ok(Settlement {
+        user: user_id(user)?,
+        kind,
+        target,
+        evidence: Evidence::Client,
+        session: Some(SessionId::new("s-1").map_err(bad)?),
+        transport: Some(Transport::WebSocket),
+    })
+}
+
+pub(super) fn by_ids(ids: &[&str]) -> Result<SettleTarget, Fault> {
+    let ids = ids.iter().map(|id| notification_id(id));
+    Ok(SettleTarget::Ids(ids.collect::<Result<_, _>>()?))
+}
+
+pub(super) fn user_id(name: &str) -> Result<UserId, Fault> {
+    UserId::new(name).map_err(bad)
+}
+
+pub(super) fn notification_id(id: &str) -> Result<NotificationId, Fault> {
+    NotificationId::new(id).map_err(bad)
+}
+
+/// A user's feed.
+pub(super) fn of_user(name: &str) -> Result<FeedId, Fault> {
+    Ok(FeedId::User(user_id(name)?))
+}
+
+/// A topic's feed.
+pub(super) fn of_topic(name: &str) -> Result<FeedId, Fault> {
+    Ok(FeedId::Topic(Topic::new(name).map_err(bad)?))
+}
+
+fn bad(error: IdError) -> Fault {
+    Fault::from(format!("the case itself is wrong: {error}"))
+}
+
+fn short(entry: &Entry) -> String {
+    match &entry.kind {
+        EntryKind::Notification(notification, _) => notification.id.to_string(),
+        EntryKind::Read { ids, .. } => {
+            let ids: Vec<_> = ids.iter().map(NotificationId::as_str).collect();
+            format!("read {}", ids.join(" "))
+        }
+        EntryKind::Withdrawn { id, target, reason } => {
+            format!("withdrawn {id} at {target} ({})", reason.as_str())
+        }
+    }
+}
+
+/// A notification in the making.
+#[derive(Debug, Clone)]
+pub struct Make {
+    id: String,
+    data: String,
+    audience: (char, Vec<String>),
+    exclude: Vec<String>,
+    collapse_key: Option<String>,
+    ttl: Option<Millis>,
+    deliver_in: Option<Millis>,
+    request: Option<RequestKey>,
+    durability: Durability,
+}
+
+impl Make {
+    /// For everyone, unless told otherwise.
+    pub fn new(id: impl Into<String>) -> Make {
+        Make {
+            id: id.into(),
+            data: "{}".into(),
+            audience: ('e', Vec::new()),
+            exclude: Vec::new(),
+            collapse_key: None,
+            ttl: None,
+            deliver_in: None,
+            request: None,
+            durability: Durability::Stored,
+        }
+    }
+    /// For these users.
+    pub fn users<T: ToString>(mut self, users: impl IntoIterator<Item = T>) -> Self {
+        self.audience = ('u', users.into_iter().map(|user| user.to_string()).collect());
+        self
+    }
+    /// For one user.
+    pub fn user(self, user: &str) -> Self {
+        self.users([user])
+    }
+    /// For the subscribers of these topics.
+    pub fn topics(mut self, topics: &[&str]) -> Self {
+        self.audience = ('t', topics.iter().map(|topic| (*topic).to_owned()).collect());
+        self
+    }
+    /// Not for these.
+    pub fn exclude(mut self, users: &[&str]) -> Self {
+        self.exclude = users.iter().map(|user| (*user).to_owned()).collect();
+        self.exclude.sort();
+        self
+    }
+    /// What it says.
+    pub fn data(mut self, data: impl Into<String>) -> Self {
+        self.data = data.into();
+        self
+    }
+    /// Replaces the last with the same key.
+    pub fn collapse(mut self, key: &str) -> Self {
+        self.collapse_key = Some(key.to_owned());
+        self
+    }
+    /// Expires that long after it is published.
+    pub fn ttl(mut self, ttl: Millis) -> Self {
+        self.ttl = Some(ttl);
+        self
+    }
+    /// Is delivered that long after it is published.
+    pub fn deliver_in(mut self, span: Millis) -> Self {
+        self.deliver_in = Some(span);
+        self
+    }
+    /// Comes in a request with this key and content.
+    pub fn request(mut self, key: &str, content: u128) -> Self {
+        let key = key.to_owned();
+        self.request = Some(RequestKey { key, content });
+        self
+    }
+    /// Is not to be stored.
+    pub fn transient(mut self) -> Self {
+        self.durability = Durability::Transient;
+        self
+    }
+
+    /// The publication, made at `now`. Panics on names that are none: the case is wrong then.
+    #[allow(clippy::expect_used, reason = "a case with a bad name is to be mended, not handled")]
+    pub fn publication(&self, now: Timestamp) -> Publication {
+        let user = |name: &String| UserId::new(name).expect("a user id");
+        let audience = match self.audience.0 {
+            'u' => Audience::Users(self.audience.1.iter().map(user).collect()),
+            't' => {
+                let topics = self.audience.1.iter().map(|name| Topic::new(name));
+                Audience::Topics(topics.collect::<Result<_, _>>().expect("topics"))
+            }
+            _ => Audience::Everyone,
+        };
+        let notification = Notification {
+            id: NotificationId::new(&self.id).expect("a notification id"),
+            time: now,
+            subject: None,
+            data: Bytes::from(self.data.clone()),
+            audience,
+            exclude: self.exclude.iter().map(user).collect(),
+            durability: self.durability,
+            expires_at: self.ttl.map(|ttl| now.plus(ttl)),
+            deliver_at: self.deliver_in.map(|span| now.plus(span)),
+            collapse_key: self.collapse_key.clone(),
+            policy: None,
+            devices: Devices::All,
+            publisher: "contract".into(),
+        };
+        let said = format!("{:?} {:?} {:?}", self.data, self.audience, self.exclude);
+        Publication {
+            feeds: notification.feeds(),
+            notification: Arc::new(notification),
+            content: xxh3_128(said.as_bytes()),
+            request: self.request.clone(),
+        }
+    }
+}

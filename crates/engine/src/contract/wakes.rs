@@ -1,0 +1,99 @@
+//! What listeners are told, and when.
+
+use super::kit::{Kit, Make, notification_id, of_user};
+use super::{Outcome, holds, same};
+use crate::Wake;
+use postrider_model::{Entry, FeedId, FeedSpan, Millis, Position};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// What was told so far. A case tells a handful.
+#[derive(Clone, Default)]
+struct Wakes(Arc<Mutex<Vec<Wake>>>);
+
+impl Wakes {
+    fn listen(kit: &Kit) -> Wakes {
+        let wakes = Wakes::default();
+        let heard = wakes.clone();
+        kit.engine().listen(Box::new(move |wake| {
+            heard.0.lock().unwrap_or_else(PoisonError::into_inner).push(wake);
+        }));
+        wakes
+    }
+
+    /// Everything appended that was told, and everything transient.
+    fn told(&self) -> (Vec<Arc<Entry>>, Vec<Arc<Entry>>) {
+        let (mut appended, mut transient) = (Vec::new(), Vec::new());
+        for wake in &*self.0.lock().unwrap_or_else(PoisonError::into_inner) {
+            match wake {
+                Wake::Appended(more) => appended.extend(more.iter().cloned()),
+                Wake::Transient(more) => transient.extend(more.iter().cloned()),
+            }
+        }
+        (appended, transient)
+    }
+
+    async fn appended(&self, kit: &Kit, count: usize) -> Result<Vec<Arc<Entry>>, super::Fault> {
+        kit.eventually("the wakes", || async { Ok(self.told().0.len() >= count) })
+            .await?;
+        Ok(self.told().0)
+    }
+}
+
+async fn same_as_read(kit: &Kit, told: &[Arc<Entry>]) -> Outcome {
+    for entry in told {
+        let read = kit.feed(&entry.feed).await?;
+        let read = read.iter().find(|other| other.position == entry.position);
+        let Some(read) = read else {
+            return Err(format!("told of {:?}, which cannot be read", entry.position).into());
+        };
+        same!(read.json(), entry.json(), "what was told at {:?}", entry.position);
+    }
+    Ok(())
+}
+
+pub(super) async fn a_wake_comes_after_what_it_tells(kit: &mut Kit) -> Outcome {
+    let wakes = Wakes::listen(kit);
+    kit.publish_all((0..20).map(|n| Make::new(format!("n-{n}")).users(["ada", "bob"]).data("1.0"))).await?;
+    kit.publish(Make::new("t").topics(&["x"]).ttl(Millis(9))).await?;
+    let told = wakes.appended(kit, 41).await?;
+    same!(told.len(), 41, "entries told");
+    let offsets: Vec<_> = told.iter().filter(|e| e.feed != FeedId::All).collect();
+    let ada = of_user("ada")?;
+    let offsets: Vec<_> = offsets.iter().filter(|e| e.feed == ada).map(|e| e.position.offset).collect();
+    same!(offsets, (1..=20).collect::<Vec<_>>(), "the offsets told of one feed");
+    same_as_read(kit, &told).await
+}
+
+pub(super) async fn marks_wake_too(kit: &mut Kit) -> Outcome {
+    kit.publish(Make::new("a").user("ada")).await?;
+    kit.publish(Make::new("b").user("ada")).await?;
+    kit.publish(Make::new("later").user("ada").deliver_in(Millis(5))).await?;
+    let wakes = Wakes::listen(kit);
+    kit.read("ada", &["a"]).await?;
+    kit.cancel("b").await?;
+    kit.pass(Millis(5)).await;
+    let told = wakes.appended(kit, 3).await?;
+    let offsets: Vec<_> = told.iter().map(|entry| entry.position.offset).collect();
+    same!(offsets, [3, 4, 5], "a read mark, a withdrawn mark, a scheduled one");
+    same_as_read(kit, &told).await
+}
+
+pub(super) async fn a_transient_one_is_told_and_not_stored(kit: &mut Kit) -> Outcome {
+    let wakes = Wakes::listen(kit);
+    let publication = Make::new("a").users(["ada", "bob"]).transient().publication(kit.now());
+    kit.engine().transmit(publication);
+    kit.eventually("the transient one", || async { Ok(wakes.told().1.len() >= 2) })
+        .await?;
+    let (appended, told) = wakes.told();
+    same!(appended.len(), 0, "transient entries that were told as appended");
+    for (entry, user) in told.iter().zip(["ada", "bob"]) {
+        same!(entry.feed, of_user(user)?, "the feed it is for");
+        same!(entry.position, Position::START, "its place");
+    }
+    let span = kit.engine().spans(&[of_user("ada")?]).await?[0];
+    same!(span, FeedSpan::EMPTY, "the feed");
+    let stored = kit.engine().lookup(&notification_id("a")?).await?;
+    holds!(stored.is_none(), "a transient one was stored");
+    same!(kit.states("a").await?, [], "its recipients");
+    Ok(())
+}

@@ -1,0 +1,81 @@
+//! What each command does to the tables. Runs on the writer's thread inside one transaction; decides
+//! nothing by the wall clock (`now` is given) and does no I/O but reads of the transaction.
+//!
+//! Invariant: offsets of a feed are appended without holes; a user's final mark (read, expired, cancelled)
+//! is never followed by another; a floor never passes the head and never goes back.
+
+mod publish;
+mod rows;
+mod settle;
+mod withdraw;
+
+pub(super) use settle::Settled;
+
+use super::store::Txn;
+use super::tables::Due;
+use postrider_model::{
+    Entry, Epoch, FeedId, FeedSpan, Notification, NotificationId, Settlement, Timestamp, WithdrawReason,
+};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// One transaction with what the commands in it share.
+pub(super) struct Apply<'a> {
+    pub txn: Txn<'a>,
+    pub epoch: Epoch,
+    pub now: Timestamp,
+    /// Spans of the feeds this transaction, or earlier ones, touched.
+    pub spans: HashMap<FeedId, FeedSpan>,
+    /// What was appended, in order.
+    pub appended: Vec<Arc<Entry>>,
+    /// Some of what has run out by now is not recorded as such yet, so whoever moves a floor has to look.
+    pub behind: bool,
+    /// What is due cannot be done for now.
+    pub overdue: bool,
+    /// Notifications without their data, as the rules look at them again and again.
+    heads: HashMap<NotificationId, Arc<Notification>>,
+}
+
+/// Heads remembered in one transaction.
+const MAX_HEADS: usize = 4096;
+
+/// Who did it, as marks keep it.
+struct By<'s> {
+    settlement: Option<&'s Settlement>,
+    why: &'s str,
+}
+
+impl<'s> By<'s> {
+    fn said(settlement: &'s Settlement) -> Self {
+        By {
+            settlement: Some(settlement),
+            why: settlement.evidence.as_str(),
+        }
+    }
+    fn reason(reason: WithdrawReason) -> Self {
+        By {
+            settlement: None,
+            why: reason.as_str(),
+        }
+    }
+}
+
+impl<'a> Apply<'a> {
+    pub fn new(
+        txn: Txn<'a>,
+        epoch: Epoch,
+        now: Timestamp,
+        spans: HashMap<FeedId, FeedSpan>,
+    ) -> Apply<'a> {
+        Apply {
+            txn,
+            epoch,
+            now,
+            spans,
+            appended: Vec::new(),
+            behind: false,
+            overdue: false,
+            heads: HashMap::new(),
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! The rows of one transaction, read and written.
+
+use super::{Apply, By, MAX_HEADS};
+use crate::embedded::codec::{EntryKindRecord, Record, Writer, encode_mark, encode_range, key};
+use crate::embedded::store::{Table, View};
+use crate::embedded::tables::{self, ALL_ROWS};
+use crate::embedded::StoreFault;
+use bytes::Bytes;
+use postrider_model::{
+    FeedId, FeedSpan, Mark, MarkKind, Notification, NotificationId, Position, Standing, State, UserId,
+};
+use std::sync::Arc;
+
+impl Apply<'_> {
+    /// Where `id` stands for `user`, if the user is one of its recipients. Topics carry no delivery state.
+    pub(super) fn find(
+        &mut self,
+        user: &UserId,
+        id: &NotificationId,
+    ) -> Result<Option<(FeedId, u64)>, StoreFault> {
+        if let Some(value) = self.txn.get(Table::Recipients, &key::recipient(id, user))? {
+            let position = tables::decode_position(&value)?;
+            return Ok((position.offset > 0).then(|| (FeedId::User(user.clone()), position.offset)));
+        }
+        let Some(record) = tables::record(&self.txn, id)? else {
+            return Ok(None);
+        };
+        let placed = record
+            .placements
+            .iter()
+            .find(|(feed, position)| *feed == FeedId::All && position.offset > 0);
+        Ok(placed
+            .filter(|_| !record.notification.excludes(user))
+            .map(|(feed, at)| (feed.clone(), at.offset)))
+    }
+
+    /// The state of `id` at this place for a user; an excluded one has nothing to settle.
+    pub(super) fn state(
+        &mut self,
+        user: &UserId,
+        feed: &FeedId,
+        offset: u64,
+        id: &NotificationId,
+    ) -> Result<(State, Standing), StoreFault> {
+        let head = self.head(id)?;
+        if head.excludes(user) {
+            return Ok((State::Delivered, Standing::default()));
+        }
+        tables::state(&self.txn, user, feed, offset, &head, self.now)
+    }
+
+    /// A notification without its data.
+    pub(super) fn head(&mut self, id: &NotificationId) -> Result<Arc<Notification>, StoreFault> {
+        if let Some(head) = self.heads.get(id) {
+            return Ok(head.clone());
+        }
+        let mut notification = tables::body(&self.txn, id)?.notification;
+        notification.data = Bytes::new();
+        let head = Arc::new(notification);
+        if self.heads.len() >= MAX_HEADS {
+            self.heads.clear();
+        }
+        self.heads.insert(id.clone(), head.clone());
+        Ok(head)
+    }
+
+    pub(super) fn notification_at(
+        &self,
+        feed: &FeedId,
+        offset: u64,
+    ) -> Result<Option<NotificationId>, StoreFault> {
+        Ok(match tables::entry(&self.txn, feed, offset)?.map(|entry| entry.kind) {
+            Some(EntryKindRecord::Notification { id, .. }) => Some(id),
+            _ => None,
+        })
+    }
+
+    pub(super) fn recipients(&self, id: &NotificationId) -> Result<Vec<(UserId, Position)>, StoreFault> {
+        let prefix = key::recipients(id);
+        let rows = self
+            .txn
+            .scan(Table::Recipients, &prefix, &key::after(&prefix), ALL_ROWS)?;
+        rows.iter()
+            .map(|row| tables::recipient_of_row(prefix.len(), row))
+            .collect()
+    }
+
+    pub(super) fn span(&mut self, feed: &FeedId) -> Result<&mut FeedSpan, StoreFault> {
+        if !self.spans.contains_key(feed) {
+            let span = tables::span(&self.txn, feed)?;
+            self.spans.insert(feed.clone(), span);
+        }
+        Ok(self.spans.entry(feed.clone()).or_insert(FeedSpan::EMPTY))
+    }
+
+    pub(super) fn mark(
+        &mut self,
+        user: &UserId,
+        feed: &FeedId,
+        offset: u64,
+        kind: MarkKind,
+        by: &By<'_>,
+    ) -> Result<(), StoreFault> {
+        if feed.is_wide() {
+            self.note_settler(user, feed)?;
+        }
+        let value = encode_mark(&self.mark_value(offset, offset, kind, by));
+        self.txn
+            .put(Table::Marks, key::mark(user, feed, offset, kind as u8), value);
+        Ok(())
+    }
+
+    /// Records something about the entries `after + 1..=to` at once.
+    pub(super) fn put_range(
+        &mut self,
+        user: &UserId,
+        feed: &FeedId,
+        after: u64,
+        to: u64,
+        kind: MarkKind,
+        by: &By<'_>,
+    ) {
+        let value = encode_range(&self.mark_value(after + 1, to, kind, by));
+        self.txn
+            .put(Table::Ranges, key::range(user, feed, to), value);
+    }
+
+    fn mark_value(&self, from: u64, offset: u64, kind: MarkKind, by: &By<'_>) -> Mark {
+        Mark {
+            offset,
+            from,
+            kind,
+            time: self.now,
+            session: by.settlement.and_then(|s| s.session.clone()),
+            transport: by.settlement.and_then(|s| s.transport),
+            why: by.why.to_owned(),
+        }
+    }
+
+    /// Remembers that the user has something recorded in a wide feed, so that these users can be found.
+    pub(super) fn note_settler(&mut self, user: &UserId, feed: &FeedId) -> Result<(), StoreFault> {
+        let row = key::settler(feed, user);
+        if self.txn.get(Table::Settlers, &row)?.is_none() {
+            self.txn.put(Table::Settlers, row, Writer::new().done());
+        }
+        Ok(())
+    }
+
+    pub(super) fn put_floor(&mut self, user: &UserId, feed: &FeedId, kind: u8, offset: u64) {
+        let value = Writer::new().u64(offset).done();
+        self.txn.put(Table::Floors, key::floor(user, feed, kind), value);
+    }
+
+    pub(super) fn put_record(&mut self, record: &Record) {
+        let id = record.notification.id.as_str().as_bytes().to_vec();
+        self.txn.put(Table::Notifications, id, record.encode());
+    }
+
+    pub(super) fn put_recipient(&mut self, id: &NotificationId, user: &UserId, position: Position) {
+        let value = Writer::new().u32(position.epoch.0).u64(position.offset).done();
+        self.txn.put(Table::Recipients, key::recipient(id, user), value);
+    }
+}

@@ -1,0 +1,271 @@
+//! Acknowledging and marking as read, by ids and through positions.
+
+use super::withdraw::final_mark;
+use super::{Apply, By};
+use crate::embedded::codec::key;
+use crate::embedded::store::{Table, View};
+use crate::embedded::tables::{self, ALL_ROWS, FLOOR_DELIVERED, FLOOR_READ};
+use crate::embedded::StoreFault;
+use postrider_model::{
+    EntryKind, FeedId, MarkKind, NotificationId, SessionId, SettleKind, SettleTarget, Settlement, State,
+    UserId, WithdrawReason,
+};
+use std::sync::Arc;
+
+/// How many entries one settlement may walk to move a floor over what is settled already. A floor left
+/// behind costs only time at the next read; it moves on with the next settlement.
+const MAX_FLOOR_STEPS: u64 = 1024;
+/// Ids in one read mark.
+const MAX_READ_IDS: usize = 500;
+
+/// How far one transaction got with a settlement.
+pub(in crate::embedded) struct Settled {
+    /// Entries changed.
+    pub changed: u64,
+    /// Entries looked at.
+    pub walked: usize,
+    /// Whether it is done; if not, the same settlement goes on where the floor stands.
+    pub done: bool,
+}
+
+impl Apply<'_> {
+    /// Records what one user says, over at most `steps` entries. `count` asks how many entries it changed,
+    /// which has to be looked up.
+    pub fn settle(&mut self, settlement: &Settlement, count: bool, steps: u64) -> Result<Settled, StoreFault> {
+        let places = match &settlement.target {
+            SettleTarget::Ids(ids) => {
+                let changed = self.settle_ids(settlement, ids)?;
+                return Ok(Settled {
+                    changed,
+                    walked: ids.len(),
+                    done: true,
+                });
+            }
+            SettleTarget::Through(places) => places,
+        };
+        let mut all = Settled {
+            changed: 0,
+            walked: 0,
+            done: true,
+        };
+        for (feed, position) in places {
+            let own = !matches!(feed, FeedId::User(user) if *user != settlement.user);
+            let place = tables::entry(&self.txn, feed, position.offset)?;
+            if own && place.is_some_and(|entry| entry.epoch == position.epoch) {
+                let settled = self.settle_through(settlement, feed, position.offset, count, steps)?;
+                all.changed += settled.changed;
+                all.walked += settled.walked;
+                all.done = settled.done;
+                if !all.done {
+                    break;
+                }
+            }
+        }
+        Ok(all)
+    }
+
+    fn settle_ids(&mut self, settlement: &Settlement, ids: &[NotificationId]) -> Result<u64, StoreFault> {
+        let user = &settlement.user;
+        let mut changed = Vec::new();
+        for id in ids {
+            let Some((feed, offset)) = self.find(user, id)? else {
+                continue;
+            };
+            if self.settle_one(settlement, &feed, offset, id)? {
+                changed.push(id.clone());
+                self.advance_floor(user, &feed)?;
+            }
+        }
+        if settlement.kind == SettleKind::Read {
+            self.tell_read(user, &changed, settlement.session.as_ref())?;
+        }
+        Ok(changed.len() as u64)
+    }
+
+    fn settle_one(
+        &mut self,
+        settlement: &Settlement,
+        feed: &FeedId,
+        offset: u64,
+        id: &NotificationId,
+    ) -> Result<bool, StoreFault> {
+        let (state, _) = self.state(&settlement.user, feed, offset, id)?;
+        let kind = match (settlement.kind, state) {
+            (SettleKind::Delivered, State::Pending | State::Dead) => MarkKind::Delivered,
+            (SettleKind::Read, State::Pending | State::Dead | State::Delivered) => MarkKind::Read,
+            _ => return Ok(false),
+        };
+        self.mark(&settlement.user, feed, offset, kind, &By::said(settlement))?;
+        Ok(true)
+    }
+
+    fn settle_through(
+        &mut self,
+        settlement: &Settlement,
+        feed: &FeedId,
+        offset: u64,
+        count: bool,
+        steps: u64,
+    ) -> Result<Settled, StoreFault> {
+        let user = &settlement.user;
+        let read = settlement.kind == SettleKind::Read;
+        let kind = if read { FLOOR_READ } else { FLOOR_DELIVERED };
+        let floor = tables::floor(&self.txn, user, feed, kind)?;
+        if offset <= floor {
+            return Ok(Settled {
+                changed: 0,
+                walked: 0,
+                done: true,
+            });
+        }
+        let walk = count || self.behind || read;
+        let to = match walk || feed.is_wide() {
+            true => offset.min(floor.saturating_add(steps)),
+            false => offset,
+        };
+        let changed = if read {
+            self.read_between(settlement, feed, floor, to)?
+        } else {
+            let changed = if walk {
+                self.count_between(user, feed, floor, to)?
+            } else {
+                0
+            };
+            self.move_floor(user, feed, floor, to)?;
+            if !feed.is_wide() {
+                self.put_range(user, feed, floor, to, MarkKind::Delivered, &By::said(settlement));
+            }
+            changed
+        };
+        self.advance_floor(user, feed)?;
+        Ok(Settled {
+            changed,
+            walked: if walk { (to - floor) as usize } else { 1 },
+            done: to == offset,
+        })
+    }
+
+    fn read_between(
+        &mut self,
+        settlement: &Settlement,
+        feed: &FeedId,
+        floor: u64,
+        to: u64,
+    ) -> Result<u64, StoreFault> {
+        let user = &settlement.user;
+        let mut changed = Vec::new();
+        for at in self.span(feed)?.first.max(floor + 1)..=to {
+            let Some(id) = self.notification_at(feed, at)? else {
+                continue;
+            };
+            if self.settle_one(settlement, feed, at, &id)? {
+                changed.push(id);
+            }
+        }
+        self.put_floor(user, feed, FLOOR_READ, to);
+        self.tell_read(user, &changed, settlement.session.as_ref())?;
+        Ok(changed.len() as u64)
+    }
+
+    /// How many of `floor + 1..=to` the floor would make delivered. What has run out but is not recorded
+    /// as such is recorded, so that the floor does not.
+    fn count_between(&mut self, user: &UserId, feed: &FeedId, floor: u64, to: u64) -> Result<u64, StoreFault> {
+        let mut changed = 0;
+        for offset in self.span(feed)?.first.max(floor + 1)..=to {
+            let Some(id) = self.notification_at(feed, offset)? else {
+                continue;
+            };
+            let (state, standing) = self.state(user, feed, offset, &id)?;
+            match state {
+                State::Pending | State::Dead => changed += 1,
+                State::Expired if !standing.has(offset, MarkKind::Expired) => {
+                    let by = By::reason(WithdrawReason::Expired);
+                    self.mark(user, feed, offset, MarkKind::Expired, &by)?;
+                }
+                _ => {}
+            }
+        }
+        Ok(changed)
+    }
+
+    /// Tells the user's other sessions, by a mark in the user's own feed.
+    fn tell_read(
+        &mut self,
+        user: &UserId,
+        ids: &[NotificationId],
+        origin: Option<&SessionId>,
+    ) -> Result<(), StoreFault> {
+        for ids in ids.chunks(MAX_READ_IDS) {
+            let kind = EntryKind::Read {
+                ids: ids.to_vec(),
+                origin: origin.cloned(),
+            };
+            self.append(&FeedId::User(user.clone()), kind, Arc::default())?;
+        }
+        Ok(())
+    }
+
+    /// Sets the floor. In a wide feed it must not make delivered what was trimmed, or withdrawn from
+    /// everyone, before the user had it.
+    fn move_floor(&mut self, user: &UserId, feed: &FeedId, old: u64, to: u64) -> Result<(), StoreFault> {
+        if feed.is_wide() {
+            let trimmed = to.min(self.span(feed)?.first.saturating_sub(1));
+            if trimmed > old {
+                let by = By {
+                    settlement: None,
+                    why: "retention",
+                };
+                self.put_range(user, feed, old, trimmed, MarkKind::Expired, &by);
+            }
+            self.keep_dropped(user, feed, old, to)?;
+            self.note_settler(user, feed)?;
+        }
+        self.put_floor(user, feed, FLOOR_DELIVERED, to);
+        Ok(())
+    }
+
+    fn keep_dropped(&mut self, user: &UserId, feed: &FeedId, floor: u64, to: u64) -> Result<(), StoreFault> {
+        let (from, end) = (key::entry(feed, floor + 1), key::entry(feed, to + 1));
+        let dropped = self.txn.scan(Table::Dropped, &from, &end, ALL_ROWS)?;
+        if dropped.is_empty() {
+            return Ok(());
+        }
+        let own = tables::standing(&self.txn, user, feed, floor + 1, to)?;
+        for (row, value) in dropped {
+            let offset = tables::offset(&row)?;
+            let reason = tables::dropped_reason(&value)?;
+            // The user's own word came first.
+            if own.at(offset).next().is_none() {
+                self.mark(user, feed, offset, final_mark(reason), &By::reason(reason))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Moves the floor over what is settled right above it.
+    fn advance_floor(&mut self, user: &UserId, feed: &FeedId) -> Result<(), StoreFault> {
+        let old = tables::floor(&self.txn, user, feed, FLOOR_DELIVERED)?;
+        let span = *self.span(feed)?;
+        let head = span.head.offset;
+        let mut floor = old.max(span.first.saturating_sub(1)).min(head);
+        for next in floor + 1..=head.min(floor + MAX_FLOOR_STEPS) {
+            if let Some(id) = self.notification_at(feed, next)? {
+                let (state, standing) = self.state(user, feed, next, &id)?;
+                let settled = match state {
+                    State::Pending | State::Dead => false,
+                    // By the clock only: the sweep has yet to say so, or a floor would make it delivered.
+                    State::Expired => !self.behind || standing.has(next, MarkKind::Expired),
+                    _ => true,
+                };
+                if !settled {
+                    break;
+                }
+            }
+            floor = next;
+        }
+        if floor > old {
+            self.move_floor(user, feed, old, floor)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,136 @@
+//! A command on its way through the writer: how far it got, and what it will answer.
+//!
+//! Invariant: an answer of success is sent only for what was committed.
+
+use super::StoreFault;
+use super::apply::{Apply, Settled};
+use super::writer::Command;
+use crate::{EngineError, Sync};
+use postrider_model::Receipt;
+
+/// Entries that one step of a command may walk: one transaction should take milliseconds.
+const MAX_STEPS: usize = 2048;
+
+pub(super) struct Job {
+    command: Command,
+    /// Publications answered so far, of which the first `safe` are committed.
+    receipts: Vec<Result<Receipt, EngineError>>,
+    safe: usize,
+    /// Settlements done, and one count for each, the last perhaps unfinished.
+    settled: usize,
+    counts: Vec<u64>,
+    cancelled: Option<Option<u64>>,
+}
+
+/// What one step did.
+pub(super) struct Step {
+    /// Whether the command is done.
+    pub done: bool,
+    /// How much of the transaction it used.
+    pub used: usize,
+}
+
+impl Job {
+    pub fn new(command: Command) -> Job {
+        let counts = match &command {
+            Command::Settle(batch, ..) => vec![0; batch.len()],
+            _ => Vec::new(),
+        };
+        Job {
+            command,
+            receipts: Vec::new(),
+            safe: 0,
+            settled: 0,
+            counts,
+            cancelled: None,
+        }
+    }
+
+    pub fn needs_sync(&self) -> bool {
+        self.command.needs_sync()
+    }
+
+    /// Goes on, using about `room`; always at least a little. After a fault the transaction is void.
+    pub fn step(&mut self, apply: &mut Apply<'_>, room: usize) -> Result<Step, StoreFault> {
+        let mut used = 0;
+        let done = match &self.command {
+            Command::Publish(batch, _) => {
+                while used < room
+                    && let Some(publication) = batch.get(self.receipts.len())
+                {
+                    used += publication.feeds.len().max(1);
+                    self.receipts.push(apply.publish(publication)?);
+                }
+                self.receipts.len() == batch.len()
+            }
+            Command::Settle(batch, sync, _) => {
+                let steps = room.min(MAX_STEPS);
+                while used < room
+                    && let Some(settlement) = batch.get(self.settled)
+                {
+                    let Settled { changed, walked, done } =
+                        apply.settle(settlement, *sync == Sync::Durable, steps as u64)?;
+                    self.counts[self.settled] += changed;
+                    self.settled += usize::from(done);
+                    used += walked.max(1);
+                }
+                self.settled == batch.len()
+            }
+            Command::Cancel(id, _) => {
+                self.cancelled = apply.cancel(id)?;
+                let count = self.cancelled.flatten().unwrap_or(1);
+                used = usize::try_from(count).unwrap_or(usize::MAX);
+                true
+            }
+            Command::Trim(feed, before, _) => {
+                let steps = room.min(MAX_STEPS);
+                used = steps;
+                !apply.trim(feed, *before, steps)?
+            }
+            Command::Tick(_) => !apply.behind || apply.overdue,
+            Command::Close => true,
+        };
+        Ok(Step { done, used })
+    }
+
+    /// What was done so far is committed.
+    pub fn committed(&mut self) {
+        self.safe = self.receipts.len();
+    }
+
+    /// All is done and committed.
+    pub fn answer(self) {
+        told(match self.command {
+            Command::Publish(_, reply) => reply.send(self.receipts).is_ok(),
+            Command::Settle(_, _, Some(reply)) => reply.send(Ok(self.counts)).is_ok(),
+            Command::Cancel(_, reply) => reply.send(Ok(self.cancelled)).is_ok(),
+            Command::Trim(_, _, reply) | Command::Tick(reply) => reply.send(Ok(())).is_ok(),
+            Command::Settle(_, _, None) | Command::Close => true,
+        });
+    }
+
+    /// What was not committed by now is not done.
+    pub fn refuse(mut self, error: &EngineError) {
+        told(match self.command {
+            Command::Publish(batch, reply) => {
+                // What was refused for its own sake stays refused for it.
+                for receipt in self.receipts.iter_mut().skip(self.safe).filter(|r| r.is_ok()) {
+                    *receipt = Err(error.clone());
+                }
+                self.receipts.resize(batch.len(), Err(error.clone()));
+                reply.send(self.receipts).is_ok()
+            }
+            Command::Settle(_, _, Some(reply)) => reply.send(Err(error.clone())).is_ok(),
+            Command::Cancel(_, reply) => reply.send(Err(error.clone())).is_ok(),
+            Command::Trim(_, _, reply) | Command::Tick(reply) => reply.send(Err(error.clone())).is_ok(),
+            Command::Settle(_, _, None) | Command::Close => true,
+        });
+    }
+}
+
+/// A caller who went away does not need the answer; the work stands.
+fn told(heard: bool) {
+    if !heard {
+        tracing::trace!("the caller had gone before the answer");
+    }
+}

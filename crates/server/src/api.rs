@@ -1,0 +1,94 @@
+//! The HTTP API: one file per resource. Everything that is not a session's own wire.
+//!
+//! Invariant: a 202 comes after the engine's receipt. Every refusal is a problem document (RFC 9457), every
+//! answer says `no-store`, and a panic is a 500 without detail.
+
+mod body;
+mod cancel;
+mod demo;
+mod edge;
+mod history;
+mod inbox;
+mod notification;
+mod publish;
+mod query;
+mod refusal;
+mod stream;
+mod submit;
+mod ticket;
+mod timeline;
+
+pub use demo::DemoPage;
+
+use crate::auth::{ApiKey, Auth, Scope};
+use crate::bridge::{self, Bridge};
+use crate::drain::Drain;
+use crate::metrics::Metrics;
+use crate::tasks::Tasks;
+use axum::Router;
+use axum::http::{HeaderMap, header};
+use axum::routing::{get, post};
+use postrider_engine::Engine;
+use postrider_router::Limits;
+use postrider_transports::Problem;
+pub(crate) use refusal::Refusal;
+use std::sync::Arc;
+
+/// What the API serves from.
+pub struct Api {
+    /// Where notifications are.
+    pub engine: Arc<dyn Engine>,
+    /// Who may do what.
+    pub auth: Arc<Auth>,
+    /// Bounds on what is published.
+    pub limits: Limits,
+    /// Most bytes of a body, and of a line of NDJSON.
+    pub max_body: usize,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// Whether the node stops.
+    pub drain: Drain,
+    /// Where tasks start.
+    pub tasks: Tasks,
+    /// The way of an inbox request that came on a connection of the API.
+    pub bridge: Arc<dyn Bridge>,
+    /// The sample page, in a demo.
+    pub demo: Option<DemoPage>,
+}
+
+impl Api {
+    /// The API key of a request, if it has the scope.
+    fn key(&self, headers: &HeaderMap, scope: Scope) -> Result<Arc<ApiKey>, Problem> {
+        let key = self.auth.api_key(text(headers, header::AUTHORIZATION.as_str()))?;
+        key.require(scope)?;
+        Ok(key)
+    }
+}
+
+/// A header as text; one that is no text counts as empty, so that it is refused rather than overlooked.
+fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get(name).map(|value| value.to_str().unwrap_or(""))
+}
+
+/// The public API.
+pub fn router(api: Arc<Api>) -> Router {
+    let mut router = Router::new()
+        .route("/v1/notifications", post(publish::publish))
+        .route("/v1/notifications/{id}", get(notification::show).delete(cancel::cancel))
+        .route("/v1/notifications/{id}/timeline", get(timeline::timeline))
+        .route("/v1/inbox/ack", post(inbox::ack))
+        .route("/v1/inbox/read", post(inbox::read))
+        .route("/v1/inbox/history", get(history::history))
+        .route("/v1/tickets", post(ticket::issue));
+    for path in bridge::PATHS {
+        router = router.route(path, get(bridge::carry));
+    }
+    if api.demo.is_some() {
+        router = router.route("/demo", get(demo::page));
+    }
+    router
+        .fallback(|| async { Refusal::from(Problem::not_found()) })
+        .method_not_allowed_fallback(|| async { Refusal::from(edge::method_not_allowed()) })
+        .layer(axum::middleware::from_fn_with_state(api.clone(), edge::edge))
+        .with_state(api)
+}

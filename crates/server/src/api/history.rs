@@ -1,0 +1,163 @@
+//! `GET /v1/inbox/history`: pages back through what an inbox still holds, newest first, with states.
+
+use super::inbox::{identify, sentence};
+use super::refusal::Refusal;
+use super::{Api, query};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
+use axum::http::{HeaderMap, header};
+use axum::response::{IntoResponse, Response};
+use postrider_engine::{Engine, EngineError, ReadLimit};
+use postrider_model::{
+    Cursor, Entry, EntryKind, FeedId, MarkKind, Position, Standing, Timestamp, UserId, json, state_of,
+};
+use postrider_transports::Problem;
+use serde::Deserialize;
+use std::sync::Arc;
+
+/// Entries of a page, by default and at most.
+const LIMIT_DEFAULT: usize = 50;
+const LIMIT_MOST: usize = 1000;
+/// A page ends early once it has so many bytes, or once so many entries were looked at.
+const PAGE_BYTES: usize = 4 << 20;
+const ENTRIES_SEEN: usize = 4000;
+/// Entries read from a feed at once.
+const STRETCH: u64 = 64;
+
+/// The query.
+#[derive(Deserialize)]
+pub struct Wanted {
+    before: Option<String>,
+    limit: Option<usize>,
+}
+
+/// One page. The cursor is null where nothing older is held.
+pub async fn history(
+    State(api): State<Arc<Api>>,
+    headers: HeaderMap,
+    wanted: Result<Query<Wanted>, QueryRejection>,
+) -> Result<Response, Refusal> {
+    let user = identify(&api, &headers)?.user;
+    let wanted = query::query(wanted)?;
+    let limit = wanted.limit.unwrap_or(LIMIT_DEFAULT);
+    if limit == 0 || limit > LIMIT_MOST {
+        return Err(Problem::invalid_request(format!("The parameter limit must be 1 to {LIMIT_MOST}.")).into());
+    }
+    let before = match &wanted.before {
+        Some(text) => Cursor::decode(text, &user).map_err(|e| Problem::invalid_cursor(sentence(&e)))?,
+        None => Cursor::default(),
+    };
+    let feeds = [FeedId::User(user.clone()), FeedId::All];
+    let spans = api.engine.spans(&feeds).await?;
+    let mut ways = Vec::new();
+    for (feed, span) in feeds.into_iter().zip(spans) {
+        let end = Position { epoch: span.head.epoch, offset: span.head.offset + 1 };
+        let next = before.get(&feed).filter(|place| place.offset <= end.offset).unwrap_or(end);
+        ways.push(WayBack { feed, first: span.first, unread: next.offset, next, stretch: Vec::new() });
+    }
+    let page = page(&*api.engine, &user, &mut ways, limit, crate::now()).await?;
+    Ok(([(header::CONTENT_TYPE, "application/json")], page).into_response())
+}
+
+/// One feed, read backwards.
+struct WayBack {
+    feed: FeedId,
+    /// The oldest offset that is held.
+    first: u64,
+    /// Everything from here on has been read from the engine.
+    unread: u64,
+    /// Everything from here on has been looked at.
+    next: Position,
+    /// Read but not looked at; the newest last.
+    stretch: Vec<(Arc<Entry>, Arc<Standing>)>,
+}
+
+impl WayBack {
+    async fn fill(&mut self, engine: &dyn Engine, user: &UserId) -> Result<(), EngineError> {
+        if !self.stretch.is_empty() || self.unread <= self.first {
+            return Ok(());
+        }
+        let from = self.unread.saturating_sub(STRETCH).max(self.first);
+        let to = self.unread - 1;
+        let standing = Arc::new(engine.standing(user, &self.feed, from, to).await?);
+        let mut after = from - 1;
+        while after < to {
+            let limit = ReadLimit { entries: usize::try_from(to - after).unwrap_or(usize::MAX), bytes: PAGE_BYTES };
+            let page = engine.read(&self.feed, after, limit).await?;
+            let Some(last) = page.entries.last() else { break };
+            after = last.position.offset;
+            let within = page.entries.into_iter().filter(|entry| entry.position.offset <= to);
+            self.stretch.extend(within.map(|entry| (entry, standing.clone())));
+        }
+        self.unread = from;
+        Ok(())
+    }
+
+    fn newest(&self) -> Option<Timestamp> {
+        let (entry, _) = self.stretch.last()?;
+        // A mark is passed over at once.
+        Some(entry.notification().map_or(Timestamp::MAX, |notification| notification.time))
+    }
+}
+
+async fn page(
+    engine: &dyn Engine,
+    user: &UserId,
+    ways: &mut [WayBack],
+    limit: usize,
+    now: Timestamp,
+) -> Result<Vec<u8>, EngineError> {
+    let mut out = br#"{"notifications":["#.to_vec();
+    let (mut shown, mut seen) = (0, 0);
+    let mut more = true;
+    while shown < limit && seen < ENTRIES_SEEN && out.len() < PAGE_BYTES {
+        for way in ways.iter_mut() {
+            way.fill(engine, user).await?;
+        }
+        let Some(way) = ways.iter_mut().filter(|way| way.newest().is_some()).max_by_key(|way| way.newest()) else {
+            more = false;
+            break;
+        };
+        let Some((entry, standing)) = way.stretch.pop() else { break };
+        way.next = entry.position;
+        seen += 1;
+        if let Some(object) = object(&entry, &standing, user, now) {
+            if shown > 0 {
+                out.push(b',');
+            }
+            out.extend_from_slice(&object);
+            shown += 1;
+        }
+    }
+    out.extend_from_slice(b"],\"cursor\":");
+    if more {
+        let cursor = Cursor::new(ways.iter().map(|way| (&way.feed, way.next)));
+        json::push_string(&mut out, &cursor.encode(user));
+    } else {
+        out.extend_from_slice(b"null");
+    }
+    out.push(b'}');
+    Ok(out)
+}
+
+/// A notification with its state; `None` for what this inbox does not show.
+fn object(entry: &Entry, standing: &Standing, user: &UserId, now: Timestamp) -> Option<Vec<u8>> {
+    let EntryKind::Notification(notification, withdrawn) = &entry.kind else {
+        return None;
+    };
+    if !entry.is_for(user, |feed| matches!(feed, FeedId::All) || *feed == entry.feed) {
+        return None;
+    }
+    let offset = entry.position.offset;
+    let state = state_of(notification, *withdrawn, offset, standing, now);
+    let mut out = entry.json().to_vec();
+    out.pop();
+    out.extend_from_slice(format!(r#","state":"{}""#, state.as_str()).as_bytes());
+    for (name, kind) in [("delivered_at", MarkKind::Delivered), ("read_at", MarkKind::Read)] {
+        if let Some(mark) = standing.at(offset).find(|mark| mark.kind == kind) {
+            out.extend_from_slice(format!(r#","{name}":"{}""#, mark.time).as_bytes());
+        }
+    }
+    out.push(b'}');
+    Some(out)
+}

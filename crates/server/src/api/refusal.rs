@@ -1,0 +1,70 @@
+//! The one place where what went wrong becomes an answer. An operator's detail stays in the log.
+
+use axum::body::Body;
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use postrider_engine::EngineError;
+use postrider_router::{Fault, FaultCode};
+use postrider_transports::{Problem, problem};
+
+/// After how many seconds it is worth asking a busy store again.
+const RETRY_BUSY_S: u32 = 1;
+
+/// A problem on its way out.
+#[derive(Debug)]
+pub struct Refusal(Problem);
+
+impl From<Problem> for Refusal {
+    fn from(problem: Problem) -> Refusal {
+        Refusal(problem)
+    }
+}
+
+impl From<EngineError> for Refusal {
+    fn from(error: EngineError) -> Refusal {
+        Refusal(engine_problem(&error))
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let Refusal(problem) = self;
+        let mut response = Response::new(Body::from(problem.json()));
+        *response.status_mut() = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(problem::CONTENT_TYPE));
+        for (name, value) in problem.headers() {
+            if let (Ok(name), Ok(value)) = (name.parse::<HeaderName>(), HeaderValue::from_str(&value)) {
+                headers.insert(name, value);
+            }
+        }
+        response
+    }
+}
+
+/// A fault of intake, as the client is told it.
+pub fn intake_problem(fault: Fault) -> Problem {
+    let Fault { code, detail, pointer } = fault;
+    match code {
+        FaultCode::InvalidNotification => Problem::invalid_notification(detail, pointer),
+        FaultCode::EmptyAudience => Problem { detail, pointer, ..Problem::empty_audience() },
+        FaultCode::Scope => Problem { detail, pointer, ..Problem::scope("broadcast") },
+        FaultCode::TooLarge => Problem::too_large(detail, pointer),
+    }
+}
+
+/// An engine's error, as the client is told it.
+pub fn engine_problem(error: &EngineError) -> Problem {
+    match error {
+        EngineError::IdConflict(_) => Problem { pointer: Some("/id".into()), ..Problem::id_conflict() },
+        EngineError::RequestConflict => {
+            let detail = "This Idempotency-Key was used before with another body. Use a new key, or repeat the first body unchanged.";
+            Problem { detail: detail.into(), ..Problem::id_conflict() }
+        }
+        EngineError::Busy => Problem::unavailable(RETRY_BUSY_S),
+        error => {
+            tracing::error!(%error, "the engine refused");
+            Problem::unavailable(RETRY_BUSY_S)
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! `POST /v1/notifications` as NDJSON: lines are published while they come, and answered line by line.
+//!
+//! Invariant: one batch is at the engine at a time, so lines are accepted in their order; while it is there
+//! at most one more is gathered. When the engine is busy, or the client does not read its answers, reading
+//! stops: nothing grows. A line that came whole is published even if the client is gone by then.
+
+use super::Api;
+use super::publish::{accepted_json, push_problem};
+use super::refusal::intake_problem;
+use super::submit::{Item, Outcome, Submission};
+use axum::body::Body;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::Response;
+use bytes::Bytes;
+use http_body_util::BodyExt as _;
+use http_body_util::channel::{Channel, Sender};
+use postrider_router::{Fault, FaultCode};
+use postrider_sources::{Line, Lines, http};
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// Most lines of one batch.
+const BATCH_LINES: usize = 1024;
+/// A batch takes no more lines once theirs amount to this. A line itself may be longer.
+const BATCH_BYTES: usize = 1 << 20;
+/// Pieces of the answer that wait for the client to read.
+const ANSWERS_WAITING: usize = 2;
+
+/// Starts the stream; the answer's head leaves at once.
+pub fn answer(api: &Arc<Api>, submission: Submission, body: Body) -> Response {
+    let (answers, channel) = Channel::<Bytes, axum::Error>::new(ANSWERS_WAITING);
+    let stream = Stream {
+        api: api.clone(),
+        submission,
+        source: Source { body: Some(body), splitter: Lines::new(api.max_body), waiting: VecDeque::new() },
+        index: 0,
+        answered: 0,
+    };
+    api.tasks.spawn("ndjson", stream.run(answers));
+    let mut response = Response::new(Body::new(channel));
+    *response.status_mut() = StatusCode::ACCEPTED;
+    let ndjson = HeaderValue::from_static("application/x-ndjson");
+    response.headers_mut().insert(header::CONTENT_TYPE, ndjson);
+    response
+}
+
+struct Stream {
+    api: Arc<Api>,
+    submission: Submission,
+    source: Source,
+    /// The place of the next line to be put in a batch.
+    index: u64,
+    /// The place of the next line to be answered.
+    answered: u64,
+}
+
+impl Stream {
+    async fn run(mut self, mut answers: Sender<Bytes, axum::Error>) {
+        loop {
+            while self.source.waiting.is_empty() {
+                if !self.source.read(&self.api).await {
+                    return;
+                }
+            }
+            let batch = self.gather();
+            let outcomes = {
+                let mut publishing = std::pin::pin!(self.submission.submit(batch, true));
+                tokio::select! {
+                    biased;
+                    outcomes = &mut publishing => outcomes,
+                    // Read ahead once, if there is room; the batch is then waited for alone.
+                    _ = self.source.read(&self.api), if self.source.waiting.is_empty() => publishing.await,
+                }
+            };
+            if answers.send_data(self.lines(&outcomes)).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Takes waiting lines through intake, up to the bounds of a batch.
+    fn gather(&mut self) -> Vec<Item> {
+        let mut items = Vec::new();
+        let mut bytes = 0;
+        while items.len() < BATCH_LINES && bytes < BATCH_BYTES {
+            let Some(line) = self.source.waiting.pop_front() else { break };
+            items.push(match line {
+                Line::Whole(line) => {
+                    bytes += line.len();
+                    let draft = http::decode_line(&line, self.api.limits.json_depth);
+                    self.submission.admit(draft, self.index)
+                }
+                Line::TooLong => {
+                    let detail = format!("the line is longer than {} bytes", self.api.max_body);
+                    Err(intake_problem(Fault::new(FaultCode::TooLarge, detail)))
+                }
+            });
+            self.index += 1;
+        }
+        items
+    }
+
+    fn lines(&mut self, outcomes: &[Outcome]) -> Bytes {
+        let mut out = Vec::with_capacity(outcomes.len() * 80);
+        for outcome in outcomes {
+            match outcome {
+                Ok(id) => out.extend_from_slice(&accepted_json(id)),
+                Err(problem) => {
+                    out.extend_from_slice(format!("{{\"accepted\":false,\"index\":{},", self.answered).as_bytes());
+                    push_problem(&mut out, problem);
+                    out.push(b'}');
+                }
+            }
+            out.push(b'\n');
+            self.answered += 1;
+        }
+        out.into()
+    }
+}
+
+/// The request's body as lines.
+struct Source {
+    body: Option<Body>,
+    splitter: Lines,
+    /// Whole lines that are in no batch yet: those of one read.
+    waiting: VecDeque<Line>,
+}
+
+impl Source {
+    /// Reads once. False when there is nothing more: the body has ended or broken off, or the node drains.
+    /// Cancel-safe: a read that does not finish has taken nothing.
+    async fn read(&mut self, api: &Api) -> bool {
+        let Some(body) = &mut self.body else {
+            return false;
+        };
+        let frame = tokio::select! {
+            frame = body.frame() => frame,
+            () = api.drain.begun() => None,
+        };
+        let mut lines = Vec::new();
+        match frame {
+            Some(Ok(frame)) => {
+                if let Ok(data) = frame.into_data() {
+                    self.splitter.push(data, &mut lines);
+                }
+            }
+            // A line without its end counts where the body ended, not where it broke off.
+            ended => {
+                self.body = None;
+                if ended.is_none() && !api.drain.has_begun() {
+                    self.splitter.finish(&mut lines);
+                }
+            }
+        }
+        self.waiting.extend(lines);
+        true
+    }
+}

@@ -1,0 +1,114 @@
+//! An inbox request that comes on a connection of the API, after other requests, is carried to the hub over
+//! a pair of local sockets, and the hub's answer back. The hub sees a connection like any other.
+//!
+//! Invariant: what waits between the two is bounded by the sockets' and hyper's own buffers; when either
+//! end goes, the other is closed.
+
+use crate::api::Api;
+use crate::api::Refusal;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::response::Response;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use postrider_transports::Problem;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+
+/// The routes that the hub serves.
+pub const PATHS: [&str; 3] = ["/v1/inbox", "/v1/inbox/stream", "/v1/inbox/ws"];
+/// Bytes copied at once, each way, once a WebSocket is open.
+const COPY_BYTES: usize = 8 * 1024;
+/// Bytes that hyper may hold of an answer.
+const ANSWER_BYTES: usize = 64 * 1024;
+
+/// The headers that a session's request needs.
+const CARRIED: [HeaderName; 12] = [
+    header::HOST,
+    header::AUTHORIZATION,
+    header::COOKIE,
+    header::ORIGIN,
+    header::ACCEPT,
+    HeaderName::from_static("sec-fetch-site"),
+    HeaderName::from_static("last-event-id"),
+    header::UPGRADE,
+    header::SEC_WEBSOCKET_KEY,
+    header::SEC_WEBSOCKET_VERSION,
+    header::SEC_WEBSOCKET_PROTOCOL,
+    header::SEC_WEBSOCKET_EXTENSIONS,
+];
+/// Headers of one connection, which say nothing about the next (RFC 9110, 7.6.1).
+const HOP_BY_HOP: [HeaderName; 2] = [header::CONNECTION, header::TRANSFER_ENCODING];
+
+/// Where connections for the hub go.
+pub trait Bridge: Send + Sync {
+    /// Takes a connection, as if it had been accepted.
+    fn adopt(&self, socket: UnixStream, already_read: Vec<u8>);
+}
+
+/// Carries one request over.
+pub(crate) async fn carry(State(api): State<Arc<Api>>, mut request: Request) -> Result<Response, Refusal> {
+    if request.method() == Method::HEAD {
+        return Err(Problem::method_not_allowed("GET").into());
+    }
+    let (mut sender, theirs) = connect(&api).await.map_err(|error| {
+        tracing::warn!(%error, "no way to the hub");
+        Problem::unavailable(1)
+    })?;
+    api.bridge.adopt(theirs, Vec::new());
+    let carried = carried(&request).map_err(|_| Problem::invalid_request("The request's target cannot be read."))?;
+    let wants_upgrade = carried.headers().contains_key(header::UPGRADE);
+    let mut answer = sender.send_request(carried).await.map_err(|error| {
+        tracing::debug!(%error, "the hub gave no answer");
+        Problem::unavailable(1)
+    })?;
+    if answer.status() == StatusCode::SWITCHING_PROTOCOLS && wants_upgrade {
+        let (here, there) = (hyper::upgrade::on(&mut request), hyper::upgrade::on(&mut answer));
+        api.tasks.spawn("bridge websocket", async move {
+            let (Ok(here), Ok(there)) = tokio::join!(here, there) else {
+                return;
+            };
+            let (mut here, mut there) = (TokioIo::new(here), TokioIo::new(there));
+            let copied = tokio::io::copy_bidirectional_with_sizes(&mut here, &mut there, COPY_BYTES, COPY_BYTES);
+            if let Err(error) = copied.await {
+                tracing::debug!(%error, "a carried WebSocket ended");
+            }
+        });
+    } else {
+        for name in HOP_BY_HOP {
+            answer.headers_mut().remove(name);
+        }
+    }
+    Ok(answer.map(Body::new))
+}
+
+/// A connection for one request, and the end that the hub gets.
+async fn connect(api: &Api) -> Result<(http1::SendRequest<Body>, UnixStream), Box<dyn std::error::Error + Send + Sync>> {
+    let (ours, theirs) = UnixStream::pair()?;
+    ours.set_nonblocking(true)?;
+    let ours = tokio::net::UnixStream::from_std(ours)?;
+    let mut builder = http1::Builder::new();
+    builder.max_buf_size(ANSWER_BYTES);
+    let (sender, connection) = builder.handshake(TokioIo::new(ours)).await?;
+    api.tasks.spawn("bridge", async move {
+        if let Err(error) = connection.with_upgrades().await {
+            tracing::debug!(%error, "a carried request ended");
+        }
+    });
+    Ok((sender, theirs))
+}
+
+fn carried(request: &Request) -> Result<hyper::Request<Body>, axum::http::Error> {
+    let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
+    let mut carried = hyper::Request::get(target).body(Body::empty())?;
+    let given: &HeaderMap = request.headers();
+    for name in CARRIED {
+        for value in given.get_all(&name) {
+            carried.headers_mut().append(name.clone(), value.clone());
+        }
+    }
+    let connection = if given.contains_key(header::UPGRADE) { "Upgrade" } else { "close" };
+    carried.headers_mut().insert(header::CONNECTION, HeaderValue::from_static(connection));
+    Ok(carried)
+}

@@ -1,0 +1,179 @@
+//! What the node counts, by the names that the interface promises.
+//!
+//! Everything here is cheap to count from any thread; text is made only when someone asks for it.
+
+use postrider_model::{SettleKind, State, Transport};
+use postrider_transports::HubStats;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+/// The media type of [`Metrics::render`].
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Buckets of the sync histogram, in seconds.
+const SYNC_BUCKETS: [f64; 12] =
+    [0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.0];
+
+type Labels = [(&'static str, &'static str); 1];
+
+/// All metrics of a node.
+pub struct Metrics {
+    registry: Mutex<Registry>,
+    accepted: Family<Labels, Counter>,
+    rejected: Family<Labels, Counter>,
+    deliveries: Family<Labels, Counter>,
+    settled: Family<Labels, Counter>,
+    /// What clients said by a request of the API, and what the hub settled; the metric is their sum.
+    settled_by_api: [AtomicU64; 2],
+    settled_by_hub: AtomicU64,
+    sessions: Family<Labels, Gauge>,
+    connections: Gauge,
+    transient_dropped: Counter,
+    wakes_lost: Counter,
+    sync_seconds: Histogram,
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Metrics")
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut metrics = Metrics {
+            registry: Mutex::new(Registry::default()),
+            accepted: Family::default(),
+            rejected: Family::default(),
+            deliveries: Family::default(),
+            settled: Family::default(),
+            settled_by_api: Default::default(),
+            settled_by_hub: AtomicU64::new(0),
+            connections: Gauge::default(),
+            transient_dropped: Counter::default(),
+            wakes_lost: Counter::default(),
+            sessions: Family::default(),
+            sync_seconds: Histogram::new(SYNC_BUCKETS),
+        };
+        metrics.register();
+        metrics
+    }
+}
+
+impl Metrics {
+    fn register(&mut self) {
+        let mut registry = Registry::with_prefix("postrider");
+        let r = &mut registry;
+        r.register("notifications_accepted", "Notifications accepted", self.accepted.clone());
+        r.register("notifications_rejected", "Notifications refused", self.rejected.clone());
+        r.register("deliveries", "Entries handed to sessions' sockets", self.deliveries.clone());
+        r.register("settled", "Entries that reached a state by a client's word or evidence", self.settled.clone());
+        r.register("sessions", "Sessions open now", self.sessions.clone());
+        r.register("connections", "Sockets held for inboxes now", self.connections.clone());
+        let what = "Transient notifications for which a session had no room";
+        r.register("transient_dropped", what, self.transient_dropped.clone());
+        r.register("wakes_lost", "Wakes for which a shard had no room", self.wakes_lost.clone());
+        r.register("store_sync_seconds", "Time of one commit to the store", self.sync_seconds.clone());
+        r.register("dead_letters", "Dead letters held", Gauge::<i64>::default());
+        let ready = Family::<Labels, Gauge>::default();
+        ready.get_or_create(&[("source", "http")]).set(1);
+        r.register("source_ready", "Whether a source can take notifications", ready);
+        let build = Family::<Labels, Gauge>::default();
+        build.get_or_create(&[("version", env!("CARGO_PKG_VERSION"))]).set(1);
+        r.register("build_info", "The version that runs", build);
+        for transport in Transport::ALL {
+            self.deliveries.get_or_create(&[("transport", transport.as_str())]);
+            self.sessions.get_or_create(&[("transport", transport.as_str())]);
+        }
+        self.count_accepted("http", 0);
+        self.registry = Mutex::new(registry);
+    }
+
+    /// Notifications that were accepted.
+    pub fn count_accepted(&self, source: &'static str, count: u64) {
+        self.accepted.get_or_create(&[("source", source)]).inc_by(count);
+    }
+
+    /// One that was refused, with this code.
+    pub fn count_rejected(&self, code: &'static str) {
+        self.rejected.get_or_create(&[("code", code)]).inc();
+    }
+
+    /// Entries that a client's request settled.
+    pub fn count_settled(&self, kind: SettleKind, count: u64) {
+        self.settled_by_api[usize::from(kind == SettleKind::Read)].fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// One commit of the store.
+    pub fn observe_sync(&self, took: Duration) {
+        self.sync_seconds.observe(took.as_secs_f64());
+    }
+
+    /// Takes over what the hub has counted since start, and how things are now.
+    pub fn take_hub(&self, stats: &HubStats) {
+        let total = |counter: &Counter, value: u64| counter.inner().store(value, Ordering::Relaxed);
+        let level = |gauge: &Gauge, value: u64| gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+        for transport in Transport::ALL {
+            let labels = [("transport", transport.as_str())];
+            total(&self.deliveries.get_or_create(&labels), stats.deliveries(transport));
+            level(&self.sessions.get_or_create(&labels), stats.sessions(transport));
+        }
+        level(&self.connections, stats.connections());
+        total(&self.transient_dropped, stats.transient_dropped());
+        total(&self.wakes_lost, stats.wakes_lost());
+        self.settled_by_hub.store(stats.settled(), Ordering::Relaxed);
+    }
+
+    /// The text that Prometheus reads.
+    pub fn render(&self) -> String {
+        let api = |state: usize| self.settled_by_api[state].load(Ordering::Relaxed);
+        let delivered = api(0) + self.settled_by_hub.load(Ordering::Relaxed);
+        for (state, total) in [(State::Delivered, delivered), (State::Read, api(1))] {
+            let counter = self.settled.get_or_create(&[("state", state.as_str())]);
+            counter.inner().store(total, Ordering::Relaxed);
+        }
+        let mut text = String::new();
+        let registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
+        if encode(&mut text, &registry).is_err() {
+            // Only writing to memory can fail here, and memory does not.
+            tracing::error!("metrics could not be written");
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_promised_names() {
+        let metrics = Metrics::default();
+        metrics.count_accepted("http", 3);
+        metrics.count_rejected("too_large");
+        metrics.count_settled(SettleKind::Read, 2);
+        metrics.take_hub(&HubStats::default());
+        metrics.observe_sync(Duration::from_millis(1));
+        let text = metrics.render();
+        for line in [
+            "postrider_notifications_accepted_total{source=\"http\"} 3",
+            "postrider_notifications_rejected_total{code=\"too_large\"} 1",
+            "postrider_deliveries_total{transport=\"sse\"} 0",
+            "postrider_settled_total{state=\"read\"} 2",
+            "postrider_sessions{transport=\"websocket\"} 0",
+            "postrider_store_sync_seconds_count 1",
+            "postrider_dead_letters 0",
+            "postrider_source_ready{source=\"http\"} 1",
+        ] {
+            assert!(text.contains(line), "{line} in\n{text}");
+        }
+    }
+}

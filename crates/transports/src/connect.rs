@@ -1,0 +1,130 @@
+//! Reads an inbox request: who asks, from where to go on, over which wire. Pure but for the gate.
+
+use crate::gate::{Credentials, Gate, Identity};
+use crate::head::{Head, InboxRoute};
+use crate::problem::Problem;
+use crate::websocket::{self, Handshake};
+use postrider_delivery::AckMode;
+use postrider_model::{Cursor, MAX_CURSOR_FEEDS, Timestamp, Topic, Transport};
+
+/// The longest a poll may wait, in seconds.
+const MAX_WAIT_S: u32 = 120;
+const DEFAULT_WAIT_S: u32 = 30;
+const MAX_LIMIT: usize = 1000;
+const DEFAULT_LIMIT: usize = 100;
+/// Feeds of one inbox (`inbox.max_feeds`): the user's own, `all`, and the rest topics.
+const MAX_TOPICS: usize = 98;
+const _: () = assert!(MAX_TOPICS + 2 <= MAX_CURSOR_FEEDS);
+
+/// A request for an inbox, let in and understood.
+#[derive(Debug)]
+pub(crate) struct Request {
+    pub identity: Identity,
+    pub ack: AckMode,
+    pub cursor: Option<Cursor>,
+    pub topics: Vec<Topic>,
+    pub state: bool,
+    pub wire: WireRequest,
+}
+
+/// What differs by transport.
+#[derive(Debug)]
+pub(crate) enum WireRequest {
+    Poll { wait_s: u32, limit: usize, keep_alive: bool },
+    Stream,
+    WebSocket(Handshake),
+}
+
+impl WireRequest {
+    pub fn transport(&self) -> Transport {
+        match self {
+            WireRequest::Poll { .. } => Transport::LongPoll,
+            WireRequest::Stream => Transport::Sse,
+            WireRequest::WebSocket(_) => Transport::WebSocket,
+        }
+    }
+}
+
+/// Checks a request from its head alone.
+pub(crate) fn read(
+    head: &Head<'_>,
+    route: InboxRoute,
+    gate: &dyn Gate,
+    now: Timestamp,
+) -> Result<Request, Problem> {
+    if head.has_body() {
+        return Err(Problem::invalid_request("A request for an inbox has no body."));
+    }
+    let ticket = head.param("ticket")?;
+    let identity = gate.identify(
+        &Credentials {
+            authorization: head.header("authorization"),
+            cookie: head.header("cookie"),
+            ticket: ticket.as_deref(),
+            origin: head.header("origin"),
+            sec_fetch_site: head.header("sec-fetch-site"),
+            host: head.header("host"),
+        },
+        now,
+    )?;
+    let handshake = match route {
+        InboxRoute::WebSocket => Some(websocket::handshake(head)?),
+        _ => None,
+    };
+    let ack = match head.param("ack")? {
+        None => AckMode::default(),
+        Some(text) => AckMode::parse(&text)
+            .ok_or_else(|| Problem::invalid_request("`ack` is one of auto, explicit and none."))?,
+    };
+    let topics = topics(head, gate, &identity)?;
+    let cursor = cursor(head, route, &identity)?;
+    let state = match head.param("state")?.as_deref() {
+        None | Some("0") => false,
+        Some("1") => true,
+        Some(_) => return Err(Problem::invalid_request("`state` is 0 or 1.")),
+    };
+    let wire = match (route, handshake) {
+        (_, Some(handshake)) => WireRequest::WebSocket(handshake),
+        (InboxRoute::Stream, None) => WireRequest::Stream,
+        _ => WireRequest::Poll {
+            wait_s: number(head, "wait", 0, MAX_WAIT_S, DEFAULT_WAIT_S)?,
+            limit: number(head, "limit", 1, MAX_LIMIT as u32, DEFAULT_LIMIT as u32)? as usize,
+            keep_alive: head.keep_alive(),
+        },
+    };
+    Ok(Request { identity, ack, cursor, topics, state, wire })
+}
+
+/// EventSource reconnects to the same URL, whose `cursor` is old by then: `Last-Event-ID` goes first.
+fn cursor(head: &Head<'_>, route: InboxRoute, identity: &Identity) -> Result<Option<Cursor>, Problem> {
+    let last_event_id = head.header("last-event-id").filter(|id| route == InboxRoute::Stream && !id.is_empty());
+    let parameter = head.param("cursor")?;
+    let Some(token) = last_event_id.or(parameter.as_deref().filter(|token| !token.is_empty())) else { return Ok(None) };
+    Cursor::decode(token, &identity.user)
+        .map(Some)
+        .map_err(|error| Problem::invalid_cursor(format!("{error}; connect without one to start with what is pending.")))
+}
+
+fn topics(head: &Head<'_>, gate: &dyn Gate, identity: &Identity) -> Result<Vec<Topic>, Problem> {
+    let mut topics = Vec::new();
+    let Some(list) = head.param("topics")? else { return Ok(topics) };
+    for name in list.split(',').filter(|name| !name.is_empty()) {
+        let topic = Topic::new(name).map_err(|error| Problem::invalid_request(format!("In `topics`: {error}.")))?;
+        if !gate.may_subscribe(identity, &topic) {
+            return Err(Problem::scope(&format!("a token, or the setting topics.open, that allows the topic {topic}")));
+        }
+        if !topics.contains(&topic) {
+            topics.push(topic);
+        }
+        if topics.len() > MAX_TOPICS {
+            return Err(Problem::invalid_request(format!("`topics` may name at most {MAX_TOPICS} topics.")));
+        }
+    }
+    Ok(topics)
+}
+
+fn number(head: &Head<'_>, name: &str, least: u32, most: u32, default: u32) -> Result<u32, Problem> {
+    let Some(text) = head.param(name)? else { return Ok(default) };
+    let number = text.parse().ok().filter(|n| (least..=most).contains(n));
+    number.ok_or_else(|| Problem::invalid_request(format!("`{name}` is a whole number from {least} to {most}.")))
+}

@@ -1,0 +1,141 @@
+//! One socket of a shard: its bytes in and out, and the stage it is in. What the bytes mean is decided in
+//! [`crate::shard`] (requests) and [`crate::live`] (sessions).
+
+use crate::connect::Request;
+use crate::live::Live;
+use crate::outgoing::Outgoing;
+use mio::net::{TcpStream, UnixStream};
+use postrider_model::{SessionId, Timestamp};
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+
+/// A connection's name for those outside its loop: its slot, and which use of the slot it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Key {
+    pub slot: usize,
+    pub generation: u64,
+}
+
+/// A socket from a client, or from the API that received an inbox request on a connection of its own.
+pub(crate) enum Socket {
+    Tcp(TcpStream),
+    Bridged(UnixStream),
+}
+
+impl Read for Socket {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Socket::Tcp(socket) => socket.read(buffer),
+            Socket::Bridged(socket) => socket.read(buffer),
+        }
+    }
+}
+
+impl Write for Socket {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Socket::Tcp(socket) => socket.write(bytes),
+            Socket::Bridged(socket) => socket.write(bytes),
+        }
+    }
+    fn write_vectored(&mut self, slices: &[io::IoSlice<'_>]) -> io::Result<usize> {
+        match self {
+            Socket::Tcp(socket) => socket.write_vectored(slices),
+            Socket::Bridged(socket) => socket.write_vectored(slices),
+        }
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Socket {
+    /// The bytes that the client's TCP has not acknowledged; `None` where this socket cannot know.
+    pub fn unacknowledged(&self) -> Option<u32> {
+        match self {
+            Socket::Tcp(socket) => postrider_outq::unacknowledged_bytes(AsFd::as_fd(socket)).ok(),
+            Socket::Bridged(_) => None,
+        }
+    }
+
+    /// Whether its TCP is the client's own.
+    pub fn is_direct(&self) -> bool {
+        matches!(self, Socket::Tcp(_))
+    }
+
+    pub fn shutdown_write(&self) -> io::Result<()> {
+        match self {
+            Socket::Tcp(socket) => socket.shutdown(std::net::Shutdown::Write),
+            Socket::Bridged(socket) => socket.shutdown(std::net::Shutdown::Write),
+        }
+    }
+
+    pub fn source(&mut self) -> &mut dyn mio::event::Source {
+        match self {
+            Socket::Tcp(socket) => socket,
+            Socket::Bridged(socket) => socket,
+        }
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Socket::Tcp(socket) => socket.as_fd(),
+            Socket::Bridged(socket) => socket.as_fd(),
+        }
+    }
+}
+
+/// Where a connection is in its life.
+pub(crate) enum Stage {
+    /// Reading a request's head, complete before `deadline`.
+    Head { buffer: Vec<u8>, deadline: Timestamp },
+    /// The engine is asked where the session's feeds stand.
+    Opening(Box<Opening>),
+    /// A session.
+    Live(Box<Live>),
+    /// Everything is said; the rest is written, then the other side closes, or `deadline` passes.
+    Closing { deadline: Timestamp },
+}
+
+/// A session about to open.
+pub(crate) struct Opening {
+    pub request: Request,
+    pub session: SessionId,
+    pub cors: Vec<(&'static str, String)>,
+    /// What the client sent after the head.
+    pub rest: Vec<u8>,
+    /// A wake came meanwhile.
+    pub missed_wake: bool,
+}
+
+pub(crate) struct Connection {
+    pub key: Key,
+    pub socket: Socket,
+    pub out: Outgoing,
+    pub stage: Stage,
+    /// The socket refused bytes; it will say when it takes more.
+    pub blocked: bool,
+    /// When the loop looks at it again by itself.
+    pub timer: Option<Timestamp>,
+    /// It is on the list of those to finish at the end of this turn.
+    pub touched: bool,
+    /// The write side is closed.
+    pub shut: bool,
+}
+
+impl Connection {
+    pub fn live(&mut self) -> Option<&mut Live> {
+        match &mut self.stage {
+            Stage::Live(live) => Some(live),
+            _ => None,
+        }
+    }
+
+    /// Writes what waits. An error means that the connection is over.
+    pub fn flush(&mut self) -> io::Result<()> {
+        self.blocked = !self.out.flush(&mut self.socket)?;
+        Ok(())
+    }
+}

@@ -1,0 +1,215 @@
+//! The hub: one shard per core, the engine's wakes posted to each, and what all shards share.
+
+use crate::gate::Gate;
+use crate::mailbox::{Mailbox, Post};
+use crate::shard::{Shard, session_id};
+use crate::stats::HubStats;
+use postrider_delivery::LifetimeRules;
+use postrider_engine::Engine;
+use postrider_model::{Millis, SessionId, Timestamp, UserId};
+use std::collections::HashMap;
+use std::io;
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use tokio::sync::Semaphore;
+
+/// Pages that all sessions together may have under way. Bounds the memory of a reconnect storm.
+const MAX_READING: usize = 64;
+
+/// Takes the connections that ask for something else than an inbox.
+pub trait Refer: Send + Sync {
+    /// Serves the rest of this connection; `already_read` comes before what the socket will give.
+    fn refer(&self, socket: std::net::TcpStream, already_read: Vec<u8>);
+}
+
+/// How a hub behaves.
+#[derive(Clone)]
+pub struct HubOptions {
+    /// Loops; one per core is best.
+    pub shards: usize,
+    /// Sessions of one user (`limits.sessions_per_user`).
+    pub sessions_per_user: usize,
+    /// Sockets of all shards together.
+    pub max_connections: u64,
+    /// The shortest time between two probes of a session (`ack.probe`).
+    pub ack_probe: Millis,
+    /// How long settlements by evidence may wait (`ack.flush`).
+    pub ack_flush: Millis,
+    /// Whether a stream's entries are settled by TCP's acknowledgement (`session.tcp_evidence`).
+    pub tcp_evidence: bool,
+    /// After so much silence a keep-alive is sent.
+    pub keep_alive: Millis,
+    /// A WebSocket client that says nothing for so long, not even pong, is gone.
+    pub silence: Millis,
+    /// The window over which clients come back after a drain (`drain.spread`).
+    pub drain_spread: Millis,
+    /// Tells the time.
+    pub clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
+}
+
+/// Intervals by transport.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rules {
+    pub poll: LifetimeRules,
+    pub sse: LifetimeRules,
+    pub websocket: LifetimeRules,
+    pub probe: Millis,
+}
+
+/// What all shards share.
+pub(crate) struct Shared {
+    pub engine: Arc<dyn Engine>,
+    pub gate: Arc<dyn Gate>,
+    pub refer: Arc<dyn Refer>,
+    pub clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
+    pub stats: Arc<HubStats>,
+    pub sessions: SessionCounts,
+    pub reading: Arc<Semaphore>,
+    pub rules: Rules,
+    pub max_connections: u64,
+    pub ack_flush: Millis,
+    pub tcp_evidence: bool,
+    pub drain_spread: Millis,
+    runtime: tokio::runtime::Handle,
+    id_prefix: u64,
+    ids: AtomicU64,
+}
+
+impl Shared {
+    /// Runs what has to wait for the engine, outside the loops. Each such task ends with a post to its
+    /// shard, and a shard starts no more than its connections ask for.
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.runtime.spawn(task);
+    }
+
+    pub fn new_session_id(&self) -> SessionId {
+        session_id(self.id_prefix, self.ids.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+/// How many sessions each user has, over all shards.
+pub(crate) struct SessionCounts {
+    most: usize,
+    counts: Mutex<HashMap<UserId, usize>>,
+}
+
+impl SessionCounts {
+    /// Counts one more, if the limit allows it.
+    pub fn take(&self, user: &UserId) -> bool {
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(user.clone()).or_insert(0);
+        let room = *count < self.most;
+        *count += usize::from(room);
+        room
+    }
+
+    pub fn release(&self, user: &UserId) {
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(user) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(user);
+            }
+        }
+    }
+}
+
+/// The running connection plane of a node.
+pub struct Hub {
+    mailboxes: Vec<Arc<Mailbox>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    stats: Arc<HubStats>,
+    next: AtomicUsize,
+}
+
+impl Hub {
+    /// Starts the loops. `runtime` runs what must wait for the engine.
+    ///
+    /// # Errors
+    /// Where the system gives no poll, or no thread.
+    pub fn start(
+        options: &HubOptions,
+        engine: Arc<dyn Engine>,
+        gate: Arc<dyn Gate>,
+        refer: Arc<dyn Refer>,
+        runtime: tokio::runtime::Handle,
+        id_prefix: u64,
+    ) -> io::Result<Hub> {
+        let stats = Arc::<HubStats>::default();
+        let silent = |silence| LifetimeRules { keep_alive: options.keep_alive, silence };
+        let shared = Arc::new(Shared {
+            engine: engine.clone(),
+            gate,
+            refer,
+            clock: options.clock.clone(),
+            stats: stats.clone(),
+            sessions: SessionCounts { most: options.sessions_per_user, counts: Mutex::default() },
+            reading: Arc::new(Semaphore::new(MAX_READING)),
+            rules: Rules {
+                poll: LifetimeRules { keep_alive: Millis(u64::MAX / 4), silence: None },
+                sse: silent(None),
+                websocket: silent(Some(options.silence)),
+                probe: options.ack_probe,
+            },
+            max_connections: options.max_connections,
+            ack_flush: options.ack_flush,
+            tcp_evidence: options.tcp_evidence,
+            drain_spread: options.drain_spread,
+            runtime,
+            id_prefix,
+            ids: AtomicU64::new(1),
+        });
+        let mut mailboxes = Vec::new();
+        let mut threads = Vec::new();
+        for n in 0..options.shards.max(1) {
+            let (shard, mailbox) = Shard::new(shared.clone())?;
+            mailboxes.push(mailbox);
+            threads.push(std::thread::Builder::new().name(format!("shard-{n}")).spawn(move || shard.run())?);
+        }
+        for mailbox in mailboxes.clone() {
+            engine.listen(Box::new(move |wake| mailbox.post(Post::Wake(wake))));
+        }
+        Ok(Hub { mailboxes, threads: Mutex::new(threads), stats, next: AtomicUsize::new(0) })
+    }
+
+    /// Accepts from this socket in every shard.
+    ///
+    /// # Errors
+    /// Where the socket cannot be shared.
+    pub fn listen(&self, listener: std::net::TcpListener) -> io::Result<()> {
+        listener.set_nonblocking(true)?;
+        for mailbox in &self.mailboxes {
+            mailbox.post(Post::Listen(listener.try_clone()?));
+        }
+        Ok(())
+    }
+
+    /// Serves an inbox request that arrived on a connection of the API: `head` is the request's head, and
+    /// the answer comes back on `socket`.
+    pub fn adopt(&self, socket: UnixStream, head: Vec<u8>) {
+        let n = self.next.fetch_add(1, Ordering::Relaxed) % self.mailboxes.len();
+        self.mailboxes[n].post(Post::Adopt(socket, head));
+    }
+
+    /// Lets no new session begin, and tells those there are to come back over a window of time.
+    pub fn drain(&self) {
+        self.mailboxes.iter().for_each(|mailbox| mailbox.post(Post::Drain));
+    }
+
+    /// Ends the loops and waits for them.
+    pub fn stop(&self) {
+        self.mailboxes.iter().for_each(|mailbox| mailbox.post(Post::Stop));
+        for thread in self.threads.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a shard panicked");
+            }
+        }
+    }
+
+    /// What the hub counts.
+    pub fn stats(&self) -> &Arc<HubStats> {
+        &self.stats
+    }
+}

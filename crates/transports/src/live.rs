@@ -1,0 +1,385 @@
+//! A session and its wire: turns what the session decides into bytes, and what the client sends into what
+//! the session is told. One for all transports; they differ in [`Wire`] alone.
+
+use crate::connection::{Key, Socket};
+use crate::outgoing::Outgoing;
+use crate::shard::Turn;
+use crate::websocket::Decoder;
+use crate::{response, sse, websocket};
+use bytes::Bytes;
+use postrider_delivery::{Lifetime, LifetimeEvent, LifetimeRules, Outbox, Probe, Probing, Session};
+use postrider_model::{
+    Entry, EntryKind, Evidence, FeedId, Millis, InboxPage, Position, SessionId, SettleKind, SettleTarget, Settlement, Timestamp,
+    Transport, UserId,
+};
+use std::sync::Arc;
+
+/// Bytes that may wait for one session's socket. Above it nothing more is encoded for the session; once the
+/// socket has taken half, it is read forward from the engine.
+pub(crate) const OUTBOX_BYTES: usize = 128 << 10;
+/// Bytes of entries in one long-poll answer; at least one entry goes whatever its size.
+const POLL_BYTES: usize = 1 << 20;
+/// Acks of one WebSocket session that may wait for the disk; above it the socket is not read.
+pub(crate) const MAX_SETTLING: usize = 256;
+/// How soon after a write to look whether the client's TCP has acknowledged it.
+const TCP_LOOK: Millis = Millis(100);
+/// A browser waits so long before it reconnects to an event stream.
+const SSE_RETRY: Millis = Millis(2000);
+
+pub(crate) struct Live {
+    pub session: Session,
+    pub lifetime: Lifetime,
+    pub probing: Probing,
+    pub wire: Wire,
+    /// Acks of this session that wait for the disk.
+    pub settling: usize,
+    /// The socket is not read until those have been answered.
+    pub paused: bool,
+    /// Transient notifications were dropped, and the client has not been told.
+    dropped_transient: bool,
+    pings: u64,
+}
+
+pub(crate) enum Wire {
+    Poll(Poll),
+    Sse { tcp_evidence: bool },
+    WebSocket { decoder: Decoder },
+}
+
+/// A waiting poll's answer, as it grows.
+pub(crate) struct Poll {
+    pub entries: Vec<Arc<Entry>>,
+    pub bytes: usize,
+    pub limit: usize,
+    pub gap: bool,
+    pub state: bool,
+    pub deadline: Timestamp,
+    pub keep_alive: bool,
+    pub cors: Vec<(&'static str, String)>,
+    /// What the client sent after the request: the next one.
+    pub rest: Vec<u8>,
+}
+
+/// Gives the session's effects to the wire and to the loop.
+struct Sink<'a> {
+    key: Key,
+    wire: &'a mut Wire,
+    out: &'a mut Outgoing,
+    turn: &'a mut Turn,
+    /// Who settles, and on what ground.
+    by: (&'a UserId, &'a SessionId, Evidence, Transport),
+    sent: u64,
+}
+
+impl Outbox for Sink<'_> {
+    fn has_room(&self) -> bool {
+        match &*self.wire {
+            Wire::Poll(poll) => poll.entries.len() < poll.limit && poll.bytes < POLL_BYTES,
+            _ => self.out.waiting() < OUTBOX_BYTES,
+        }
+    }
+
+    fn send(&mut self, entry: &Arc<Entry>) {
+        self.sent += 1;
+        match &mut *self.wire {
+            Wire::Poll(poll) => {
+                poll.bytes += entry.json().len();
+                poll.entries.push(entry.clone());
+            }
+            Wire::Sse { .. } => self.out.push(sse::entry_block(entry)),
+            Wire::WebSocket { .. } => self.out.push(websocket::entry_frame(entry)),
+        }
+    }
+
+    fn gap(&mut self, oldest: Timestamp) {
+        match &mut *self.wire {
+            Wire::Poll(poll) => poll.gap = true,
+            Wire::Sse { .. } => self.out.push(sse::gap(oldest)),
+            Wire::WebSocket { .. } => self.out.push(websocket::gap_frame(oldest)),
+        }
+    }
+
+    fn read(&mut self, feed: &FeedId, after: u64) {
+        self.turn.reads.push((self.key, self.by.0.clone(), feed.clone(), after));
+    }
+
+    fn settle(&mut self, feed: &FeedId, through: Position) {
+        let (user, session, evidence, transport) = self.by;
+        self.turn.settlements.push(Settlement {
+            user: user.clone(),
+            kind: SettleKind::Delivered,
+            target: SettleTarget::Through(vec![(feed.clone(), through)]),
+            evidence,
+            session: Some(session.clone()),
+            transport: Some(transport),
+        });
+    }
+}
+
+/// What a finished turn asks of the loop.
+pub(crate) enum Next {
+    /// Look again at this time, at the latest.
+    At(Timestamp),
+    /// The poll was answered: read the next request, which may have arrived already.
+    Answered { keep_alive: bool, rest: Vec<u8> },
+    /// End the connection.
+    End,
+}
+
+impl Live {
+    fn new(session: Session, lifetime: Lifetime, wire: Wire) -> Live {
+        Live {
+            session,
+            lifetime,
+            probing: Probing::default(),
+            wire,
+            settling: 0,
+            paused: false,
+            dropped_transient: false,
+            pings: 0,
+        }
+    }
+
+    /// Opens a session on this wire.
+    pub fn open(
+        key: Key,
+        opening: &postrider_delivery::Opening,
+        starts: &[postrider_delivery::FeedStart],
+        lifetime: Lifetime,
+        mut wire: Wire,
+        out: &mut Outgoing,
+        turn: &mut Turn,
+    ) -> Live {
+        let transport = wire.transport();
+        let by = (&opening.user, &opening.session, Evidence::Cursor, transport);
+        let mut sink = Sink { key, wire: &mut wire, out, turn, by, sent: 0 };
+        let session = Session::open(opening, starts, &mut sink);
+        let mut live = Live::new(session, lifetime, wire);
+        // From the start the client has a place to come back to, whatever happens before the first entry.
+        if live.session.take_cursor().is_none() {
+            let cursor = live.session.cursor();
+            live.push_cursor(&cursor, out);
+        }
+        live
+    }
+
+    pub fn transport(&self) -> Transport {
+        self.wire.transport()
+    }
+}
+
+impl Wire {
+    pub fn transport(&self) -> Transport {
+        match self {
+            Wire::Poll(_) => Transport::LongPoll,
+            Wire::Sse { .. } => Transport::Sse,
+            Wire::WebSocket { .. } => Transport::WebSocket,
+        }
+    }
+}
+
+impl Live {
+    /// One thing happens to the session; what it decides goes to the wire and to the loop.
+    pub fn apply(&mut self, key: Key, out: &mut Outgoing, turn: &mut Turn, evidence: Evidence, effect: Effect<'_>) {
+        let transport = self.transport();
+        let now = turn.now;
+        let (user, id) = (self.session.user().clone(), self.session.id().clone());
+        let by = (&user, &id, evidence, transport);
+        let mut sink = Sink { key, wire: &mut self.wire, out, turn, by, sent: 0 };
+        match effect {
+            Effect::Appended(entries) => self.session.appended(entries, now, &mut sink),
+            Effect::Transient(entry) => {
+                let room = sink.has_room();
+                if self.session.transient(entry, &mut sink) && !room {
+                    sink.turn.stats.dropped_transient();
+                    self.dropped_transient = true;
+                }
+            }
+            Effect::Page(feed, page) => self.session.page(feed, page, now, &mut sink),
+            Effect::PageFailed(feed) => self.session.page_failed(feed, &mut sink),
+            Effect::CatchUp => self.session.catch_up(&mut sink),
+            Effect::Suspect => self.session.suspect(&mut sink),
+            Effect::Settled(places) => self.session.settled(places, &mut sink),
+        }
+        let sent = sink.sent;
+        if sent > 0 {
+            turn.stats.delivered(transport, sent);
+        }
+    }
+
+    /// Ends a turn: the cursor after what was sent, a probe behind it, an answer that is complete.
+    pub fn finish(&mut self, key: Key, socket: &Socket, out: &mut Outgoing, turn: &mut Turn) -> Next {
+        if let Wire::Poll(poll) = &mut self.wire {
+            let complete = !self.session.is_reading()
+                && (!poll.entries.is_empty() || poll.gap || turn.now >= poll.deadline || turn.draining);
+            let expired = self.lifetime.due(&turn.rules.poll, turn.now) == Some(LifetimeEvent::TokenExpired);
+            if complete || expired {
+                let extra: Vec<_> = poll.cors.iter().map(|(name, value)| (*name, value.as_str())).collect();
+                let keep_alive = poll.keep_alive && !turn.draining;
+                out.push(response::json(&poll_body(poll, &self.session), keep_alive, &extra));
+                return Next::Answered { keep_alive, rest: std::mem::take(&mut poll.rest) };
+            }
+            return Next::At(poll.deadline.min(self.lifetime.next_at(&turn.rules.poll)));
+        }
+        if std::mem::take(&mut self.dropped_transient)
+            && let Wire::WebSocket { .. } = self.wire
+            && out.waiting() < OUTBOX_BYTES * 2
+        {
+            out.push(websocket::error_frame("transient_dropped"));
+        }
+        if let Some(cursor) = self.session.take_cursor() {
+            self.push_cursor(&cursor, out);
+        }
+        self.probe(key, socket, out, turn);
+        self.keep_alive(out, turn)
+    }
+
+    pub fn push_cursor(&mut self, cursor: &str, out: &mut Outgoing) {
+        match self.wire {
+            Wire::Poll(_) => {}
+            Wire::Sse { .. } => out.push(sse::cursor_block(cursor)),
+            Wire::WebSocket { .. } => out.push(websocket::cursor_frame(cursor)),
+        }
+    }
+
+    /// Looks for evidence that the client has what it was sent.
+    fn probe(&mut self, key: Key, socket: &Socket, out: &mut Outgoing, turn: &mut Turn) {
+        let by_tcp = matches!(self.wire, Wire::Sse { tcp_evidence: true });
+        if by_tcp && let Some(token) = self.probing.under_way() {
+            let acknowledged = socket.unacknowledged().map(|left| out.written().saturating_sub(u64::from(left)));
+            if acknowledged.is_some_and(|bytes| bytes >= token) {
+                self.evidence(token, Evidence::Tcp, key, out, turn);
+            }
+        }
+        let due = self.probing.next_at(turn.rules.probe).is_some_and(|at| at <= turn.now);
+        if !due || !self.session.is_unsettled() {
+            return;
+        }
+        let token = match self.wire {
+            Wire::WebSocket { .. } => {
+                self.pings += 1;
+                out.push(websocket::ping(&self.pings.to_be_bytes()));
+                self.pings
+            }
+            Wire::Sse { tcp_evidence: true } => out.end(),
+            _ => return,
+        };
+        self.probing.begin(turn.now, Probe { token, places: self.session.unsettled() });
+    }
+
+    /// An answer to a probe.
+    pub fn evidence(&mut self, token: u64, evidence: Evidence, key: Key, out: &mut Outgoing, turn: &mut Turn) {
+        if let Some(probe) = self.probing.answered(token) {
+            self.apply(key, out, turn, evidence, Effect::Settled(&probe.places));
+        }
+    }
+
+    /// A pong: an answer to a probe if it carries one's number.
+    pub fn pong(&mut self, payload: &[u8], key: Key, out: &mut Outgoing, turn: &mut Turn) {
+        if let Ok(token) = payload.try_into().map(u64::from_be_bytes)
+            && token <= self.pings
+        {
+            self.evidence(token, Evidence::Pong, key, out, turn);
+        }
+    }
+
+    fn keep_alive(&mut self, out: &mut Outgoing, turn: &Turn) -> Next {
+        let rules = self.rules(turn);
+        if out.waiting() > 0 {
+            self.lifetime.sent(turn.now);
+        }
+        match self.lifetime.due(rules, turn.now) {
+            Some(LifetimeEvent::TokenExpired) => {
+                self.close(out, 4001, "token_expired", Millis(0));
+                return Next::End;
+            }
+            Some(LifetimeEvent::Silent) => return Next::End,
+            Some(LifetimeEvent::KeepAlive) => {
+                match self.wire {
+                    Wire::WebSocket { .. } => out.push(websocket::ping(b"")),
+                    _ => out.push(sse::KEEP_ALIVE),
+                }
+                self.lifetime.sent(turn.now);
+            }
+            None => {}
+        }
+        let mut next = self.lifetime.next_at(rules);
+        let by_tcp = matches!(self.wire, Wire::Sse { tcp_evidence: true });
+        if by_tcp && self.probing.under_way().is_some() {
+            next = next.min(turn.now.plus(TCP_LOOK));
+        } else if let Some(at) = self.probing.next_at(turn.rules.probe).filter(|_| self.session.is_unsettled()) {
+            let probes = by_tcp || matches!(self.wire, Wire::WebSocket { .. });
+            next = if probes { next.min(at.max(turn.now.plus(Millis(1)))) } else { next };
+        }
+        Next::At(next)
+    }
+
+    fn rules<'t>(&self, turn: &'t Turn) -> &'t LifetimeRules {
+        match self.wire {
+            Wire::Poll(_) => &turn.rules.poll,
+            Wire::Sse { .. } => &turn.rules.sse,
+            Wire::WebSocket { .. } => &turn.rules.websocket,
+        }
+    }
+
+    /// The last words to the client: why it ends, and when to come back.
+    pub fn close(&mut self, out: &mut Outgoing, code: u16, reason: &str, retry: Millis) {
+        match self.wire {
+            Wire::Poll(_) => {}
+            Wire::Sse { .. } if retry.0 > 0 => out.push(sse::retry(retry.0)),
+            Wire::Sse { .. } => {}
+            Wire::WebSocket { .. } => out.push(close_frame(code, reason, retry)),
+        }
+    }
+}
+
+/// One thing that happens to a session.
+pub(crate) enum Effect<'a> {
+    Appended(&'a [Arc<Entry>]),
+    Transient(&'a Arc<Entry>),
+    Page(&'a FeedId, &'a InboxPage),
+    PageFailed(&'a FeedId),
+    CatchUp,
+    Suspect,
+    Settled(&'a [(FeedId, Position)]),
+}
+
+/// A close frame whose reason is JSON. Codes from 4500 on tell the client not to come back.
+pub(crate) fn close_frame(code: u16, reason: &str, retry: Millis) -> Bytes {
+    let text = if code < 4500 {
+        format!(r#"{{"code":"{reason}","retry_ms":{}}}"#, retry.0)
+    } else {
+        format!(r#"{{"code":"{reason}"}}"#)
+    };
+    websocket::close(code, &text)
+}
+
+/// What a stream begins with.
+pub(crate) fn stream_start(cors: &[(&'static str, String)]) -> [Bytes; 2] {
+    let extra: Vec<_> = cors.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    [response::event_stream(&extra), sse::retry(SSE_RETRY.0)]
+}
+
+fn poll_body(poll: &Poll, session: &Session) -> Vec<u8> {
+    let mut body = Vec::with_capacity(poll.bytes + 128);
+    let list = |body: &mut Vec<u8>, entries: &mut dyn Iterator<Item = &[u8]>| {
+        for (i, json) in entries.enumerate() {
+            if i > 0 {
+                body.push(b',');
+            }
+            body.extend_from_slice(json);
+        }
+    };
+    let is_notification = |entry: &&Arc<Entry>| matches!(entry.kind, EntryKind::Notification(..));
+    body.extend_from_slice(br#"{"notifications":["#);
+    list(&mut body, &mut poll.entries.iter().filter(is_notification).map(|entry| &entry.json()[..]));
+    body.extend_from_slice(br#"],"events":["#);
+    let state: Option<&[u8]> = poll.state.then_some(br#"{"type":"state","state":{}}"#);
+    let marks = poll.entries.iter().filter(|entry| !is_notification(entry)).map(|entry| &entry.json()[..]);
+    list(&mut body, &mut state.into_iter().chain(marks));
+    body.extend_from_slice(br#"],"cursor":""#);
+    body.extend_from_slice(session.cursor().as_bytes());
+    body.extend_from_slice(br#"","gap":"#);
+    body.extend_from_slice(if poll.gap { b"true}" } else { b"false}" });
+    body
+}

@@ -1,0 +1,79 @@
+//! How other threads reach a shard: a queue and a waker. Wakes are lossy: when too many wait they are
+//! dropped and the shard is told so; answers that a connection waits for are never dropped, and there are
+//! no more of them than were asked for.
+
+use crate::connection::Key;
+use crate::stats::HubStats;
+use postrider_delivery::FeedStart;
+use postrider_engine::{EngineError, Wake};
+use postrider_model::{FeedId, InboxPage};
+use std::collections::VecDeque;
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::OwnedSemaphorePermit;
+
+/// Wakes that may wait in one mailbox.
+const MAX_WAKES: usize = 1024;
+
+pub(crate) enum Post {
+    Wake(Wake),
+    /// The answer to a connection that is opening a session.
+    Opened(Key, Result<Vec<FeedStart>, EngineError>),
+    /// A page that a session asked for; the permit bounds how many there are at once.
+    Page(Key, FeedId, Result<InboxPage, EngineError>, Option<OwnedSemaphorePermit>),
+    /// A client's own ack or read is durable, or could not be made so.
+    Settled(Key, Option<u64>, Result<u64, EngineError>),
+    /// Settlements by evidence that were not taken: to be tried again.
+    Unsettled(Vec<postrider_model::Settlement>),
+    /// A connection that arrived elsewhere and asks for an inbox.
+    Adopt(UnixStream, Vec<u8>),
+    /// Accept from this socket.
+    Listen(std::net::TcpListener),
+    Drain,
+    Stop,
+}
+
+pub(crate) struct Mailbox {
+    inner: Mutex<Inner>,
+    waker: mio::Waker,
+    stats: Arc<HubStats>,
+}
+
+#[derive(Default)]
+struct Inner {
+    posts: VecDeque<Post>,
+    wakes: usize,
+    /// A wake was dropped since the shard last looked.
+    lost: bool,
+}
+
+impl Mailbox {
+    pub fn new(waker: mio::Waker, stats: Arc<HubStats>) -> Mailbox {
+        Mailbox { inner: Mutex::default(), waker, stats }
+    }
+
+    pub fn post(&self, post: Post) {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        if matches!(post, Post::Wake(_)) {
+            if inner.wakes >= MAX_WAKES {
+                inner.lost = true;
+                self.stats.lost_wake();
+                return;
+            }
+            inner.wakes += 1;
+        }
+        inner.posts.push_back(post);
+        let first = inner.posts.len() == 1;
+        drop(inner);
+        if first && let Err(error) = self.waker.wake() {
+            tracing::error!(%error, "a shard could not be woken");
+        }
+    }
+
+    /// Everything that waits, and whether a wake was dropped.
+    pub fn take(&self) -> (VecDeque<Post>, bool) {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.wakes = 0;
+        (std::mem::take(&mut inner.posts), std::mem::take(&mut inner.lost))
+    }
+}
