@@ -35,7 +35,11 @@ pub struct Lifetime {
 impl Lifetime {
     /// A session that begins now.
     pub fn new(expires_at: Option<Timestamp>, now: Timestamp) -> Lifetime {
-        Lifetime { expires_at, heard_at: now, sent_at: now }
+        Lifetime {
+            expires_at,
+            heard_at: now,
+            sent_at: now,
+        }
     }
 
     /// The client said something.
@@ -51,15 +55,22 @@ impl Lifetime {
     /// When to look again, at the latest.
     pub fn next_at(&self, rules: &LifetimeRules) -> Timestamp {
         let keep_alive = self.sent_at.plus(rules.keep_alive);
-        let silent = rules.silence.map_or(Timestamp::MAX, |silence| self.heard_at.plus(silence));
-        keep_alive.min(silent).min(self.expires_at.unwrap_or(Timestamp::MAX))
+        let silent = rules
+            .silence
+            .map_or(Timestamp::MAX, |silence| self.heard_at.plus(silence));
+        keep_alive
+            .min(silent)
+            .min(self.expires_at.unwrap_or(Timestamp::MAX))
     }
 
     /// What is due now, the gravest first.
     pub fn due(&self, rules: &LifetimeRules, now: Timestamp) -> Option<LifetimeEvent> {
         if self.expires_at.is_some_and(|at| at <= now) {
             Some(LifetimeEvent::TokenExpired)
-        } else if rules.silence.is_some_and(|silence| self.heard_at.plus(silence) <= now) {
+        } else if rules
+            .silence
+            .is_some_and(|silence| self.heard_at.plus(silence) <= now)
+        {
             Some(LifetimeEvent::Silent)
         } else if self.sent_at.plus(rules.keep_alive) <= now {
             Some(LifetimeEvent::KeepAlive)
@@ -75,7 +86,10 @@ mod tests {
 
     #[test]
     fn keeps_alive_then_gives_up_then_expires() {
-        let rules = LifetimeRules { keep_alive: Millis(15), silence: Some(Millis(40)) };
+        let rules = LifetimeRules {
+            keep_alive: Millis(15),
+            silence: Some(Millis(40)),
+        };
         let mut life = Lifetime::new(Some(Timestamp(100)), Timestamp(0));
         assert_eq!(life.next_at(&rules), Timestamp(15));
         assert_eq!(life.due(&rules, Timestamp(14)), None);
@@ -86,6 +100,9 @@ mod tests {
         life.heard(Timestamp(40));
         life.sent(Timestamp(90));
         life.heard(Timestamp(90));
-        assert_eq!(life.due(&rules, Timestamp(100)), Some(LifetimeEvent::TokenExpired));
+        assert_eq!(
+            life.due(&rules, Timestamp(100)),
+            Some(LifetimeEvent::TokenExpired)
+        );
     }
 }

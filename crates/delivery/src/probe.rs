@@ -42,7 +42,9 @@ impl Probing {
 
     /// An answer came: what it proves. An answer to an older probe, or to none, proves nothing.
     pub fn answered(&mut self, token: u64) -> Option<Probe> {
-        self.under_way.take_if(|probe| probe.token <= token).map(|probe| *probe)
+        self.under_way
+            .take_if(|probe| probe.token <= token)
+            .map(|probe| *probe)
     }
 }
 
@@ -55,7 +57,13 @@ mod tests {
         let mut probing = Probing::default();
         let interval = Millis(1000);
         assert_eq!(probing.next_at(interval), Some(Timestamp(0)));
-        probing.begin(Timestamp(5), Probe { token: 7, places: Vec::new() });
+        probing.begin(
+            Timestamp(5),
+            Probe {
+                token: 7,
+                places: Vec::new(),
+            },
+        );
         assert_eq!(probing.next_at(interval), None);
         assert_eq!(probing.answered(6), None);
         assert_eq!(probing.answered(7).map(|probe| probe.token), Some(7));

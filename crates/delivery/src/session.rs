@@ -7,8 +7,8 @@
 //! Knows nothing of transports; a transport is an [`Outbox`].
 
 use postrider_model::{
-    Cursor, Entry, EntryKind, FeedId, FeedSpan, InboxPage, Position, SessionId, State, Timestamp, Topic, UserId,
-    WithdrawReason,
+    Cursor, Entry, EntryKind, FeedId, FeedSpan, InboxPage, Position, SessionId, State, Timestamp, Topic,
+    UserId, WithdrawReason,
 };
 use std::sync::Arc;
 
@@ -55,7 +55,9 @@ impl Opening {
     /// The feeds of its inbox: the user's own, `all`, and the session topics.
     pub fn feeds(&self) -> Vec<FeedId> {
         let own = [FeedId::User(self.user.clone()), FeedId::All];
-        own.into_iter().chain(self.topics.iter().cloned().map(FeedId::Topic)).collect()
+        own.into_iter()
+            .chain(self.topics.iter().cloned().map(FeedId::Topic))
+            .collect()
     }
 }
 
@@ -195,7 +197,9 @@ impl Session {
         };
         if session.ack == AckMode::Auto {
             for progress in &mut session.feeds {
-                let through = progress.place.filter(|_| opening.cursor.is_some() && progress.settles && !progress.gap);
+                let through = progress
+                    .place
+                    .filter(|_| opening.cursor.is_some() && progress.settles && !progress.gap);
                 if let Some(through) = through.filter(|through| through.offset > progress.floor) {
                     progress.floor = through.offset;
                     outbox.settle(&progress.feed, through);
@@ -254,13 +258,24 @@ impl Session {
     /// Entries were appended and are durable: sends those that come next.
     pub fn appended(&mut self, entries: &[Arc<Entry>], now: Timestamp, outbox: &mut impl Outbox) {
         for entry in entries {
-            let Some(at) = self.feeds.iter().position(|progress| progress.feed == entry.feed) else { continue };
+            let Some(at) = self.feeds.iter().position(|progress| progress.feed == entry.feed) else {
+                continue;
+            };
             let progress = &mut self.feeds[at];
             progress.head = progress.head.max(entry.position.offset);
             let next = !progress.reading && !progress.gap && entry.position.offset == progress.sent + 1;
             if next && outbox.has_room() {
-                let expired = entry.notification().and_then(|n| n.expires_at).is_some_and(|at| at <= now);
-                self.offer(at, entry, if expired { State::Expired } else { State::Pending }, false, outbox);
+                let expired = entry
+                    .notification()
+                    .and_then(|n| n.expires_at)
+                    .is_some_and(|at| at <= now);
+                self.offer(
+                    at,
+                    entry,
+                    if expired { State::Expired } else { State::Pending },
+                    false,
+                    outbox,
+                );
             } else {
                 progress.ask(outbox);
             }
@@ -281,14 +296,19 @@ impl Session {
 
     /// A page that was asked for.
     pub fn page(&mut self, feed: &FeedId, page: &InboxPage, now: Timestamp, outbox: &mut impl Outbox) {
-        let Some(at) = self.feeds.iter().position(|progress| progress.feed == *feed) else { return };
+        let Some(at) = self.feeds.iter().position(|progress| progress.feed == *feed) else {
+            return;
+        };
         let progress = &mut self.feeds[at];
         progress.reading = false;
         progress.head = progress.head.max(page.span.head.offset);
         progress.floor = progress.floor.max(page.floor);
         let missing = page.span.first > progress.sent + 1;
         if progress.gap || missing {
-            let oldest = page.entries.iter().find_map(|e| e.entry.notification().map(|n| n.time));
+            let oldest = page
+                .entries
+                .iter()
+                .find_map(|e| e.entry.notification().map(|n| n.time));
             outbox.gap(oldest.unwrap_or(now));
             progress.gap = false;
             progress.sent = progress.sent.max(page.span.first.saturating_sub(1));
@@ -299,7 +319,13 @@ impl Session {
                 break;
             }
             if read.entry.position.offset == self.feeds[at].sent + 1 {
-                self.offer(at, &read.entry, read.state.unwrap_or(State::Pending), read.dismissed, outbox);
+                self.offer(
+                    at,
+                    &read.entry,
+                    read.state.unwrap_or(State::Pending),
+                    read.dismissed,
+                    outbox,
+                );
             }
         }
         let progress = &mut self.feeds[at];
@@ -321,7 +347,14 @@ impl Session {
     }
 
     /// Sends the next entry of a feed, or passes over it.
-    fn offer(&mut self, at: usize, entry: &Arc<Entry>, state: State, dismissed: bool, outbox: &mut impl Outbox) {
+    fn offer(
+        &mut self,
+        at: usize,
+        entry: &Arc<Entry>,
+        state: State,
+        dismissed: bool,
+        outbox: &mut impl Outbox,
+    ) {
         let offset = entry.position.offset;
         let progress = &self.feeds[at];
         let wanted = match &entry.kind {
@@ -334,7 +367,9 @@ impl Session {
                 let holds = |feed: &FeedId| self.feeds.iter().any(|progress| progress.feed == *feed);
                 open && !dismissed && withdrawn.is_none() && entry.is_for(&self.user, holds)
             }
-            EntryKind::Read { origin, .. } => offset > progress.marks_after && origin.as_ref() != Some(&self.id),
+            EntryKind::Read { origin, .. } => {
+                offset > progress.marks_after && origin.as_ref() != Some(&self.id)
+            }
             EntryKind::Withdrawn { target, reason, .. } => {
                 let acknowledged = *reason == WithdrawReason::Expired && *target <= progress.floor;
                 offset > progress.marks_after && !acknowledged
@@ -358,7 +393,10 @@ impl Session {
 
     /// The session's cursor.
     pub fn cursor(&self) -> String {
-        let places = self.feeds.iter().filter_map(|progress| Some((&progress.feed, progress.place?)));
+        let places = self
+            .feeds
+            .iter()
+            .filter_map(|progress| Some((&progress.feed, progress.place?)));
         Cursor::new(places).encode(&self.user)
     }
 
@@ -368,7 +406,10 @@ impl Session {
         if self.ack != AckMode::Auto {
             return Vec::new();
         }
-        let open = self.feeds.iter().filter(|progress| progress.settles && !progress.gap);
+        let open = self
+            .feeds
+            .iter()
+            .filter(|progress| progress.settles && !progress.gap);
         let sent = open.filter_map(|progress| {
             let place = progress.place.filter(|place| place.offset == progress.sent)?;
             (place.offset > progress.floor).then(|| (progress.feed.clone(), place))
@@ -382,14 +423,18 @@ impl Session {
             && self.feeds.iter().any(|progress| {
                 progress.settles
                     && !progress.gap
-                    && progress.place.is_some_and(|place| place.offset == progress.sent && place.offset > progress.floor)
+                    && progress
+                        .place
+                        .is_some_and(|place| place.offset == progress.sent && place.offset > progress.floor)
             })
     }
 
     /// There is evidence that the client has everything up to these places.
     pub fn settled(&mut self, places: &[(FeedId, Position)], outbox: &mut impl Outbox) {
         for (feed, place) in places {
-            let Some(progress) = self.feeds.iter_mut().find(|progress| progress.feed == *feed) else { continue };
+            let Some(progress) = self.feeds.iter_mut().find(|progress| progress.feed == *feed) else {
+                continue;
+            };
             if place.offset > progress.floor {
                 progress.floor = place.offset;
                 outbox.settle(feed, *place);
@@ -400,7 +445,9 @@ impl Session {
     /// The places that a client's cursor names in the feeds that carry state.
     pub fn places_of(&self, cursor: &Cursor) -> Vec<(FeedId, Position)> {
         let feeds = self.feeds.iter().filter(|progress| progress.settles);
-        feeds.filter_map(|progress| Some((progress.feed.clone(), cursor.get(&progress.feed)?))).collect()
+        feeds
+            .filter_map(|progress| Some((progress.feed.clone(), cursor.get(&progress.feed)?)))
+            .collect()
     }
 }
 

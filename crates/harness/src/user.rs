@@ -44,14 +44,29 @@ impl User {
 
     /// `GET /v1/inbox/history`, newest first, one page.
     pub fn history(&self, limit: u32) -> Result<Vec<Value>> {
-        let answer = self.call(Request::new("GET", &format!("/v1/inbox/history?limit={limit}")))?;
-        if answer.status() != 200 {
-            bail!("history answered {}: {}", answer.status(), answer.text());
+        let mut all = Vec::new();
+        let mut before = String::new();
+        // An answer is bounded in bytes too, so it may hold fewer than were asked for.
+        while all.len() < limit as usize {
+            let left = limit as usize - all.len();
+            let answer = self.call(Request::new(
+                "GET",
+                &format!("/v1/inbox/history?limit={left}{before}"),
+            ))?;
+            if answer.status() != 200 {
+                bail!("history answered {}: {}", answer.status(), answer.text());
+            }
+            let page = answer.json()?;
+            let list = page["notifications"]
+                .as_array()
+                .context("history without notifications")?;
+            let Some(cursor) = page["cursor"].as_str().filter(|_| !list.is_empty()) else {
+                break;
+            };
+            before = format!("&before={cursor}");
+            all.extend(list.iter().cloned());
         }
-        Ok(answer.json()?["notifications"]
-            .as_array()
-            .context("history without notifications")?
-            .clone())
+        Ok(all)
     }
 
     /// The ids of a fresh look at what is pending, settling nothing: one poll without cursor and `ack=none`.

@@ -32,10 +32,7 @@ use serde_json::{Value, json};
 const USERS: usize = 6;
 const TOPICS: [&str; 4] = ["weather", "news:eu", "builds/main", "chat~1"];
 const PUBLISHERS: usize = 6;
-const SETS: [(&str, &str); 2] = [
-    ("topics.open", r#"["*"]"#),
-    ("retention.entries_per_feed", "100000000"),
-];
+const SETS: [(&str, &str); 1] = [("topics.open", r#"["*"]"#)];
 
 #[test]
 fn nothing_accepted_is_lost_over_kills() {

@@ -8,7 +8,11 @@ use sha2::{Digest as _, Sha256};
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
 /// Digest of one notification's content. `ttl` and `deliver_at` are taken as the publisher gave them.
-pub(crate) fn content(notification: &Notification, ttl: Option<Millis>, deliver_at: Option<Timestamp>) -> u128 {
+pub(crate) fn content(
+    notification: &Notification,
+    ttl: Option<Millis>,
+    deliver_at: Option<Timestamp>,
+) -> u128 {
     let mut digest = Xxh3::new();
     field(&mut digest, b'd', &notification.data);
     match &notification.audience {
@@ -20,7 +24,9 @@ pub(crate) fn content(notification: &Notification, ttl: Option<Millis>, deliver_
             // A set: the order in which it was written says nothing.
             let mut users: Vec<&str> = users.iter().map(|user| user.as_str()).collect();
             users.sort_unstable();
-            users.iter().for_each(|user| field(&mut digest, b'u', user.as_bytes()));
+            users
+                .iter()
+                .for_each(|user| field(&mut digest, b'u', user.as_bytes()));
         }
     }
     for user in &notification.exclude {

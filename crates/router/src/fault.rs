@@ -48,12 +48,20 @@ pub struct Fault {
 impl Fault {
     /// A fault of the notification as a whole.
     pub fn new(code: FaultCode, detail: impl Into<String>) -> Fault {
-        Fault { code, detail: detail.into(), pointer: None }
+        Fault {
+            code,
+            detail: detail.into(),
+            pointer: None,
+        }
     }
 
     /// A fault at a place of the notification, e.g. `/users/3`.
     pub fn at(code: FaultCode, pointer: impl Into<String>, detail: impl Into<String>) -> Fault {
-        Fault { code, detail: detail.into(), pointer: Some(pointer.into()) }
+        Fault {
+            code,
+            detail: detail.into(),
+            pointer: Some(pointer.into()),
+        }
     }
 
     /// [`FaultCode::InvalidNotification`] at a place.

@@ -41,11 +41,19 @@ pub fn admit(
     let exclude = audience::excluded(&draft, limits)?;
     check_data(&draft, limits)?;
     check_text("subject", draft.subject.as_deref(), 0, SUBJECT_BYTES)?;
-    check_text("collapse_key", draft.collapse_key.as_deref(), 1, COLLAPSE_KEY_BYTES)?;
+    check_text(
+        "collapse_key",
+        draft.collapse_key.as_deref(),
+        1,
+        COLLAPSE_KEY_BYTES,
+    )?;
     check_durability(&draft)?;
     check_times(&draft)?;
     if let Some(policy) = draft.policy.as_deref().filter(|policy| *policy != POLICY_DEFAULT) {
-        let detail = format!("there is no policy `{}`; there is `{POLICY_DEFAULT}`", shortened(policy));
+        let detail = format!(
+            "there is no policy `{}`; there is `{POLICY_DEFAULT}`",
+            shortened(policy)
+        );
         return Err(Fault::invalid("/policy", detail));
     }
     let id = match &draft.id {
@@ -81,7 +89,10 @@ fn check_data(draft: &Draft, limits: &Limits) -> Result<(), Fault> {
     if draft.data.len() <= most {
         return Ok(());
     }
-    let detail = format!("`data` has {} bytes; at most {most} are allowed", draft.data.len());
+    let detail = format!(
+        "`data` has {} bytes; at most {most} are allowed",
+        draft.data.len()
+    );
     Err(Fault::at(FaultCode::TooLarge, "/data", detail))
 }
 
@@ -121,7 +132,10 @@ fn check_times(draft: &Draft) -> Result<(), Fault> {
         return Err(Fault::invalid("/ttl", detail));
     }
     if draft.deliver_at.is_some_and(|at| at > Timestamp::MAX) {
-        return Err(Fault::invalid("/deliver_at", "`deliver_at` lies beyond the year 9999"));
+        return Err(Fault::invalid(
+            "/deliver_at",
+            "`deliver_at` lies beyond the year 9999",
+        ));
     }
     Ok(())
 }

@@ -74,7 +74,10 @@ fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
 pub fn router(api: Arc<Api>) -> Router {
     let mut router = Router::new()
         .route("/v1/notifications", post(publish::publish))
-        .route("/v1/notifications/{id}", get(notification::show).delete(cancel::cancel))
+        .route(
+            "/v1/notifications/{id}",
+            get(notification::show).delete(cancel::cancel),
+        )
         .route("/v1/notifications/{id}/timeline", get(timeline::timeline))
         .route("/v1/inbox/ack", post(inbox::ack))
         .route("/v1/inbox/read", post(inbox::read))
@@ -86,9 +89,11 @@ pub fn router(api: Arc<Api>) -> Router {
     if api.demo.is_some() {
         router = router.route("/demo", get(demo::page));
     }
-    router
+    let routes = router
         .fallback(|| async { Refusal::from(Problem::not_found()) })
         .method_not_allowed_fallback(|| async { Refusal::from(edge::method_not_allowed()) })
-        .layer(axum::middleware::from_fn_with_state(api.clone(), edge::edge))
-        .with_state(api)
+        .with_state(api.clone());
+    // Around the whole, since only outside of its routes does a 405 have its `Allow`.
+    let edge = axum::middleware::from_fn_with_state(api, edge::edge);
+    Router::new().fallback_service(routes).layer(edge)
 }

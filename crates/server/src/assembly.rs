@@ -22,6 +22,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Handle;
+use tokio::sync::oneshot;
 
 /// How often a drain looks whether the sessions are gone.
 const DRAIN_LOOK: Duration = Duration::from_millis(20);
@@ -74,11 +75,21 @@ impl Node {
         let ops_listener = listen("ops.listen", config.ops.listen)?;
         let metrics = Arc::new(Metrics::default());
         let engine = Arc::new(open_engine(&config, &metrics)?);
-        let auth = Arc::new(Auth::new(&config.auth, &config.http.allowed_origins, &config.topics.open));
+        let auth = Arc::new(Auth::new(
+            &config.auth,
+            &config.http.allowed_origins,
+            &config.topics.open,
+        ));
         let (drain, draining) = drain_switch();
         let api_tasks = Tasks::new(runtime.clone());
         let front = Arc::new(Front::new(api_tasks.clone(), draining.clone()));
-        let hub = start_hub(&config, engine.clone(), auth.clone(), front.clone(), runtime.clone());
+        let hub = start_hub(
+            &config,
+            engine.clone(),
+            auth.clone(),
+            front.clone(),
+            runtime.clone(),
+        );
         let hub = Arc::new(hub.map_err(StartError::Hub)?);
         front.open(api::router(Arc::new(Api {
             engine: engine.clone() as Arc<dyn Engine>,
@@ -92,12 +103,33 @@ impl Node {
             demo,
         })));
         let (never, forever) = drain_switch();
-        let (http_addr, ops_addr) = (local(&http, config.http.listen), local(&ops_listener, config.ops.listen));
-        open_ops(ops_listener, &hub, metrics, draining, forever, runtime)
-            .map_err(|source| StartError::Listen { key: "ops.listen", addr: ops_addr, source })?;
-        hub.listen(http).map_err(|source| StartError::Listen { key: "http.listen", addr: http_addr, source })?;
+        let (http_addr, ops_addr) = (
+            local(&http, config.http.listen),
+            local(&ops_listener, config.ops.listen),
+        );
+        open_ops(ops_listener, &hub, metrics, draining, forever, runtime).map_err(|source| {
+            StartError::Listen {
+                key: "ops.listen",
+                addr: ops_addr,
+                source,
+            }
+        })?;
+        hub.listen(http).map_err(|source| StartError::Listen {
+            key: "http.listen",
+            addr: http_addr,
+            source,
+        })?;
         let timeout = config.drain.timeout;
-        Ok(Node { http: http_addr, ops: ops_addr, engine, hub, api_tasks, drain, timeout, _never: never })
+        Ok(Node {
+            http: http_addr,
+            ops: ops_addr,
+            engine,
+            hub,
+            api_tasks,
+            drain,
+            timeout,
+            _never: never,
+        })
     }
 
     /// Where the public listener is.
@@ -122,19 +154,31 @@ impl Node {
                 tokio::time::sleep(DRAIN_LOOK).await;
             }
         };
-        if tokio::time::timeout(self.timeout.as_duration(), quiet).await.is_err() {
+        if tokio::time::timeout(self.timeout.as_duration(), quiet)
+            .await
+            .is_err()
+        {
             let (connections, tasks) = (self.hub.stats().connections(), self.api_tasks.running());
             tracing::warn!(connections, tasks, "the drain timed out; what is left is cut off");
         }
-        let (hub, engine) = (self.hub, self.engine);
-        let closed = tokio::task::spawn_blocking(move || {
-            hub.stop();
-            engine.close();
-        });
-        if closed.await.is_err() {
-            tracing::error!("closing panicked");
-        }
+        close(self.hub, self.engine).await;
         tracing::info!("drained");
+    }
+}
+
+/// Ends the loops and then the engine, on a thread of its own, since both wait for theirs.
+async fn close(hub: Arc<Hub>, engine: Arc<Embedded>) {
+    let (done, closed) = oneshot::channel();
+    let closing = move || {
+        hub.stop();
+        engine.close();
+        if done.send(()).is_err() {
+            tracing::debug!("nobody waits for the end");
+        }
+    };
+    let started = std::thread::Builder::new().name("closing".into()).spawn(closing);
+    if started.is_err() || closed.await.is_err() {
+        tracing::error!("the node could not be closed in order");
     }
 }
 
@@ -190,7 +234,14 @@ fn start_hub(
     };
     let mut id_prefix = [0u8; 8];
     getrandom::fill(&mut id_prefix).map_err(std::io::Error::other)?;
-    Hub::start(&options, engine, auth, front, runtime, u64::from_le_bytes(id_prefix))
+    Hub::start(
+        &options,
+        engine,
+        auth,
+        front,
+        runtime,
+        u64::from_le_bytes(id_prefix),
+    )
 }
 
 fn open_ops(

@@ -86,7 +86,9 @@ impl Auth {
     /// Makes a ticket for a user who has shown a token. Returns it and how many seconds it can start a session.
     pub fn issue_ticket(&self, identity: Identity, now: Timestamp) -> Result<(String, u64), Problem> {
         let mut tickets = self.tickets.lock().unwrap_or_else(PoisonError::into_inner);
-        let ticket = tickets.issue(identity, now).map_err(|_| Problem::unavailable(1))?;
+        let ticket = tickets
+            .issue(identity, now)
+            .map_err(|_| Problem::unavailable(1))?;
         Ok((ticket, self.ticket_ttl.0.div_ceil(1000)))
     }
 

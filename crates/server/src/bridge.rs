@@ -11,15 +11,15 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::response::Response;
 use hyper::client::conn::http1;
+use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use postrider_transports::Problem;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
+use tokio::io::AsyncWriteExt as _;
 
 /// The routes that the hub serves.
 pub const PATHS: [&str; 3] = ["/v1/inbox", "/v1/inbox/stream", "/v1/inbox/ws"];
-/// Bytes copied at once, each way, once a WebSocket is open.
-const COPY_BYTES: usize = 8 * 1024;
 /// Bytes that hyper may hold of an answer.
 const ANSWER_BYTES: usize = 64 * 1024;
 
@@ -57,7 +57,8 @@ pub(crate) async fn carry(State(api): State<Arc<Api>>, mut request: Request) -> 
         Problem::unavailable(1)
     })?;
     api.bridge.adopt(theirs, Vec::new());
-    let carried = carried(&request).map_err(|_| Problem::invalid_request("The request's target cannot be read."))?;
+    let carried =
+        carried(&request).map_err(|_| Problem::invalid_request("The request's target cannot be read."))?;
     let wants_upgrade = carried.headers().contains_key(header::UPGRADE);
     let mut answer = sender.send_request(carried).await.map_err(|error| {
         tracing::debug!(%error, "the hub gave no answer");
@@ -66,13 +67,8 @@ pub(crate) async fn carry(State(api): State<Arc<Api>>, mut request: Request) -> 
     if answer.status() == StatusCode::SWITCHING_PROTOCOLS && wants_upgrade {
         let (here, there) = (hyper::upgrade::on(&mut request), hyper::upgrade::on(&mut answer));
         api.tasks.spawn("bridge websocket", async move {
-            let (Ok(here), Ok(there)) = tokio::join!(here, there) else {
-                return;
-            };
-            let (mut here, mut there) = (TokioIo::new(here), TokioIo::new(there));
-            let copied = tokio::io::copy_bidirectional_with_sizes(&mut here, &mut there, COPY_BYTES, COPY_BYTES);
-            if let Err(error) = copied.await {
-                tracing::debug!(%error, "a carried WebSocket ended");
+            if let (Ok(here), Ok(there)) = tokio::join!(here, there) {
+                copy_both(TokioIo::new(here), TokioIo::new(there)).await;
             }
         });
     } else {
@@ -83,8 +79,23 @@ pub(crate) async fn carry(State(api): State<Arc<Api>>, mut request: Request) -> 
     Ok(answer.map(Body::new))
 }
 
+/// Copies both ways until one of them ends; a WebSocket has no use for half a connection.
+async fn copy_both(here: TokioIo<Upgraded>, there: TokioIo<Upgraded>) {
+    let (mut from_here, mut to_here) = tokio::io::split(here);
+    let (mut from_there, mut to_there) = tokio::io::split(there);
+    let copied = tokio::select! {
+        copied = tokio::io::copy(&mut from_here, &mut to_there) => copied,
+        copied = tokio::io::copy(&mut from_there, &mut to_here) => copied,
+    };
+    if let Err(error) = copied.and(to_here.shutdown().await) {
+        tracing::debug!(%error, "a carried WebSocket ended");
+    }
+}
+
 /// A connection for one request, and the end that the hub gets.
-async fn connect(api: &Api) -> Result<(http1::SendRequest<Body>, UnixStream), Box<dyn std::error::Error + Send + Sync>> {
+async fn connect(
+    api: &Api,
+) -> Result<(http1::SendRequest<Body>, UnixStream), Box<dyn std::error::Error + Send + Sync>> {
     let (ours, theirs) = UnixStream::pair()?;
     ours.set_nonblocking(true)?;
     let ours = tokio::net::UnixStream::from_std(ours)?;
@@ -100,7 +111,10 @@ async fn connect(api: &Api) -> Result<(http1::SendRequest<Body>, UnixStream), Bo
 }
 
 fn carried(request: &Request) -> Result<hyper::Request<Body>, axum::http::Error> {
-    let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
+    let target = request
+        .uri()
+        .path_and_query()
+        .map_or("/", |target| target.as_str());
     let mut carried = hyper::Request::get(target).body(Body::empty())?;
     let given: &HeaderMap = request.headers();
     for name in CARRIED {
@@ -108,7 +122,13 @@ fn carried(request: &Request) -> Result<hyper::Request<Body>, axum::http::Error>
             carried.headers_mut().append(name.clone(), value.clone());
         }
     }
-    let connection = if given.contains_key(header::UPGRADE) { "Upgrade" } else { "close" };
-    carried.headers_mut().insert(header::CONNECTION, HeaderValue::from_static(connection));
+    let connection = if given.contains_key(header::UPGRADE) {
+        "Upgrade"
+    } else {
+        "close"
+    };
+    carried
+        .headers_mut()
+        .insert(header::CONNECTION, HeaderValue::from_static(connection));
     Ok(carried)
 }

@@ -1,4 +1,5 @@
-//! The one place where the server looks at the clock. Everything below gets the time as an argument.
+//! The one place where the server looks at the clock, and makes ids of it. Everything below gets the time,
+//! and a fresh id, as an argument.
 
 use postrider_model::Timestamp;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -8,4 +9,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 pub fn now() -> Timestamp {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// A fresh UUID of version 7 (RFC 9562) for this time. Fails only where the system has no randomness.
+pub(crate) fn fresh_uuid(now: Timestamp) -> Result<uuid::Uuid, getrandom::Error> {
+    let mut random = [0u8; 10];
+    getrandom::fill(&mut random)?;
+    Ok(uuid::Builder::from_unix_timestamp_millis(now.0, &random).into_uuid())
 }

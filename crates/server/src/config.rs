@@ -99,7 +99,9 @@ pub struct OpsConfig {
 
 impl Default for OpsConfig {
     fn default() -> Self {
-        OpsConfig { listen: SocketAddr::from(([127, 0, 0, 1], 9090)) }
+        OpsConfig {
+            listen: SocketAddr::from(([127, 0, 0, 1], 9090)),
+        }
     }
 }
 
@@ -151,7 +153,10 @@ pub struct AckConfig {
 
 impl Default for AckConfig {
     fn default() -> Self {
-        AckConfig { probe: Millis::from_secs(1), flush: Millis::from_secs(1) }
+        AckConfig {
+            probe: Millis::from_secs(1),
+            flush: Millis::from_secs(1),
+        }
     }
 }
 
@@ -189,7 +194,10 @@ pub struct DrainConfig {
 
 impl Default for DrainConfig {
     fn default() -> Self {
-        DrainConfig { timeout: Millis::from_secs(20), spread: Millis::from_secs(10) }
+        DrainConfig {
+            timeout: Millis::from_secs(20),
+            spread: Millis::from_secs(10),
+        }
     }
 }
 

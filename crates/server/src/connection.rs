@@ -27,7 +27,10 @@ pub async fn serve_connection(
     peer: SocketAddr,
     drain: Drain,
 ) {
-    let io = TokioIo::new(Prefixed { prefix: already_read, socket });
+    let io = TokioIo::new(Prefixed {
+        prefix: already_read,
+        socket,
+    });
     let service = TowerToHyperService::new(router);
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -55,7 +58,11 @@ struct Prefixed {
 }
 
 impl AsyncRead for Prefixed {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         if self.prefix.is_empty() {
             return Pin::new(&mut self.socket).poll_read(cx, buf);
         }

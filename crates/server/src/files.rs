@@ -6,7 +6,13 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 pub fn raise_limit() -> u64 {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     if current < maximum || maximum.is_none() {
-        match setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+        match setrlimit(
+            Resource::Nofile,
+            Rlimit {
+                current: maximum,
+                maximum,
+            },
+        ) {
             Ok(()) => return maximum.unwrap_or(u64::MAX),
             Err(error) => tracing::warn!(%error, "the limit of open files stays as it is"),
         }

@@ -14,7 +14,8 @@ use tokio::sync::Semaphore;
 /// Connections of the API at a time; one more gets a 503.
 const CONNECTIONS: usize = 4096;
 /// The whole answer to that one.
-const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+const FULL: &[u8] =
+    b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
 
 /// Serves referred connections.
 pub struct Front {
@@ -28,7 +29,12 @@ pub struct Front {
 impl Front {
     /// A front that has no API yet.
     pub fn new(tasks: Tasks, drain: Drain) -> Front {
-        Front { router: OnceLock::new(), room: Arc::new(Semaphore::new(CONNECTIONS)), tasks, drain }
+        Front {
+            router: OnceLock::new(),
+            room: Arc::new(Semaphore::new(CONNECTIONS)),
+            tasks,
+            drain,
+        }
     }
 
     /// Gives it the API. The first one stays.
@@ -47,7 +53,13 @@ impl Front {
             let _entered = self.tasks.runtime().enter();
             tokio::net::TcpStream::from_std(socket)?
         };
-        let served = serve_connection(router.clone(), socket, Bytes::from(already_read), peer, self.drain.clone());
+        let served = serve_connection(
+            router.clone(),
+            socket,
+            Bytes::from(already_read),
+            peer,
+            self.drain.clone(),
+        );
         self.tasks.spawn("api connection", async move {
             served.await;
             drop(place);

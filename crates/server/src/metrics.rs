@@ -19,8 +19,9 @@ use std::time::Duration;
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Buckets of the sync histogram, in seconds.
-const SYNC_BUCKETS: [f64; 12] =
-    [0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.0];
+const SYNC_BUCKETS: [f64; 12] = [
+    0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.0,
+];
 
 type Labels = [(&'static str, &'static str); 1];
 
@@ -72,26 +73,59 @@ impl Metrics {
     fn register(&mut self) {
         let mut registry = Registry::with_prefix("postrider");
         let r = &mut registry;
-        r.register("notifications_accepted", "Notifications accepted", self.accepted.clone());
-        r.register("notifications_rejected", "Notifications refused", self.rejected.clone());
-        r.register("deliveries", "Entries handed to sessions' sockets", self.deliveries.clone());
-        r.register("settled", "Entries that reached a state by a client's word or evidence", self.settled.clone());
+        r.register(
+            "notifications_accepted",
+            "Notifications accepted",
+            self.accepted.clone(),
+        );
+        r.register(
+            "notifications_rejected",
+            "Notifications refused",
+            self.rejected.clone(),
+        );
+        r.register(
+            "deliveries",
+            "Entries handed to sessions' sockets",
+            self.deliveries.clone(),
+        );
+        r.register(
+            "settled",
+            "Entries that reached a state by a client's word or evidence",
+            self.settled.clone(),
+        );
         r.register("sessions", "Sessions open now", self.sessions.clone());
-        r.register("connections", "Sockets held for inboxes now", self.connections.clone());
+        r.register(
+            "connections",
+            "Sockets held for inboxes now",
+            self.connections.clone(),
+        );
         let what = "Transient notifications for which a session had no room";
         r.register("transient_dropped", what, self.transient_dropped.clone());
-        r.register("wakes_lost", "Wakes for which a shard had no room", self.wakes_lost.clone());
-        r.register("store_sync_seconds", "Time of one commit to the store", self.sync_seconds.clone());
+        r.register(
+            "wakes_lost",
+            "Wakes for which a shard had no room",
+            self.wakes_lost.clone(),
+        );
+        r.register(
+            "store_sync_seconds",
+            "Time of one commit to the store",
+            self.sync_seconds.clone(),
+        );
         r.register("dead_letters", "Dead letters held", Gauge::<i64>::default());
         let ready = Family::<Labels, Gauge>::default();
         ready.get_or_create(&[("source", "http")]).set(1);
         r.register("source_ready", "Whether a source can take notifications", ready);
         let build = Family::<Labels, Gauge>::default();
-        build.get_or_create(&[("version", env!("CARGO_PKG_VERSION"))]).set(1);
+        build
+            .get_or_create(&[("version", env!("CARGO_PKG_VERSION"))])
+            .set(1);
         r.register("build_info", "The version that runs", build);
         for transport in Transport::ALL {
-            self.deliveries.get_or_create(&[("transport", transport.as_str())]);
-            self.sessions.get_or_create(&[("transport", transport.as_str())]);
+            drop(
+                self.deliveries
+                    .get_or_create(&[("transport", transport.as_str())]),
+            );
+            drop(self.sessions.get_or_create(&[("transport", transport.as_str())]));
         }
         self.count_accepted("http", 0);
         self.registry = Mutex::new(registry);
@@ -123,7 +157,10 @@ impl Metrics {
         let level = |gauge: &Gauge, value: u64| gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
         for transport in Transport::ALL {
             let labels = [("transport", transport.as_str())];
-            total(&self.deliveries.get_or_create(&labels), stats.deliveries(transport));
+            total(
+                &self.deliveries.get_or_create(&labels),
+                stats.deliveries(transport),
+            );
             level(&self.sessions.get_or_create(&labels), stats.sessions(transport));
         }
         level(&self.connections, stats.connections());

@@ -31,7 +31,11 @@ pub fn router(metrics: Arc<Metrics>, refresh: Refresh, drain: Drain) -> Router {
     let ready = move || {
         let draining = drain.has_begun();
         async move {
-            let status = if draining { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
+            let status = if draining {
+                StatusCode::SERVICE_UNAVAILABLE
+            } else {
+                StatusCode::OK
+            };
             (status, Json(json!({ "ready": !draining, "draining": draining })))
         }
     };
@@ -40,14 +44,19 @@ pub fn router(metrics: Arc<Metrics>, refresh: Refresh, drain: Drain) -> Router {
         let text = metrics.render();
         async move { ([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response() }
     };
-    Router::new().route("/health", get(health)).route("/ready", get(ready)).route("/metrics", get(metrics))
+    Router::new()
+        .route("/health", get(health))
+        .route("/ready", get(ready))
+        .route("/metrics", get(metrics))
 }
 
 /// Accepts until the runtime ends: a draining node still answers its probes.
 pub async fn serve(listener: TcpListener, router: Router, tasks: Tasks, never: Drain) {
     let room = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
-        let Ok(place) = room.clone().acquire_owned().await else { return };
+        let Ok(place) = room.clone().acquire_owned().await else {
+            return;
+        };
         match listener.accept().await {
             Ok((socket, peer)) => {
                 let served = serve_connection(router.clone(), socket, Bytes::new(), peer, never.clone());

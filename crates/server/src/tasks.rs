@@ -16,13 +16,19 @@ pub struct Tasks {
 impl Tasks {
     /// Tasks on this runtime.
     pub fn new(runtime: Handle) -> Tasks {
-        Tasks { runtime, running: watch::Sender::new(0) }
+        Tasks {
+            runtime,
+            running: watch::Sender::new(0),
+        }
     }
 
     /// Starts a task. It ends by itself, or with the runtime.
     pub fn spawn(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
         self.running.send_modify(|count| *count += 1);
-        let ended = Ended { name, running: self.running.clone() };
+        let ended = Ended {
+            name,
+            running: self.running.clone(),
+        };
         self.runtime.spawn(async move {
             task.await;
             drop(ended);

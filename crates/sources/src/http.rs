@@ -12,15 +12,25 @@ use std::fmt;
 
 /// The fields a notification may have, in the order in which the interface lists them.
 pub const FIELDS: [&str; 12] = [
-    "users", "topics", "exclude_users", "subject", "data", "id", "durability", "ttl", "deliver_at",
-    "collapse_key", "policy", "devices",
+    "users",
+    "topics",
+    "exclude_users",
+    "subject",
+    "data",
+    "id",
+    "durability",
+    "ttl",
+    "deliver_at",
+    "collapse_key",
+    "policy",
+    "devices",
 ];
 
 /// What a body holds: one notification, or several that stand each for itself.
 #[derive(Debug)]
 pub enum Body {
     /// One object.
-    One(Result<Draft, Fault>),
+    One(Box<Result<Draft, Fault>>),
     /// An array; the places correspond.
     Array(Vec<Result<Draft, Fault>>),
 }
@@ -29,16 +39,23 @@ pub enum Body {
 pub fn decode_body(body: &[u8], json_depth: usize, array: usize) -> Result<Body, Fault> {
     let text = as_text(body)?;
     if !text.trim_start().starts_with('[') {
-        return Ok(Body::One(decode(text, json_depth)));
+        return Ok(Body::One(Box::new(decode(text, json_depth))));
     }
     let mut input = serde_json::Deserializer::from_str(text);
-    let items = (&mut input).deserialize_seq(Items { most: array }).map_err(not_json)?;
+    let items = (&mut input)
+        .deserialize_seq(Items { most: array })
+        .map_err(not_json)?;
     input.end().map_err(not_json)?;
     if items.len() > array {
         let detail = format!("the array has more than {array} notifications; send several, or NDJSON");
         return Err(Fault::new(FaultCode::TooLarge, detail));
     }
-    Ok(Body::Array(items.into_iter().map(|item| decode(item.get(), json_depth)).collect()))
+    Ok(Body::Array(
+        items
+            .into_iter()
+            .map(|item| decode(item.get(), json_depth))
+            .collect(),
+    ))
 }
 
 /// Decodes one line of NDJSON.
@@ -71,7 +88,10 @@ fn as_text(bytes: &[u8]) -> Result<&str, Fault> {
 
 /// serde_json's own words name a place, and never repeat what stands there.
 fn not_json(error: serde_json::Error) -> Fault {
-    Fault::new(FaultCode::InvalidNotification, format!("it is not valid JSON: {error}"))
+    Fault::new(
+        FaultCode::InvalidNotification,
+        format!("it is not valid JSON: {error}"),
+    )
 }
 
 type Field<'a> = (Cow<'a, str>, &'a RawValue);
@@ -91,14 +111,23 @@ fn draft(fields: &[Field<'_>]) -> Result<Draft, Fault> {
             "data" => data = Some(json::compact(value.get())),
             "id" => draft.id = Some(text("id", value)?),
             "durability" => {
-                let words = [("stored", Durability::Stored), ("transient", Durability::Transient)];
+                let words = [
+                    ("stored", Durability::Stored),
+                    ("transient", Durability::Transient),
+                ];
                 draft.durability = one_of("durability", value, words)?;
             }
             "ttl" => draft.ttl = Some(ttl(value)?),
             "deliver_at" => draft.deliver_at = Some(deliver_at(value)?),
             "collapse_key" => draft.collapse_key = Some(text("collapse_key", value)?),
             "policy" => draft.policy = Some(text("policy", value)?),
-            "devices" => draft.devices = one_of("devices", value, [("all", Devices::All), ("first", Devices::First)])?,
+            "devices" => {
+                draft.devices = one_of(
+                    "devices",
+                    value,
+                    [("all", Devices::All), ("first", Devices::First)],
+                )?
+            }
             unknown => return Err(Fault::invalid(pointer(unknown), unknown_field(unknown))),
         }
     }
@@ -117,12 +146,18 @@ fn unknown_field(name: &str) -> String {
     let plain = plain.trim_end_matches('s');
     match FIELDS.iter().find(|field| field.trim_end_matches('s') == plain) {
         Some(near) => format!("the field is not known; `{near}` is"),
-        None => format!("the field is not known; a notification may have {}", FIELDS.join(", ")),
+        None => format!(
+            "the field is not known; a notification may have {}",
+            FIELDS.join(", ")
+        ),
     }
 }
 
 fn wrong_type(field: &str, value: &RawValue, wanted: &str) -> Fault {
-    Fault::invalid(format!("/{field}"), format!("`{field}` must be {wanted}, not {}", kind(value)))
+    Fault::invalid(
+        format!("/{field}"),
+        format!("`{field}` must be {wanted}, not {}", kind(value)),
+    )
 }
 
 fn kind(value: &RawValue) -> &'static str {
@@ -140,8 +175,12 @@ fn text(field: &str, value: &RawValue) -> Result<String, Fault> {
     if kind(value) != "a string" {
         return Err(wrong_type(field, value, "a string"));
     }
-    serde_json::from_str(value.get())
-        .map_err(|_| Fault::invalid(format!("/{field}"), format!("`{field}` holds half of a surrogate pair")))
+    serde_json::from_str(value.get()).map_err(|_| {
+        Fault::invalid(
+            format!("/{field}"),
+            format!("`{field}` holds half of a surrogate pair"),
+        )
+    })
 }
 
 fn texts(field: &str, value: &RawValue) -> Result<Vec<String>, Fault> {
@@ -151,7 +190,11 @@ fn texts(field: &str, value: &RawValue) -> Result<Vec<String>, Fault> {
     let Ok(items) = serde_json::from_str::<Vec<&RawValue>>(value.get()) else {
         return Err(wrong_type(field, value, "an array of strings"));
     };
-    items.iter().enumerate().map(|(i, item)| text(&format!("{field}/{i}"), item)).collect()
+    items
+        .iter()
+        .enumerate()
+        .map(|(i, item)| text(&format!("{field}/{i}"), item))
+        .collect()
 }
 
 fn one_of<T: Copy>(field: &str, value: &RawValue, words: [(&str, T); 2]) -> Result<T, Fault> {
@@ -173,7 +216,11 @@ fn ttl(value: &RawValue) -> Result<Millis, Fault> {
         "a number" => {
             let seconds: f64 = value.get().parse().map_err(|_| wrong())?;
             let ms = (seconds * 1000.0).round();
-            if (0.0..9e15).contains(&ms) { Ok(Millis(ms as u64)) } else { Err(wrong()) }
+            if (0.0..9e15).contains(&ms) {
+                Ok(Millis(ms as u64))
+            } else {
+                Err(wrong())
+            }
         }
         _ => Err(wrong_type("ttl", value, FORMS)),
     }
@@ -181,7 +228,10 @@ fn ttl(value: &RawValue) -> Result<Millis, Fault> {
 
 fn deliver_at(value: &RawValue) -> Result<Timestamp, Fault> {
     Timestamp::parse_rfc3339(&text("deliver_at", value)?).ok_or_else(|| {
-        Fault::invalid("/deliver_at", "`deliver_at` must be an RFC 3339 time such as 2026-12-01T09:00:00Z")
+        Fault::invalid(
+            "/deliver_at",
+            "`deliver_at` must be an RFC 3339 time such as 2026-12-01T09:00:00Z",
+        )
     })
 }
 

@@ -3,7 +3,7 @@ use proptest::prelude::*;
 
 fn one(text: &str) -> Result<Draft, Fault> {
     match decode_body(text.as_bytes(), 64, 3)? {
-        Body::One(draft) => draft,
+        Body::One(draft) => *draft,
         Body::Array(_) => panic!("an array"),
     }
 }
@@ -57,15 +57,24 @@ fn faults_point_at_their_place() {
         assert_eq!(fault.code, FaultCode::InvalidNotification, "{text}");
         assert_eq!(fault.pointer.as_deref(), pointer, "{text}: {fault}");
     }
-    assert!(one(r#"{"data":1,"user":[]}"#).unwrap_err().detail.contains("`users`"));
+    assert!(
+        one(r#"{"data":1,"user":[]}"#)
+            .unwrap_err()
+            .detail
+            .contains("`users`")
+    );
     assert!(decode_body(b"{\"data\":\"\xff\"}", 64, 3).is_err());
 }
 
 #[test]
 fn items_of_an_array_stand_each_for_itself() {
-    let Ok(Body::Array(items)) = decode_body(br#"[{"data":1}, 7, {"data":[]}]"#, 64, 3) else { panic!() };
+    let Ok(Body::Array(items)) = decode_body(br#"[{"data":1}, 7, {"data":[]}]"#, 64, 3) else {
+        panic!()
+    };
     assert!(items[0].is_ok() && items[1].is_err() && items[2].is_ok());
-    let Ok(Body::Array(items)) = decode_body(b"[]", 64, 3) else { panic!() };
+    let Ok(Body::Array(items)) = decode_body(b"[]", 64, 3) else {
+        panic!()
+    };
     assert!(items.is_empty());
     let fault = decode_body(b"[1,2,3,4]", 64, 3).unwrap_err();
     assert_eq!(fault.code, FaultCode::TooLarge);

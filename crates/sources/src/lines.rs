@@ -25,7 +25,11 @@ pub struct Lines {
 impl Lines {
     /// Splits into lines of at most `most` bytes.
     pub fn new(most: usize) -> Lines {
-        Lines { unfinished: BytesMut::new(), dropping: false, most }
+        Lines {
+            unfinished: BytesMut::new(),
+            dropping: false,
+            most,
+        }
     }
 
     /// Takes the next bytes of the stream and appends the lines they finish.
@@ -87,13 +91,19 @@ mod tests {
 
     #[test]
     fn lines_over_pieces() {
-        assert_eq!(split(&[b"a\nb", b"c", b"d\n", b"e"], 9), [whole("a"), whole("bcd"), whole("e")]);
+        assert_eq!(
+            split(&[b"a\nb", b"c", b"d\n", b"e"], 9),
+            [whole("a"), whole("bcd"), whole("e")]
+        );
         assert_eq!(split(&[b"\n \r\n\na\r\n"], 9), [whole("a\r")]);
     }
 
     #[test]
     fn a_long_line_is_dropped_to_its_end() {
-        assert_eq!(split(&[b"abc", b"def", b"ghi\nok\n"], 4), [Line::TooLong, whole("ok")]);
+        assert_eq!(
+            split(&[b"abc", b"def", b"ghi\nok\n"], 4),
+            [Line::TooLong, whole("ok")]
+        );
         assert_eq!(split(&[b"abcde\nok\n"], 4), [Line::TooLong, whole("ok")]);
         assert_eq!(split(&[b"abcd\nabcde"], 4), [whole("abcd"), Line::TooLong]);
     }

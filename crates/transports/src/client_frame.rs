@@ -10,7 +10,11 @@ const MAX_IDS: usize = 1000;
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum ClientFrame {
     /// `ack` or `read`. With `reference`, the client wants to be told once it is durable.
-    Settle { kind: SettleKind, target: Said, reference: Option<u64> },
+    Settle {
+        kind: SettleKind,
+        target: Said,
+        reference: Option<u64>,
+    },
     /// A new token for the same user.
     Token(String),
 }
@@ -55,7 +59,11 @@ impl ClientFrame {
             }
             _ => return Err("needs either ids or cursor"),
         };
-        Ok(ClientFrame::Settle { kind, target, reference: raw.reference })
+        Ok(ClientFrame::Settle {
+            kind,
+            target,
+            reference: raw.reference,
+        })
     }
 }
 
@@ -70,9 +78,16 @@ mod tests {
         let ids = Said::Ids(vec![NotificationId::new("a").unwrap()]);
         assert_eq!(
             parse(r#"{"type":"ack","ids":["a"],"ref":7}"#),
-            Ok(ClientFrame::Settle { kind: SettleKind::Delivered, target: ids, reference: Some(7) })
+            Ok(ClientFrame::Settle {
+                kind: SettleKind::Delivered,
+                target: ids,
+                reference: Some(7)
+            })
         );
-        assert_eq!(parse(r#"{"type":"token","token":"x"}"#), Ok(ClientFrame::Token("x".into())));
+        assert_eq!(
+            parse(r#"{"type":"token","token":"x"}"#),
+            Ok(ClientFrame::Token("x".into()))
+        );
         let cursor = Cursor::default().encode(&user);
         assert!(parse(&format!(r#"{{"type":"read","cursor":"{cursor}"}}"#)).is_ok());
         for bad in [

@@ -30,7 +30,11 @@ pub(crate) struct Request {
 /// What differs by transport.
 #[derive(Debug)]
 pub(crate) enum WireRequest {
-    Poll { wait_s: u32, limit: usize, keep_alive: bool },
+    Poll {
+        wait_s: u32,
+        limit: usize,
+        keep_alive: bool,
+    },
     Stream,
     WebSocket(Handshake),
 }
@@ -64,6 +68,7 @@ pub(crate) fn read(
             origin: head.header("origin"),
             sec_fetch_site: head.header("sec-fetch-site"),
             host: head.header("host"),
+            resumes: names_a_cursor(head, route),
         },
         now,
     )?;
@@ -92,39 +97,76 @@ pub(crate) fn read(
             keep_alive: head.keep_alive(),
         },
     };
-    Ok(Request { identity, ack, cursor, topics, state, wire })
+    Ok(Request {
+        identity,
+        ack,
+        cursor,
+        topics,
+        state,
+        wire,
+    })
+}
+
+/// Whether the client goes on from somewhere; what it named is checked later.
+fn names_a_cursor(head: &Head<'_>, route: InboxRoute) -> bool {
+    let last_event_id = head
+        .header("last-event-id")
+        .filter(|_| route == InboxRoute::Stream);
+    let parameter = head.param("cursor").ok().flatten();
+    last_event_id
+        .or(parameter.as_deref())
+        .is_some_and(|token| !token.is_empty())
 }
 
 /// EventSource reconnects to the same URL, whose `cursor` is old by then: `Last-Event-ID` goes first.
 fn cursor(head: &Head<'_>, route: InboxRoute, identity: &Identity) -> Result<Option<Cursor>, Problem> {
-    let last_event_id = head.header("last-event-id").filter(|id| route == InboxRoute::Stream && !id.is_empty());
-    let parameter = head.param("cursor")?;
-    let Some(token) = last_event_id.or(parameter.as_deref().filter(|token| !token.is_empty())) else { return Ok(None) };
-    Cursor::decode(token, &identity.user)
-        .map(Some)
-        .map_err(|error| Problem::invalid_cursor(format!("{error}; connect without one to start with what is pending.")))
+    let last_event_id = head
+        .header("last-event-id")
+        .filter(|id| route == InboxRoute::Stream && !id.is_empty());
+    let parameter = head
+        .param("cursor")
+        .map_err(|problem| Problem::invalid_cursor(problem.detail))?;
+    let Some(token) = last_event_id.or(parameter.as_deref().filter(|token| !token.is_empty())) else {
+        return Ok(None);
+    };
+    Cursor::decode(token, &identity.user).map(Some).map_err(|error| {
+        Problem::invalid_cursor(format!(
+            "{error}; connect without one to start with what is pending."
+        ))
+    })
 }
 
 fn topics(head: &Head<'_>, gate: &dyn Gate, identity: &Identity) -> Result<Vec<Topic>, Problem> {
     let mut topics = Vec::new();
-    let Some(list) = head.param("topics")? else { return Ok(topics) };
+    let Some(list) = head.param("topics")? else {
+        return Ok(topics);
+    };
     for name in list.split(',').filter(|name| !name.is_empty()) {
-        let topic = Topic::new(name).map_err(|error| Problem::invalid_request(format!("In `topics`: {error}.")))?;
+        let topic =
+            Topic::new(name).map_err(|error| Problem::invalid_request(format!("In `topics`: {error}.")))?;
         if !gate.may_subscribe(identity, &topic) {
-            return Err(Problem::scope(&format!("a token, or the setting topics.open, that allows the topic {topic}")));
+            return Err(Problem::scope(&format!(
+                "a token, or the setting topics.open, that allows the topic {topic}"
+            )));
         }
         if !topics.contains(&topic) {
             topics.push(topic);
         }
         if topics.len() > MAX_TOPICS {
-            return Err(Problem::invalid_request(format!("`topics` may name at most {MAX_TOPICS} topics.")));
+            return Err(Problem::invalid_request(format!(
+                "`topics` may name at most {MAX_TOPICS} topics."
+            )));
         }
     }
     Ok(topics)
 }
 
 fn number(head: &Head<'_>, name: &str, least: u32, most: u32, default: u32) -> Result<u32, Problem> {
-    let Some(text) = head.param(name)? else { return Ok(default) };
+    let Some(text) = head.param(name)? else {
+        return Ok(default);
+    };
     let number = text.parse().ok().filter(|n| (least..=most).contains(n));
-    number.ok_or_else(|| Problem::invalid_request(format!("`{name}` is a whole number from {least} to {most}.")))
+    number.ok_or_else(|| {
+        Problem::invalid_request(format!("`{name}` is a whole number from {least} to {most}."))
+    })
 }

@@ -33,6 +33,8 @@ pub struct Credentials<'a> {
     pub sec_fetch_site: Option<&'a str>,
     /// The `Host` header.
     pub host: Option<&'a str>,
+    /// It names a cursor to go on from, so it may be a session coming back.
+    pub resumes: bool,
 }
 
 /// A user, let in.

@@ -138,17 +138,26 @@ impl Hub {
         id_prefix: u64,
     ) -> io::Result<Hub> {
         let stats = Arc::<HubStats>::default();
-        let silent = |silence| LifetimeRules { keep_alive: options.keep_alive, silence };
+        let silent = |silence| LifetimeRules {
+            keep_alive: options.keep_alive,
+            silence,
+        };
         let shared = Arc::new(Shared {
             engine: engine.clone(),
             gate,
             refer,
             clock: options.clock.clone(),
             stats: stats.clone(),
-            sessions: SessionCounts { most: options.sessions_per_user, counts: Mutex::default() },
+            sessions: SessionCounts {
+                most: options.sessions_per_user,
+                counts: Mutex::default(),
+            },
             reading: Arc::new(Semaphore::new(MAX_READING)),
             rules: Rules {
-                poll: LifetimeRules { keep_alive: Millis(u64::MAX / 4), silence: None },
+                poll: LifetimeRules {
+                    keep_alive: Millis(u64::MAX / 4),
+                    silence: None,
+                },
                 sse: silent(None),
                 websocket: silent(Some(options.silence)),
                 probe: options.ack_probe,
@@ -166,12 +175,21 @@ impl Hub {
         for n in 0..options.shards.max(1) {
             let (shard, mailbox) = Shard::new(shared.clone())?;
             mailboxes.push(mailbox);
-            threads.push(std::thread::Builder::new().name(format!("shard-{n}")).spawn(move || shard.run())?);
+            threads.push(
+                std::thread::Builder::new()
+                    .name(format!("shard-{n}"))
+                    .spawn(move || shard.run())?,
+            );
         }
         for mailbox in mailboxes.clone() {
             engine.listen(Box::new(move |wake| mailbox.post(Post::Wake(wake))));
         }
-        Ok(Hub { mailboxes, threads: Mutex::new(threads), stats, next: AtomicUsize::new(0) })
+        Ok(Hub {
+            mailboxes,
+            threads: Mutex::new(threads),
+            stats,
+            next: AtomicUsize::new(0),
+        })
     }
 
     /// Accepts from this socket in every shard.
@@ -195,13 +213,20 @@ impl Hub {
 
     /// Lets no new session begin, and tells those there are to come back over a window of time.
     pub fn drain(&self) {
-        self.mailboxes.iter().for_each(|mailbox| mailbox.post(Post::Drain));
+        self.mailboxes
+            .iter()
+            .for_each(|mailbox| mailbox.post(Post::Drain));
     }
 
     /// Ends the loops and waits for them.
     pub fn stop(&self) {
         self.mailboxes.iter().for_each(|mailbox| mailbox.post(Post::Stop));
-        for thread in self.threads.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+        for thread in self
+            .threads
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .drain(..)
+        {
             if thread.join().is_err() {
                 tracing::error!("a shard panicked");
             }

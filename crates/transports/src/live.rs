@@ -9,8 +9,8 @@ use crate::{response, sse, websocket};
 use bytes::Bytes;
 use postrider_delivery::{Lifetime, LifetimeEvent, LifetimeRules, Outbox, Probe, Probing, Session};
 use postrider_model::{
-    Entry, EntryKind, Evidence, FeedId, Millis, InboxPage, Position, SessionId, SettleKind, SettleTarget, Settlement, Timestamp,
-    Transport, UserId,
+    Cursor, Entry, EntryKind, Evidence, FeedId, InboxPage, Millis, Position, SessionId, SettleKind,
+    SettleTarget, Settlement, Timestamp, Transport, UserId,
 };
 use std::sync::Arc;
 
@@ -21,8 +21,13 @@ pub(crate) const OUTBOX_BYTES: usize = 128 << 10;
 const POLL_BYTES: usize = 1 << 20;
 /// Acks of one WebSocket session that may wait for the disk; above it the socket is not read.
 pub(crate) const MAX_SETTLING: usize = 256;
+/// Under `explicit` a poll begins with what is pending at or below its cursor. An answer of nothing else waits
+/// so long, or a client that polls before it acknowledges would get the same at once, over and over.
+pub(crate) const REPEAT_PAUSE: Millis = Millis(1000);
 /// How soon after a write to look whether the client's TCP has acknowledged it.
 const TCP_LOOK: Millis = Millis(100);
+/// A client that takes nothing of what waits for so long is gone.
+const STALLED: Millis = Millis(300_000);
 /// A browser waits so long before it reconnects to an event stream.
 const SSE_RETRY: Millis = Millis(2000);
 
@@ -35,6 +40,8 @@ pub(crate) struct Live {
     pub settling: usize,
     /// The socket is not read until those have been answered.
     pub paused: bool,
+    /// The socket held bytes back when a turn ended.
+    held_back: bool,
     /// Transient notifications were dropped, and the client has not been told.
     dropped_transient: bool,
     pings: u64,
@@ -53,6 +60,12 @@ pub(crate) struct Poll {
     pub limit: usize,
     pub gap: bool,
     pub state: bool,
+    /// Where the client said it is: an entry at or below is one that it had before.
+    pub cursor: Option<Cursor>,
+    /// Something is new to the client.
+    pub news: bool,
+    /// When an answer of nothing but repeats may go.
+    pub repeats_at: Timestamp,
     pub deadline: Timestamp,
     pub keep_alive: bool,
     pub cors: Vec<(&'static str, String)>,
@@ -84,6 +97,8 @@ impl Outbox for Sink<'_> {
         match &mut *self.wire {
             Wire::Poll(poll) => {
                 poll.bytes += entry.json().len();
+                let had = poll.cursor.as_ref().and_then(|cursor| cursor.get(&entry.feed));
+                poll.news |= had.is_none_or(|had| entry.position.offset > had.offset);
                 poll.entries.push(entry.clone());
             }
             Wire::Sse { .. } => self.out.push(sse::entry_block(entry)),
@@ -100,7 +115,9 @@ impl Outbox for Sink<'_> {
     }
 
     fn read(&mut self, feed: &FeedId, after: u64) {
-        self.turn.reads.push((self.key, self.by.0.clone(), feed.clone(), after));
+        self.turn
+            .reads
+            .push((self.key, self.by.0.clone(), feed.clone(), after));
     }
 
     fn settle(&mut self, feed: &FeedId, through: Position) {
@@ -135,6 +152,7 @@ impl Live {
             wire,
             settling: 0,
             paused: false,
+            held_back: false,
             dropped_transient: false,
             pings: 0,
         }
@@ -152,7 +170,14 @@ impl Live {
     ) -> Live {
         let transport = wire.transport();
         let by = (&opening.user, &opening.session, Evidence::Cursor, transport);
-        let mut sink = Sink { key, wire: &mut wire, out, turn, by, sent: 0 };
+        let mut sink = Sink {
+            key,
+            wire: &mut wire,
+            out,
+            turn,
+            by,
+            sent: 0,
+        };
         let session = Session::open(opening, starts, &mut sink);
         let mut live = Live::new(session, lifetime, wire);
         // From the start the client has a place to come back to, whatever happens before the first entry.
@@ -180,12 +205,26 @@ impl Wire {
 
 impl Live {
     /// One thing happens to the session; what it decides goes to the wire and to the loop.
-    pub fn apply(&mut self, key: Key, out: &mut Outgoing, turn: &mut Turn, evidence: Evidence, effect: Effect<'_>) {
+    pub fn apply(
+        &mut self,
+        key: Key,
+        out: &mut Outgoing,
+        turn: &mut Turn,
+        evidence: Evidence,
+        effect: Effect<'_>,
+    ) {
         let transport = self.transport();
         let now = turn.now;
         let (user, id) = (self.session.user().clone(), self.session.id().clone());
         let by = (&user, &id, evidence, transport);
-        let mut sink = Sink { key, wire: &mut self.wire, out, turn, by, sent: 0 };
+        let mut sink = Sink {
+            key,
+            wire: &mut self.wire,
+            out,
+            turn,
+            by,
+            sent: 0,
+        };
         match effect {
             Effect::Appended(entries) => self.session.appended(entries, now, &mut sink),
             Effect::Transient(entry) => {
@@ -208,18 +247,43 @@ impl Live {
     }
 
     /// Ends a turn: the cursor after what was sent, a probe behind it, an answer that is complete.
-    pub fn finish(&mut self, key: Key, socket: &Socket, out: &mut Outgoing, turn: &mut Turn) -> Next {
+    pub fn finish(
+        &mut self,
+        key: Key,
+        held_back: bool,
+        socket: &Socket,
+        out: &mut Outgoing,
+        turn: &mut Turn,
+    ) -> Next {
         if let Wire::Poll(poll) = &mut self.wire {
-            let complete = !self.session.is_reading()
-                && (!poll.entries.is_empty() || poll.gap || turn.now >= poll.deadline || turn.draining);
+            let something =
+                poll.news || poll.gap || (!poll.entries.is_empty() && turn.now >= poll.repeats_at);
+            let complete =
+                !self.session.is_reading() && (something || turn.now >= poll.deadline || turn.draining);
             let expired = self.lifetime.due(&turn.rules.poll, turn.now) == Some(LifetimeEvent::TokenExpired);
             if complete || expired {
-                let extra: Vec<_> = poll.cors.iter().map(|(name, value)| (*name, value.as_str())).collect();
+                let extra: Vec<_> = poll
+                    .cors
+                    .iter()
+                    .map(|(name, value)| (*name, value.as_str()))
+                    .collect();
                 let keep_alive = poll.keep_alive && !turn.draining;
-                out.push(response::json(&poll_body(poll, &self.session), keep_alive, &extra));
-                return Next::Answered { keep_alive, rest: std::mem::take(&mut poll.rest) };
+                out.push(response::json(
+                    &poll_body(poll, &self.session),
+                    keep_alive,
+                    &extra,
+                ));
+                return Next::Answered {
+                    keep_alive,
+                    rest: std::mem::take(&mut poll.rest),
+                };
             }
-            return Next::At(poll.deadline.min(self.lifetime.next_at(&turn.rules.poll)));
+            let next = if poll.entries.is_empty() {
+                poll.deadline
+            } else {
+                poll.deadline.min(poll.repeats_at)
+            };
+            return Next::At(next.min(self.lifetime.next_at(&turn.rules.poll)));
         }
         if std::mem::take(&mut self.dropped_transient)
             && let Wire::WebSocket { .. } = self.wire
@@ -231,7 +295,7 @@ impl Live {
             self.push_cursor(&cursor, out);
         }
         self.probe(key, socket, out, turn);
-        self.keep_alive(out, turn)
+        self.keep_alive(held_back, out, turn)
     }
 
     pub fn push_cursor(&mut self, cursor: &str, out: &mut Outgoing) {
@@ -246,12 +310,17 @@ impl Live {
     fn probe(&mut self, key: Key, socket: &Socket, out: &mut Outgoing, turn: &mut Turn) {
         let by_tcp = matches!(self.wire, Wire::Sse { tcp_evidence: true });
         if by_tcp && let Some(token) = self.probing.under_way() {
-            let acknowledged = socket.unacknowledged().map(|left| out.written().saturating_sub(u64::from(left)));
+            let acknowledged = socket
+                .unacknowledged()
+                .map(|left| out.written().saturating_sub(u64::from(left)));
             if acknowledged.is_some_and(|bytes| bytes >= token) {
                 self.evidence(token, Evidence::Tcp, key, out, turn);
             }
         }
-        let due = self.probing.next_at(turn.rules.probe).is_some_and(|at| at <= turn.now);
+        let due = self
+            .probing
+            .next_at(turn.rules.probe)
+            .is_some_and(|at| at <= turn.now);
         if !due || !self.session.is_unsettled() {
             return;
         }
@@ -264,11 +333,24 @@ impl Live {
             Wire::Sse { tcp_evidence: true } => out.end(),
             _ => return,
         };
-        self.probing.begin(turn.now, Probe { token, places: self.session.unsettled() });
+        self.probing.begin(
+            turn.now,
+            Probe {
+                token,
+                places: self.session.unsettled(),
+            },
+        );
     }
 
     /// An answer to a probe.
-    pub fn evidence(&mut self, token: u64, evidence: Evidence, key: Key, out: &mut Outgoing, turn: &mut Turn) {
+    pub fn evidence(
+        &mut self,
+        token: u64,
+        evidence: Evidence,
+        key: Key,
+        out: &mut Outgoing,
+        turn: &mut Turn,
+    ) {
         if let Some(probe) = self.probing.answered(token) {
             self.apply(key, out, turn, evidence, Effect::Settled(&probe.places));
         }
@@ -283,11 +365,19 @@ impl Live {
         }
     }
 
-    fn keep_alive(&mut self, out: &mut Outgoing, turn: &Turn) -> Next {
-        let rules = self.rules(turn);
+    fn keep_alive(&mut self, held_back: bool, out: &mut Outgoing, turn: &Turn) -> Next {
+        let mut rules = *self.rules(turn);
         if out.waiting() > 0 {
             self.lifetime.sent(turn.now);
         }
+        if held_back {
+            // It is slow and not gone: a ping behind all that waits cannot have reached it.
+            rules.silence = rules.silence.map(|_| STALLED);
+        } else if self.held_back {
+            self.lifetime.heard(turn.now);
+        }
+        self.held_back = held_back;
+        let rules = &rules;
         match self.lifetime.due(rules, turn.now) {
             Some(LifetimeEvent::TokenExpired) => {
                 self.close(out, 4001, "token_expired", Millis(0));
@@ -307,9 +397,17 @@ impl Live {
         let by_tcp = matches!(self.wire, Wire::Sse { tcp_evidence: true });
         if by_tcp && self.probing.under_way().is_some() {
             next = next.min(turn.now.plus(TCP_LOOK));
-        } else if let Some(at) = self.probing.next_at(turn.rules.probe).filter(|_| self.session.is_unsettled()) {
+        } else if let Some(at) = self
+            .probing
+            .next_at(turn.rules.probe)
+            .filter(|_| self.session.is_unsettled())
+        {
             let probes = by_tcp || matches!(self.wire, Wire::WebSocket { .. });
-            next = if probes { next.min(at.max(turn.now.plus(Millis(1)))) } else { next };
+            next = if probes {
+                next.min(at.max(turn.now.plus(Millis(1))))
+            } else {
+                next
+            };
         }
         Next::At(next)
     }
@@ -372,10 +470,21 @@ fn poll_body(poll: &Poll, session: &Session) -> Vec<u8> {
     };
     let is_notification = |entry: &&Arc<Entry>| matches!(entry.kind, EntryKind::Notification(..));
     body.extend_from_slice(br#"{"notifications":["#);
-    list(&mut body, &mut poll.entries.iter().filter(is_notification).map(|entry| &entry.json()[..]));
+    list(
+        &mut body,
+        &mut poll
+            .entries
+            .iter()
+            .filter(is_notification)
+            .map(|entry| &entry.json()[..]),
+    );
     body.extend_from_slice(br#"],"events":["#);
     let state: Option<&[u8]> = poll.state.then_some(br#"{"type":"state","state":{}}"#);
-    let marks = poll.entries.iter().filter(|entry| !is_notification(entry)).map(|entry| &entry.json()[..]);
+    let marks = poll
+        .entries
+        .iter()
+        .filter(|entry| !is_notification(entry))
+        .map(|entry| &entry.json()[..]);
     list(&mut body, &mut state.into_iter().chain(marks));
     body.extend_from_slice(br#"],"cursor":""#);
     body.extend_from_slice(session.cursor().as_bytes());

@@ -20,7 +20,12 @@ pub(crate) enum Post {
     /// The answer to a connection that is opening a session.
     Opened(Key, Result<Vec<FeedStart>, EngineError>),
     /// A page that a session asked for; the permit bounds how many there are at once.
-    Page(Key, FeedId, Result<InboxPage, EngineError>, Option<OwnedSemaphorePermit>),
+    Page(
+        Key,
+        FeedId,
+        Result<InboxPage, EngineError>,
+        Option<OwnedSemaphorePermit>,
+    ),
     /// A client's own ack or read is durable, or could not be made so.
     Settled(Key, Option<u64>, Result<u64, EngineError>),
     /// Settlements by evidence that were not taken: to be tried again.
@@ -49,7 +54,11 @@ struct Inner {
 
 impl Mailbox {
     pub fn new(waker: mio::Waker, stats: Arc<HubStats>) -> Mailbox {
-        Mailbox { inner: Mutex::default(), waker, stats }
+        Mailbox {
+            inner: Mutex::default(),
+            waker,
+            stats,
+        }
     }
 
     pub fn post(&self, post: Post) {

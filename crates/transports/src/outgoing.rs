@@ -63,7 +63,9 @@ impl Outgoing {
         self.written += n as u64;
         self.waiting -= n;
         while n > 0 {
-            let Some(front) = self.queue.front_mut() else { return };
+            let Some(front) = self.queue.front_mut() else {
+                return;
+            };
             if front.len() > n {
                 front.advance(n);
                 return;

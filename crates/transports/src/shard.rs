@@ -6,7 +6,9 @@ use crate::connect::{self, Request, WireRequest};
 use crate::connection::{Connection, Key, Opening, Socket, Stage};
 use crate::head::{self, InboxRoute, Parsed};
 use crate::hub::{Refer, Rules, Shared};
-use crate::live::{Effect, Live, MAX_SETTLING, Next, OUTBOX_BYTES, Poll, Wire, close_frame, stream_start};
+use crate::live::{
+    Effect, Live, MAX_SETTLING, Next, OUTBOX_BYTES, Poll, REPEAT_PAUSE, Wire, close_frame, stream_start,
+};
 use crate::mailbox::{Mailbox, Post};
 use crate::outgoing::Outgoing;
 use crate::problem::Problem;
@@ -17,7 +19,8 @@ use mio::{Events, Interest, Poll as Poller, Token};
 use postrider_delivery::{AckMode, FeedStart, Lifetime};
 use postrider_engine::{ReadLimit, Sync, Wake, read_inbox};
 use postrider_model::{
-    Cursor, Entry, Evidence, FeedId, Millis, SessionId, SettleTarget, Settlement, Timestamp, Transport, UserId,
+    Cursor, Entry, Evidence, FeedId, Millis, SessionId, SettleTarget, Settlement, Timestamp, Transport,
+    UserId,
 };
 use slab::Slab;
 use std::collections::{BTreeSet, HashMap, VecDeque};
@@ -42,7 +45,10 @@ const MAX_AHEAD: usize = head::MAX_HEAD;
 /// How soon to accept again after the system refused (too many open files).
 const ACCEPT_RETRY: Millis = Millis(100);
 /// One page that a session reads.
-const PAGE: ReadLimit = ReadLimit { entries: 256, bytes: OUTBOX_BYTES };
+const PAGE: ReadLimit = ReadLimit {
+    entries: 256,
+    bytes: OUTBOX_BYTES,
+};
 /// Tries to make a client's ack durable while the store is busy, and the pause between them.
 const SETTLE_TRIES: u32 = 40;
 const SETTLE_PAUSE: Duration = Duration::from_millis(50);
@@ -130,7 +136,11 @@ impl Shard {
                 match event.token() {
                     WAKER => {}
                     LISTENER => self.accept(),
-                    Token(slot) => self.socket_event(slot, event.is_readable() || event.is_read_closed(), event.is_writable()),
+                    Token(slot) => self.socket_event(
+                        slot,
+                        event.is_readable() || event.is_read_closed(),
+                        event.is_writable(),
+                    ),
                 }
             }
             for key in std::mem::take(&mut self.unread) {
@@ -152,13 +162,18 @@ impl Shard {
             return Some(Duration::ZERO);
         }
         let next = self.timers.first().map(|(at, _)| *at);
-        let next = [next, self.flush_at, self.accept_again].into_iter().flatten().min()?;
+        let next = [next, self.flush_at, self.accept_again]
+            .into_iter()
+            .flatten()
+            .min()?;
         // A millisecond more, so that a timer is due when it is looked at.
         Some(next.since((self.shared.clock)()).as_duration() + Duration::from_millis(1))
     }
 
     fn is_current(&self, key: Key) -> bool {
-        self.connections.get(key.slot).is_some_and(|connection| connection.key == key)
+        self.connections
+            .get(key.slot)
+            .is_some_and(|connection| connection.key == key)
     }
 
     // ---- sockets ----
@@ -176,7 +191,11 @@ impl Shard {
                     self.adopt(Socket::Tcp(socket), Vec::new());
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted) => {}
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted
+                    ) => {}
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept connections");
                     self.accept_again = Some(self.turn.now.plus(ACCEPT_RETRY));
@@ -195,17 +214,27 @@ impl Shard {
         let entry = self.connections.vacant_entry();
         let slot = entry.key();
         let interest = Interest::READABLE | Interest::WRITABLE;
-        if let Err(error) = self.poller.registry().register(socket.source(), Token(slot), interest) {
+        if let Err(error) = self
+            .poller
+            .registry()
+            .register(socket.source(), Token(slot), interest)
+        {
             self.turn.stats.disconnected();
             tracing::warn!(%error, "cannot watch a socket");
             return;
         }
         self.generation += 1;
         entry.insert(Connection {
-            key: Key { slot, generation: self.generation },
+            key: Key {
+                slot,
+                generation: self.generation,
+            },
             socket,
             out: Outgoing::default(),
-            stage: Stage::Head { buffer: already_read, deadline: self.turn.now.plus(HEAD_TIMEOUT) },
+            stage: Stage::Head {
+                buffer: already_read,
+                deadline: self.turn.now.plus(HEAD_TIMEOUT),
+            },
             blocked: false,
             timer: None,
             touched: false,
@@ -216,7 +245,10 @@ impl Shard {
     }
 
     fn socket_event(&mut self, slot: usize, readable: bool, writable: bool) {
-        if writable && let Some(connection) = self.connections.get_mut(slot) && connection.blocked {
+        if writable
+            && let Some(connection) = self.connections.get_mut(slot)
+            && connection.blocked
+        {
             connection.blocked = false;
             self.touch(slot);
         }
@@ -227,7 +259,9 @@ impl Shard {
 
     fn readable(&mut self, slot: usize) {
         for _ in 0..MAX_READS {
-            let Some(connection) = self.connections.get_mut(slot) else { return };
+            let Some(connection) = self.connections.get_mut(slot) else {
+                return;
+            };
             if matches!(&connection.stage, Stage::Live(live) if live.paused) {
                 return;
             }
@@ -259,7 +293,9 @@ impl Shard {
 
     fn received(&mut self, slot: usize, bytes: &mut [u8]) {
         let now = self.turn.now;
-        let Some(connection) = self.connections.get_mut(slot) else { return };
+        let Some(connection) = self.connections.get_mut(slot) else {
+            return;
+        };
         match &mut connection.stage {
             Stage::Head { buffer, .. } => {
                 buffer.extend_from_slice(bytes);
@@ -290,7 +326,9 @@ impl Shard {
     }
 
     fn drop_connection(&mut self, slot: usize) {
-        let Some(mut connection) = self.connections.try_remove(slot) else { return };
+        let Some(mut connection) = self.connections.try_remove(slot) else {
+            return;
+        };
         if let Some(at) = connection.timer {
             self.timers.remove(&(at, slot));
         }
@@ -304,10 +342,18 @@ impl Shard {
     /// Undoes what a stage holds outside its connection: its place in the feeds, and in its user's count.
     fn leave_stage(&mut self, slot: usize, stage: &Stage) {
         let (feeds, user, transport): (Vec<FeedId>, &UserId, Transport) = match stage {
-            Stage::Live(live) => (live.session.feeds().cloned().collect(), live.session.user(), live.transport()),
+            Stage::Live(live) => (
+                live.session.feeds().cloned().collect(),
+                live.session.user(),
+                live.transport(),
+            ),
             Stage::Opening(opening) => {
                 let asked = opening_of(opening);
-                (asked.feeds(), &opening.request.identity.user, opening.request.wire.transport())
+                (
+                    asked.feeds(),
+                    &opening.request.identity.user,
+                    opening.request.wire.transport(),
+                )
             }
             Stage::Head { .. } | Stage::Closing { .. } => return,
         };
@@ -327,13 +373,17 @@ impl Shard {
 
     /// Moves a connection to another stage.
     fn enter(&mut self, slot: usize, stage: Stage) {
-        let Some(connection) = self.connections.get_mut(slot) else { return };
+        let Some(connection) = self.connections.get_mut(slot) else {
+            return;
+        };
         let old = std::mem::replace(&mut connection.stage, stage);
         self.leave_stage(slot, &old);
     }
 
     fn set_timer(&mut self, slot: usize, at: Timestamp) {
-        let Some(connection) = self.connections.get_mut(slot) else { return };
+        let Some(connection) = self.connections.get_mut(slot) else {
+            return;
+        };
         if connection.timer == Some(at) {
             return;
         }
@@ -356,8 +406,12 @@ impl Shard {
 
     /// Looks whether the head is complete, and acts on it.
     fn try_head(&mut self, slot: usize) {
-        let Some(connection) = self.connections.get_mut(slot) else { return };
-        let Stage::Head { buffer, .. } = &mut connection.stage else { return };
+        let Some(connection) = self.connections.get_mut(slot) else {
+            return;
+        };
+        let Stage::Head { buffer, .. } = &mut connection.stage else {
+            return;
+        };
         if buffer.is_empty() {
             return;
         }
@@ -372,7 +426,10 @@ impl Shard {
                 None if connection.socket.is_direct() => self.refer(slot, bytes),
                 None => self.answer(slot, &Problem::not_found(), false, &[]),
                 Some(route) => {
-                    let cors = head.header("origin").and_then(|origin| self.shared.gate.cors(origin)).unwrap_or_default();
+                    let cors = head
+                        .header("origin")
+                        .and_then(|origin| self.shared.gate.cors(origin))
+                        .unwrap_or_default();
                     let keep_alive = head.keep_alive() && !head.has_body();
                     match connect::read(&head, route, &*self.shared.gate, self.turn.now) {
                         Ok(request) => {
@@ -394,7 +451,9 @@ impl Shard {
 
     /// Hands the connection over, with what was read of it.
     fn refer(&mut self, slot: usize, already_read: Vec<u8>) {
-        let Some(mut connection) = self.connections.try_remove(slot) else { return };
+        let Some(mut connection) = self.connections.try_remove(slot) else {
+            return;
+        };
         if let Some(at) = connection.timer {
             self.timers.remove(&(at, slot));
         }
@@ -411,8 +470,12 @@ impl Shard {
     /// Answers with a problem, and ends the connection unless it may go on.
     fn answer(&mut self, slot: usize, problem: &Problem, keep_alive: bool, cors: &[(&'static str, String)]) {
         let extra: Vec<_> = cors.iter().map(|(name, value)| (*name, value.as_str())).collect();
-        let Some(connection) = self.connections.get_mut(slot) else { return };
-        connection.out.push(response::problem(problem, keep_alive, &extra));
+        let Some(connection) = self.connections.get_mut(slot) else {
+            return;
+        };
+        connection
+            .out
+            .push(response::problem(problem, keep_alive, &extra));
         if !keep_alive {
             self.close(slot);
         }
@@ -428,9 +491,19 @@ impl Shard {
     }
 
     fn next_request(&mut self, slot: usize, rest: Vec<u8>) {
-        let wait = if rest.is_empty() { KEEP_ALIVE_TIMEOUT } else { HEAD_TIMEOUT };
+        let wait = if rest.is_empty() {
+            KEEP_ALIVE_TIMEOUT
+        } else {
+            HEAD_TIMEOUT
+        };
         let deadline = self.turn.now.plus(wait);
-        self.enter(slot, Stage::Head { buffer: rest, deadline });
+        self.enter(
+            slot,
+            Stage::Head {
+                buffer: rest,
+                deadline,
+            },
+        );
         self.set_timer(slot, deadline);
         self.try_head(slot);
     }
@@ -452,8 +525,12 @@ impl Shard {
             return match (route, &request.wire) {
                 (InboxRoute::WebSocket, WireRequest::WebSocket(handshake)) => {
                     self.push_upgrade(slot, handshake, &cors);
-                    let Some(connection) = self.connections.get_mut(slot) else { return };
-                    connection.out.push(close_frame(4002, "session_limit", Millis(30_000)));
+                    let Some(connection) = self.connections.get_mut(slot) else {
+                        return;
+                    };
+                    connection
+                        .out
+                        .push(close_frame(4002, "session_limit", Millis(30_000)));
                     self.close(slot);
                 }
                 _ => self.answer(slot, &Problem::session_limit(), false, &cors),
@@ -462,12 +539,20 @@ impl Shard {
         let transport = request.wire.transport();
         self.turn.stats.opened(transport);
         let session = self.shared.new_session_id();
-        let opening = Opening { request, session, cors, rest, missed_wake: false };
+        let opening = Opening {
+            request,
+            session,
+            cors,
+            rest,
+            missed_wake: false,
+        };
         let asked = opening_of(&opening);
         for feed in asked.feeds() {
             self.feeds.entry(feed).or_default().push(slot);
         }
-        let Some(connection) = self.connections.get_mut(slot) else { return };
+        let Some(connection) = self.connections.get_mut(slot) else {
+            return;
+        };
         connection.stage = Stage::Opening(Box::new(opening));
         let key = connection.key;
         let (shared, mailbox) = (self.shared.clone(), self.mailbox.clone());
@@ -477,11 +562,20 @@ impl Shard {
         });
     }
 
-    fn push_upgrade(&mut self, slot: usize, handshake: &websocket::Handshake, cors: &[(&'static str, String)]) {
+    fn push_upgrade(
+        &mut self,
+        slot: usize,
+        handshake: &websocket::Handshake,
+        cors: &[(&'static str, String)],
+    ) {
         let extra: Vec<_> = cors.iter().map(|(name, value)| (*name, value.as_str())).collect();
         let subprotocol = handshake.subprotocol.then_some(websocket::SUBPROTOCOL);
         if let Some(connection) = self.connections.get_mut(slot) {
-            connection.out.push(response::switching_protocols(&handshake.accept, subprotocol, &extra));
+            connection.out.push(response::switching_protocols(
+                &handshake.accept,
+                subprotocol,
+                &extra,
+            ));
         }
     }
 
@@ -493,8 +587,12 @@ impl Shard {
             return;
         }
         let slot = key.slot;
-        let Some(connection) = self.connections.get_mut(slot) else { return };
-        let closing = Stage::Closing { deadline: self.turn.now.plus(CLOSING_TIMEOUT) };
+        let Some(connection) = self.connections.get_mut(slot) else {
+            return;
+        };
+        let closing = Stage::Closing {
+            deadline: self.turn.now.plus(CLOSING_TIMEOUT),
+        };
         let opening = match std::mem::replace(&mut connection.stage, closing) {
             Stage::Opening(opening) => *opening,
             other => {
@@ -515,30 +613,53 @@ impl Shard {
             }
         };
         let asked = opening_of(&opening);
-        let Opening { request, cors, rest, missed_wake, session } = opening;
+        let Opening {
+            request,
+            cors,
+            rest,
+            missed_wake,
+            session,
+        } = opening;
         let state = request.state.then_some(&b"{}"[..]);
         let mut frames = Vec::new();
         let wire = match request.wire {
             WireRequest::WebSocket(handshake) => {
                 self.push_upgrade(slot, &handshake, &cors);
-                let Some(connection) = self.connections.get_mut(slot) else { return };
+                let Some(connection) = self.connections.get_mut(slot) else {
+                    return;
+                };
                 connection.out.push(websocket::hello_frame(session.as_str()));
-                state.into_iter().for_each(|state| connection.out.push(websocket::state_frame(state)));
+                state
+                    .into_iter()
+                    .for_each(|state| connection.out.push(websocket::state_frame(state)));
                 frames = rest;
-                Wire::WebSocket { decoder: Decoder::default() }
+                Wire::WebSocket {
+                    decoder: Decoder::default(),
+                }
             }
             WireRequest::Stream => {
                 let tcp_evidence = self.shared.tcp_evidence && connection.socket.is_direct();
-                stream_start(&cors).into_iter().for_each(|bytes| connection.out.push(bytes));
-                state.into_iter().for_each(|state| connection.out.push(crate::sse::state(state)));
+                stream_start(&cors)
+                    .into_iter()
+                    .for_each(|bytes| connection.out.push(bytes));
+                state
+                    .into_iter()
+                    .for_each(|state| connection.out.push(crate::sse::state(state)));
                 Wire::Sse { tcp_evidence }
             }
-            WireRequest::Poll { wait_s, limit, keep_alive } => Wire::Poll(Poll {
+            WireRequest::Poll {
+                wait_s,
+                limit,
+                keep_alive,
+            } => Wire::Poll(Poll {
                 entries: Vec::new(),
                 bytes: 0,
                 limit,
                 gap: false,
                 state: request.state,
+                cursor: asked.cursor.clone(),
+                news: false,
+                repeats_at: self.turn.now.plus(REPEAT_PAUSE),
                 deadline: self.turn.now.plus(Millis::from_secs(u64::from(wait_s))),
                 keep_alive,
                 cors,
@@ -546,7 +667,9 @@ impl Shard {
             }),
         };
         let lifetime = Lifetime::new(request.identity.expires_at, self.turn.now);
-        let Some(connection) = self.connections.get_mut(slot) else { return };
+        let Some(connection) = self.connections.get_mut(slot) else {
+            return;
+        };
         let (out, turn) = (&mut connection.out, &mut self.turn);
         let mut live = Live::open(key, &asked, &starts, lifetime, wire, out, turn);
         if missed_wake {
@@ -561,7 +684,9 @@ impl Shard {
 
     /// Lets something happen to a live session.
     fn apply(&mut self, slot: usize, effect: Effect<'_>) {
-        let Some(connection) = self.connections.get_mut(slot) else { return };
+        let Some(connection) = self.connections.get_mut(slot) else {
+            return;
+        };
         let key = connection.key;
         match &mut connection.stage {
             Stage::Live(live) => {
@@ -576,7 +701,9 @@ impl Shard {
     /// Entries of any feeds: each run of one feed goes to the sessions that hear it.
     fn woken(&mut self, entries: &[Arc<Entry>]) {
         for run in entries.chunk_by(|a, b| a.feed == b.feed) {
-            let Some(slots) = self.feeds.get(&run[0].feed) else { continue };
+            let Some(slots) = self.feeds.get(&run[0].feed) else {
+                continue;
+            };
             for slot in slots.clone() {
                 self.apply(slot, Effect::Appended(run));
             }
@@ -585,7 +712,9 @@ impl Shard {
 
     fn transient(&mut self, entries: &[Arc<Entry>]) {
         for entry in entries {
-            let Some(slots) = self.feeds.get(&entry.feed) else { continue };
+            let Some(slots) = self.feeds.get(&entry.feed) else {
+                continue;
+            };
             for slot in slots.clone() {
                 self.apply(slot, Effect::Transient(entry));
             }
@@ -594,13 +723,19 @@ impl Shard {
 
     /// Frames from a WebSocket client.
     fn received_frames(&mut self, slot: usize, bytes: &mut [u8]) {
-        let Some(connection) = self.connections.get_mut(slot) else { return };
+        let Some(connection) = self.connections.get_mut(slot) else {
+            return;
+        };
         let key = connection.key;
         let Some(live) = connection.live() else { return };
-        let Wire::WebSocket { decoder } = &mut live.wire else { return };
+        let Wire::WebSocket { decoder } = &mut live.wire else {
+            return;
+        };
         let user = live.session.user().clone();
         let mut said = Vec::new();
-        let fault = decoder.feed(bytes, |message| said.push(Heard::from(message, &user))).err();
+        let fault = decoder
+            .feed(bytes, |message| said.push(Heard::from(message, &user)))
+            .err();
         for heard in said {
             if !self.is_current(key) {
                 return;
@@ -616,9 +751,13 @@ impl Shard {
     }
 
     fn heard(&mut self, slot: usize, heard: Heard) {
-        let Some(connection) = self.connections.get_mut(slot) else { return };
+        let Some(connection) = self.connections.get_mut(slot) else {
+            return;
+        };
         let key = connection.key;
-        let Stage::Live(live) = &mut connection.stage else { return };
+        let Stage::Live(live) = &mut connection.stage else {
+            return;
+        };
         match heard {
             Heard::Pong(payload) => live.pong(&payload, key, &mut connection.out, &mut self.turn),
             Heard::Ping(payload) => {
@@ -635,7 +774,11 @@ impl Shard {
                     Err(_) => self.end_websocket(slot, close_frame(4500, "token_invalid", Millis(0))),
                 }
             }
-            Heard::Frame(ClientFrame::Settle { kind, target, reference }) => {
+            Heard::Frame(ClientFrame::Settle {
+                kind,
+                target,
+                reference,
+            }) => {
                 let target = match target {
                     Said::Ids(ids) => SettleTarget::Ids(ids),
                     Said::Through(cursor) => SettleTarget::Through(live.session.places_of(&cursor)),
@@ -676,12 +819,21 @@ impl Shard {
     }
 
     /// A client's own word is durable, or could not be made so.
-    fn settled(&mut self, key: Key, reference: Option<u64>, outcome: Result<u64, postrider_engine::EngineError>) {
+    fn settled(
+        &mut self,
+        key: Key,
+        reference: Option<u64>,
+        outcome: Result<u64, postrider_engine::EngineError>,
+    ) {
         if !self.is_current(key) {
             return;
         }
-        let Some(connection) = self.connections.get_mut(key.slot) else { return };
-        let Stage::Live(live) = &mut connection.stage else { return };
+        let Some(connection) = self.connections.get_mut(key.slot) else {
+            return;
+        };
+        let Stage::Live(live) = &mut connection.stage else {
+            return;
+        };
         live.settling = live.settling.saturating_sub(1);
         match (outcome, reference) {
             (Ok(count), Some(reference)) => {
@@ -725,7 +877,10 @@ impl Shard {
                     self.turn.settlements.extend(settlements.into_iter().take(room));
                 }
                 Post::Adopt(socket, already_read) => match socket.set_nonblocking(true) {
-                    Ok(()) => self.adopt(Socket::Bridged(mio::net::UnixStream::from_std(socket)), already_read),
+                    Ok(()) => self.adopt(
+                        Socket::Bridged(mio::net::UnixStream::from_std(socket)),
+                        already_read,
+                    ),
                     Err(error) => tracing::warn!(%error, "cannot take over a connection"),
                 },
                 Post::Listen(listener) => self.listen(listener),
@@ -746,7 +901,11 @@ impl Shard {
 
     fn listen(&mut self, listener: std::net::TcpListener) {
         let mut listener = mio::net::TcpListener::from_std(listener);
-        match self.poller.registry().register(&mut listener, LISTENER, Interest::READABLE) {
+        match self
+            .poller
+            .registry()
+            .register(&mut listener, LISTENER, Interest::READABLE)
+        {
             Ok(()) => {
                 self.listener = Some(listener);
                 self.accept();
@@ -764,7 +923,9 @@ impl Shard {
             // Multiples of the golden ratio's fraction lie evenly in the window, however many there are.
             let share = (nth as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
             let retry = Millis(((u128::from(share) * u128::from(spread)) >> 64) as u64 + 1);
-            let Some(connection) = self.connections.get_mut(slot) else { continue };
+            let Some(connection) = self.connections.get_mut(slot) else {
+                continue;
+            };
             match &mut connection.stage {
                 // A poll is answered when its turn ends.
                 Stage::Live(live) if live.transport() == Transport::LongPoll => self.touch(slot),
@@ -789,7 +950,9 @@ impl Shard {
                 break;
             }
             self.timers.pop_first();
-            let Some(connection) = self.connections.get_mut(slot) else { continue };
+            let Some(connection) = self.connections.get_mut(slot) else {
+                continue;
+            };
             connection.timer = None;
             match &connection.stage {
                 Stage::Head { buffer, deadline } if *deadline <= self.turn.now => {
@@ -808,12 +971,15 @@ impl Shard {
     /// One send per touched socket; whoever's socket has taken enough goes on reading.
     fn finish_touched(&mut self) {
         while let Some(slot) = self.touched.pop() {
-            let Some(connection) = self.connections.get_mut(slot) else { continue };
+            let Some(connection) = self.connections.get_mut(slot) else {
+                continue;
+            };
             connection.touched = false;
             let key = connection.key;
             let mut next = None;
             if let Stage::Live(live) = &mut connection.stage {
-                next = Some(live.finish(key, &connection.socket, &mut connection.out, &mut self.turn));
+                let (socket, blocked) = (&connection.socket, connection.blocked);
+                next = Some(live.finish(key, blocked, socket, &mut connection.out, &mut self.turn));
             }
             if !connection.blocked && connection.flush().is_err() {
                 self.drop_connection(slot);
@@ -823,7 +989,13 @@ impl Shard {
                 && live.session.is_behind()
                 && connection.out.waiting() <= OUTBOX_BYTES / 2
             {
-                live.apply(key, &mut connection.out, &mut self.turn, Evidence::Cursor, Effect::CatchUp);
+                live.apply(
+                    key,
+                    &mut connection.out,
+                    &mut self.turn,
+                    Evidence::Cursor,
+                    Effect::CatchUp,
+                );
             }
             if matches!(connection.stage, Stage::Closing { .. })
                 && connection.out.waiting() == 0
@@ -837,8 +1009,13 @@ impl Shard {
                 None => {}
                 Some(Next::At(at)) => self.set_timer(slot, at),
                 Some(Next::End) => self.close(slot),
-                Some(Next::Answered { keep_alive: true, rest }) => self.next_request(slot, rest),
-                Some(Next::Answered { keep_alive: false, .. }) => self.close(slot),
+                Some(Next::Answered {
+                    keep_alive: true,
+                    rest,
+                }) => self.next_request(slot, rest),
+                Some(Next::Answered {
+                    keep_alive: false, ..
+                }) => self.close(slot),
             }
         }
     }
@@ -925,7 +1102,10 @@ async fn starts(
 ) -> Result<Vec<FeedStart>, postrider_engine::EngineError> {
     let feeds = asked.feeds();
     let place = |feed: &FeedId| asked.cursor.as_ref().and_then(|cursor: &Cursor| cursor.get(feed));
-    let places: Vec<_> = feeds.iter().filter_map(|feed| Some((feed.clone(), place(feed)?))).collect();
+    let places: Vec<_> = feeds
+        .iter()
+        .filter_map(|feed| Some((feed.clone(), place(feed)?)))
+        .collect();
     let spans = shared.engine.spans(&feeds).await?;
     let held = shared.engine.holds(&places).await?;
     let mut held = held.into_iter();
@@ -942,10 +1122,17 @@ async fn starts(
 }
 
 /// A client's word must not be lost because the store is busy for a moment.
-async fn settle_durably(shared: &Shared, settlement: Settlement) -> Result<u64, postrider_engine::EngineError> {
+async fn settle_durably(
+    shared: &Shared,
+    settlement: Settlement,
+) -> Result<u64, postrider_engine::EngineError> {
     let mut tries = 0;
     loop {
-        match shared.engine.settle(vec![settlement.clone()], Sync::Durable).await {
+        match shared
+            .engine
+            .settle(vec![settlement.clone()], Sync::Durable)
+            .await
+        {
             Ok(counts) => return Ok(counts.into_iter().sum()),
             Err(error) if error.is_transient() && tries < SETTLE_TRIES => {
                 tries += 1;

@@ -14,8 +14,15 @@ struct Anyone;
 
 impl Gate for Anyone {
     fn identify(&self, credentials: &Credentials<'_>, _: Timestamp) -> Result<Identity, Problem> {
-        let user = credentials.authorization.and_then(|text| text.strip_prefix("Bearer ")).ok_or_else(Problem::token_missing)?;
-        Ok(Identity { user: UserId::new(user).unwrap(), expires_at: None, topics: Vec::new() })
+        let user = credentials
+            .authorization
+            .and_then(|text| text.strip_prefix("Bearer "))
+            .ok_or_else(Problem::token_missing)?;
+        Ok(Identity {
+            user: UserId::new(user).unwrap(),
+            expires_at: None,
+            topics: Vec::new(),
+        })
     }
     fn renew(&self, _: &UserId, _: &str, now: Timestamp) -> Result<Timestamp, Problem> {
         Ok(now)
@@ -48,12 +55,25 @@ struct Node {
 }
 
 fn now() -> Timestamp {
-    Timestamp(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_millis() as u64)
+    Timestamp(
+        SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap()
+            .as_millis() as u64,
+    )
 }
 
 fn node() -> Node {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    let options = EmbeddedOptions { data_dir: None, clock: Arc::new(now), on_commit: Box::new(|_, _| {}) };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
+    let options = EmbeddedOptions {
+        data_dir: None,
+        clock: Arc::new(now),
+        on_commit: Box::new(|_, _| {}),
+    };
     let engine = Arc::new(Embedded::open(options).unwrap());
     let options = HubOptions {
         shards: 2,
@@ -69,12 +89,25 @@ fn node() -> Node {
     };
     let referred = Arc::<Referred>::default();
     let as_engine: Arc<dyn Engine> = engine.clone();
-    let hub =
-        Hub::start(&options, as_engine, Arc::new(Anyone), referred.clone(), runtime.handle().clone(), 1).unwrap();
+    let hub = Hub::start(
+        &options,
+        as_engine,
+        Arc::new(Anyone),
+        referred.clone(),
+        runtime.handle().clone(),
+        1,
+    )
+    .unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     hub.listen(listener).unwrap();
-    Node { hub, engine, address, referred, runtime }
+    Node {
+        hub,
+        engine,
+        address,
+        referred,
+        runtime,
+    }
 }
 
 impl Node {
@@ -101,7 +134,12 @@ impl Node {
             publisher: "test".into(),
         };
         let feeds = notification.feeds();
-        let publication = Publication { notification: Arc::new(notification), feeds, content: 1, request: None };
+        let publication = Publication {
+            notification: Arc::new(notification),
+            feeds,
+            content: 1,
+            request: None,
+        };
         let receipts = self.runtime.block_on(self.engine.publish(vec![publication]));
         assert!(receipts.iter().all(Result::is_ok), "{receipts:?}");
     }
@@ -110,13 +148,20 @@ impl Node {
         use postrider_engine::Settlements;
         let user = UserId::new(user).unwrap();
         let feed = FeedId::User(user.clone());
-        self.runtime.block_on(self.engine.standing(&user, &feed, 1, 0)).unwrap().floor
+        self.runtime
+            .block_on(self.engine.standing(&user, &feed, 1, 0))
+            .unwrap()
+            .floor
     }
 
     fn wait_for_floor(&self, user: &str, floor: u64) {
         let begin = std::time::Instant::now();
         while self.floor(user) < floor {
-            assert!(begin.elapsed() < Duration::from_secs(10), "the floor stays at {}", self.floor(user));
+            assert!(
+                begin.elapsed() < Duration::from_secs(10),
+                "the floor stays at {}",
+                self.floor(user)
+            );
             std::thread::yield_now();
         }
     }
@@ -143,7 +188,11 @@ fn response(reader: &mut impl BufRead) -> (String, String) {
 }
 
 fn get(socket: &mut TcpStream, target: &str, user: &str, more: &str) {
-    write!(socket, "GET {target} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {user}\r\n{more}\r\n").unwrap();
+    write!(
+        socket,
+        "GET {target} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {user}\r\n{more}\r\n"
+    )
+    .unwrap();
 }
 
 fn cursor_of(body: &str) -> String {
@@ -161,19 +210,43 @@ fn a_long_poll_gets_what_is_there_then_waits_and_settles_by_its_cursor() {
     get(&mut socket, "/v1/inbox?wait=30&limit=1", "ada", "");
     let (status, body) = response(&mut reader);
     assert_eq!(status, "HTTP/1.1 200 OK");
-    assert!(body.contains(r#""id":"a""#) && !body.contains(r#""id":"b""#), "{body}");
-    get(&mut socket, &format!("/v1/inbox?wait=30&cursor={}", cursor_of(&body)), "ada", "");
+    assert!(
+        body.contains(r#""id":"a""#) && !body.contains(r#""id":"b""#),
+        "{body}"
+    );
+    get(
+        &mut socket,
+        &format!("/v1/inbox?wait=30&cursor={}", cursor_of(&body)),
+        "ada",
+        "",
+    );
     let (_, body) = response(&mut reader);
-    assert!(body.contains(r#""id":"b""#) && !body.contains(r#""id":"a""#), "{body}");
+    assert!(
+        body.contains(r#""id":"b""#) && !body.contains(r#""id":"a""#),
+        "{body}"
+    );
     node.wait_for_floor("ada", 1);
-    get(&mut socket, &format!("/v1/inbox?wait=30&cursor={}", cursor_of(&body)), "ada", "");
+    get(
+        &mut socket,
+        &format!("/v1/inbox?wait=30&cursor={}", cursor_of(&body)),
+        "ada",
+        "",
+    );
     node.wait_for_floor("ada", 2);
     node.publish("c", "ada");
     let (_, body) = response(&mut reader);
     assert!(body.contains(r#""data":"c""#), "{body}");
-    get(&mut socket, &format!("/v1/inbox?wait=0&cursor={}", cursor_of(&body)), "ada", "");
+    get(
+        &mut socket,
+        &format!("/v1/inbox?wait=0&cursor={}", cursor_of(&body)),
+        "ada",
+        "",
+    );
     let (_, body) = response(&mut reader);
-    assert!(body.starts_with(r#"{"notifications":[],"events":[],"cursor":""#), "{body}");
+    assert!(
+        body.starts_with(r#"{"notifications":[],"events":[],"cursor":""#),
+        "{body}"
+    );
 }
 
 #[test]
@@ -196,7 +269,10 @@ fn a_stream_replays_then_goes_live_and_settles_by_tcp() {
         }
         keep_alives += usize::from(line == ": keep-alive");
     }
-    assert!(seen[0].contains(r#""id":"a""#) && seen[1].contains(r#""id":"b""#), "{seen:?}");
+    assert!(
+        seen[0].contains(r#""id":"a""#) && seen[1].contains(r#""id":"b""#),
+        "{seen:?}"
+    );
     node.wait_for_floor("ada", 2);
 }
 
@@ -205,7 +281,9 @@ fn what_is_no_inbox_request_is_referred_with_its_bytes() {
     let node = node();
     let mut socket = node.connect();
     socket.write_all(b"POST /v1/notif").unwrap();
-    socket.write_all(b"ications HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}").unwrap();
+    socket
+        .write_all(b"ications HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}")
+        .unwrap();
     let mut answer = [0; 16];
     socket.read_exact(&mut answer).unwrap();
     assert_eq!(&answer, b"HTTP/1.1 204 No ");
@@ -218,7 +296,10 @@ fn an_adopted_connection_is_served_like_any_other() {
     let node = node();
     node.publish("a", "ada");
     let (ours, theirs) = UnixStream::pair().unwrap();
-    node.hub.adopt(theirs, b"GET /v1/inbox HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ada\r\n\r\n".to_vec());
+    node.hub.adopt(
+        theirs,
+        b"GET /v1/inbox HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ada\r\n\r\n".to_vec(),
+    );
     let (status, body) = response(&mut BufReader::new(ours));
     assert_eq!(status, "HTTP/1.1 200 OK");
     assert!(body.contains(r#""id":"a""#));
@@ -241,7 +322,10 @@ fn bad_requests_get_a_problem() {
     for (target, user, expected) in cases {
         get(&mut socket, target, user, "");
         let (status, body) = response(&mut reader);
-        assert!(status.starts_with(&format!("HTTP/1.1 {expected} ")), "{target}: {status}");
+        assert!(
+            status.starts_with(&format!("HTTP/1.1 {expected} ")),
+            "{target}: {status}"
+        );
         assert!(body.contains(r#""code":"#), "{body}");
     }
     write!(socket, "GET /v1/inbox HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
@@ -260,13 +344,20 @@ fn a_user_has_so_many_sessions_and_no_more() {
     }
     let mut socket = node.connect();
     get(&mut socket, "/v1/inbox/stream", "ada", "");
-    assert!(response(&mut BufReader::new(socket)).0.starts_with("HTTP/1.1 429 "));
+    assert!(
+        response(&mut BufReader::new(socket))
+            .0
+            .starts_with("HTTP/1.1 429 ")
+    );
     drop(held.pop());
     let begin = std::time::Instant::now();
     loop {
         let mut socket = node.connect();
         get(&mut socket, "/v1/inbox?wait=0", "ada", "");
-        if response(&mut BufReader::new(socket)).0.starts_with("HTTP/1.1 200 ") {
+        if response(&mut BufReader::new(socket))
+            .0
+            .starts_with("HTTP/1.1 200 ")
+        {
             break;
         }
         assert!(begin.elapsed() < Duration::from_secs(10));

@@ -2,7 +2,9 @@
 //! and full outboxes, the client gets every entry once, in order.
 
 use super::*;
-use postrider_model::{Audience, Devices, Durability, Epoch, Forms, InboxEntry, Notification, NotificationId};
+use postrider_model::{
+    Audience, Devices, Durability, Epoch, Forms, InboxEntry, Notification, NotificationId,
+};
 use proptest::prelude::*;
 
 #[derive(Default)]
@@ -64,19 +66,39 @@ fn entry(offset: u64) -> Arc<Entry> {
         publisher: "test".into(),
     };
     let kind = EntryKind::Notification(Arc::new(notification), None);
-    Arc::new(Entry { feed: own(), position: place(offset), kind, forms: Arc::<Forms>::default() })
+    Arc::new(Entry {
+        feed: own(),
+        position: place(offset),
+        kind,
+        forms: Arc::<Forms>::default(),
+    })
 }
 
 fn span(first: u64, head: u64) -> FeedSpan {
-    FeedSpan { first, head: if head == 0 { Position::START } else { place(head) } }
+    FeedSpan {
+        first,
+        head: if head == 0 { Position::START } else { place(head) },
+    }
 }
 
 fn page(after: u64, head: u64, limit: u64, floor: u64) -> InboxPage {
     let entries = (after + 1..=head.min(after + limit)).map(|offset| {
-        let state = if offset <= floor { State::Delivered } else { State::Pending };
-        InboxEntry { entry: entry(offset), state: Some(state), dismissed: false }
+        let state = if offset <= floor {
+            State::Delivered
+        } else {
+            State::Pending
+        };
+        InboxEntry {
+            entry: entry(offset),
+            state: Some(state),
+            dismissed: false,
+        }
     });
-    InboxPage { entries: entries.collect(), span: span(1, head), floor }
+    InboxPage {
+        entries: entries.collect(),
+        span: span(1, head),
+        floor,
+    }
 }
 
 fn open(ack: AckMode, cursor: Option<u64>, floor: u64, head: u64, wire: &mut Wire) -> Session {
@@ -87,15 +109,27 @@ fn open(ack: AckMode, cursor: Option<u64>, floor: u64, head: u64, wire: &mut Wir
         cursor: cursor.map(|offset| Cursor::new([(&own(), place(offset))])),
         topics: Vec::new(),
     };
-    let own = FeedStart { span: span(1, head), floor, held: cursor.map(|offset| offset <= head) };
-    let all = FeedStart { span: FeedSpan::EMPTY, floor: 0, held: None };
+    let own = FeedStart {
+        span: span(1, head),
+        floor,
+        held: cursor.map(|offset| offset <= head),
+    };
+    let all = FeedStart {
+        span: FeedSpan::EMPTY,
+        floor: 0,
+        held: None,
+    };
     Session::open(&opening, &[own, all], wire)
 }
 
 /// Answers every read from a feed of `head` entries.
 fn serve(session: &mut Session, wire: &mut Wire, head: u64, floor: u64) {
     while let Some((feed, after)) = wire.reads.pop() {
-        let page = if feed == own() { page(after, head, 3, floor) } else { page(0, 0, 0, 0) };
+        let page = if feed == own() {
+            page(after, head, 3, floor)
+        } else {
+            page(0, 0, 0, 0)
+        };
         session.page(&feed, &page, Timestamp(0), wire);
     }
 }
@@ -145,7 +179,10 @@ proptest! {
 
 #[test]
 fn without_a_cursor_it_starts_with_what_is_pending() {
-    let mut wire = Wire { room: 100, ..Wire::default() };
+    let mut wire = Wire {
+        room: 100,
+        ..Wire::default()
+    };
     let mut session = open(AckMode::Auto, None, 4, 6, &mut wire);
     serve(&mut session, &mut wire, 6, 4);
     assert_eq!(wire.got, [5, 6]);
@@ -153,7 +190,10 @@ fn without_a_cursor_it_starts_with_what_is_pending() {
 
 #[test]
 fn with_a_cursor_auto_settles_and_goes_on_after_it() {
-    let mut wire = Wire { room: 100, ..Wire::default() };
+    let mut wire = Wire {
+        room: 100,
+        ..Wire::default()
+    };
     let mut session = open(AckMode::Auto, Some(3), 1, 6, &mut wire);
     assert_eq!(wire.settled, [(own(), place(3))]);
     serve(&mut session, &mut wire, 6, 3);
@@ -162,9 +202,15 @@ fn with_a_cursor_auto_settles_and_goes_on_after_it() {
 
 #[test]
 fn explicit_gets_what_is_pending_below_its_cursor_first() {
-    let mut wire = Wire { room: 100, ..Wire::default() };
+    let mut wire = Wire {
+        room: 100,
+        ..Wire::default()
+    };
     let mut session = open(AckMode::Explicit, Some(3), 1, 5, &mut wire);
-    assert_eq!(session.cursor(), Cursor::new([(&own(), place(3)), (&FeedId::All, Position::START)]).encode(&user()));
+    assert_eq!(
+        session.cursor(),
+        Cursor::new([(&own(), place(3)), (&FeedId::All, Position::START)]).encode(&user())
+    );
     serve(&mut session, &mut wire, 5, 1);
     assert_eq!(wire.got, [2, 3, 4, 5]);
     assert!(wire.settled.is_empty() && session.unsettled().is_empty());
@@ -172,7 +218,10 @@ fn explicit_gets_what_is_pending_below_its_cursor_first() {
 
 #[test]
 fn none_settles_nothing() {
-    let mut wire = Wire { room: 100, ..Wire::default() };
+    let mut wire = Wire {
+        room: 100,
+        ..Wire::default()
+    };
     let mut session = open(AckMode::None, Some(3), 1, 5, &mut wire);
     serve(&mut session, &mut wire, 5, 1);
     assert_eq!(wire.got, [4, 5]);
@@ -181,7 +230,10 @@ fn none_settles_nothing() {
 
 #[test]
 fn a_cursor_that_is_no_place_is_a_gap_and_settles_nothing() {
-    let mut wire = Wire { room: 100, ..Wire::default() };
+    let mut wire = Wire {
+        room: 100,
+        ..Wire::default()
+    };
     let mut session = open(AckMode::Auto, Some(9), 1, 5, &mut wire);
     assert!(wire.settled.is_empty());
     serve(&mut session, &mut wire, 5, 1);
@@ -190,7 +242,10 @@ fn a_cursor_that_is_no_place_is_a_gap_and_settles_nothing() {
 
 #[test]
 fn a_client_that_never_reads_costs_no_entries() {
-    let mut wire = Wire { room: 2, ..Wire::default() };
+    let mut wire = Wire {
+        room: 2,
+        ..Wire::default()
+    };
     let mut session = open(AckMode::Auto, None, 0, 0, &mut wire);
     for offset in 1..=1000 {
         session.appended(&[entry(offset)], Timestamp(0), &mut wire);

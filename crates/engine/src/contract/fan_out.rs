@@ -9,7 +9,10 @@ pub(super) async fn users_get_an_entry_each(kit: &mut Kit) -> Outcome {
     for user in ["ada", "bob"] {
         same!(kit.told(&of_user(user)?).await?, ["a"], "the feed of {user}");
     }
-    let wanted = [("ada".to_owned(), State::Pending), ("bob".to_owned(), State::Pending)];
+    let wanted = [
+        ("ada".to_owned(), State::Pending),
+        ("bob".to_owned(), State::Pending),
+    ];
     same!(kit.states("a").await?, wanted, "recipients");
     same!(kit.state("a", "eve").await?, None, "of no recipient");
     same!(kit.states("unknown").await?, [], "recipients of an unknown id");
@@ -28,22 +31,43 @@ pub(super) async fn a_topic_and_everyone_get_one_entry(kit: &mut Kit) -> Outcome
         "an id in two feeds of an inbox is shown twice"
     );
     same!(kit.states("e").await?, [], "no state for who did nothing");
-    same!(kit.state("e", "ada").await?, Some(State::Pending), "of everyone, one is asked for");
+    same!(
+        kit.state("e", "ada").await?,
+        Some(State::Pending),
+        "of everyone, one is asked for"
+    );
     Ok(())
 }
 
 pub(super) async fn the_excluded_get_nothing(kit: &mut Kit) -> Outcome {
-    kit.publish(Make::new("a").users(["ada", "eve"]).exclude(&["eve"])).await?;
+    kit.publish(Make::new("a").users(["ada", "eve"]).exclude(&["eve"]))
+        .await?;
     kit.publish(Make::new("e").exclude(&["bob", "eve"])).await?;
-    same!(kit.told(&of_user("eve")?).await?, Vec::<String>::new(), "the excluded one's feed");
+    same!(
+        kit.told(&of_user("eve")?).await?,
+        Vec::<String>::new(),
+        "the excluded one's feed"
+    );
     let entry = &kit.feed(&FeedId::All).await?[0];
     for (user, gets) in [("ada", true), ("bob", false), ("eve", false)] {
-        same!(entry.is_for(&user_id(user)?, |_| true), gets, "whether {user} is shown it");
-        same!(kit.state("e", user).await?.is_some(), gets, "whether {user} is a recipient");
+        same!(
+            entry.is_for(&user_id(user)?, |_| true),
+            gets,
+            "whether {user} is shown it"
+        );
+        same!(
+            kit.state("e", user).await?.is_some(),
+            gets,
+            "whether {user} is a recipient"
+        );
     }
     same!(kit.state("a", "eve").await?, None, "the excluded one's state");
     let place = kit.place(&FeedId::All, 1).await?;
-    same!(kit.through("eve", &FeedId::All, place).await?, 0, "through, by an excluded one");
+    same!(
+        kit.through("eve", &FeedId::All, place).await?,
+        0,
+        "through, by an excluded one"
+    );
     same!(kit.states("e").await?, [], "who has a state");
     Ok(())
 }

@@ -38,7 +38,7 @@ pub(super) async fn offsets_have_no_holes_under_concurrent_publishers(kit: &mut 
             let wanted: Vec<_> = (0..25).map(|n| n.to_string()).collect();
             same!(numbers, wanted, "one publisher's own order in {feed}");
         }
-        let span = kit.engine().spans(&[feed.clone()]).await?[0];
+        let span = kit.engine().spans(std::slice::from_ref(&feed)).await?[0];
         same!((span.first, span.head.offset), (1, 200), "the span of {feed}");
     }
     Ok(())
@@ -69,7 +69,11 @@ pub(super) async fn pages_are_bounded_by_entries_and_by_bytes(kit: &mut Kit) -> 
         let page = engine.read(&feed, 2, ReadLimit { entries, bytes }).await?;
         let offsets: Vec<_> = page.entries.iter().map(|entry| entry.position.offset).collect();
         let all: Vec<_> = (3..=10).collect();
-        same!(offsets, all[..wanted], "a page of {entries} entries and {bytes} bytes");
+        same!(
+            offsets,
+            all[..wanted],
+            "a page of {entries} entries and {bytes} bytes"
+        );
         same!(page.span.head.offset, 10, "the head beside a page");
     }
     for after in [10, 11, u64::MAX] {
@@ -99,17 +103,21 @@ pub(super) async fn trimmed_entries_are_gone_and_the_rest_stays(kit: &mut Kit) -
         let engine = kit.engine();
         for (before, first) in [(0, 1), (4, 4), (2, 4), (11, 11), (99, 11)] {
             engine.trim(&feed, before).await?;
-            let span = engine.spans(&[feed.clone()]).await?[0];
-            same!((span.first, span.head.offset), (first, 10), "{feed} before {before}");
+            let span = engine.spans(std::slice::from_ref(&feed)).await?[0];
+            same!(
+                (span.first, span.head.offset),
+                (first, 10),
+                "{feed} before {before}"
+            );
             let page = engine.read(&feed, 0, WHOLE).await?;
             same!(page.entries.len() as u64, 11 - first, "entries of {feed}");
         }
         kit.publish(make(10)).await?;
-        let span = engine.spans(&[feed.clone()]).await?[0];
+        let span = engine.spans(std::slice::from_ref(&feed)).await?[0];
         same!((span.first, span.head.offset), (11, 11), "{feed} goes on");
         drop(engine);
         if kit.restart().await {
-            let span = kit.engine().spans(&[feed.clone()]).await?[0];
+            let span = kit.engine().spans(std::slice::from_ref(&feed)).await?[0];
             same!((span.first, span.head.offset), (11, 11), "{feed} after a restart");
         }
     }
@@ -118,8 +126,10 @@ pub(super) async fn trimmed_entries_are_gone_and_the_rest_stays(kit: &mut Kit) -
 
 pub(super) async fn trimming_expires_what_nobody_had(kit: &mut Kit) -> Outcome {
     let own = of_user("ada")?;
-    kit.publish_all((1..=4).map(|n| Make::new(format!("n-{n}")).user("ada"))).await?;
-    kit.publish_all((1..=4).map(|n| Make::new(format!("w-{n}")))).await?;
+    kit.publish_all((1..=4).map(|n| Make::new(format!("n-{n}")).user("ada")))
+        .await?;
+    kit.publish_all((1..=4).map(|n| Make::new(format!("w-{n}"))))
+        .await?;
     kit.ack("ada", &["n-1", "w-1"]).await?;
     for feed in [&own, &FeedId::All] {
         kit.engine().trim(feed, 4).await?;
@@ -129,11 +139,23 @@ pub(super) async fn trimming_expires_what_nobody_had(kit: &mut Kit) -> Outcome {
         same!(state, Some(State::Delivered), "{x}-1, which was had");
         let state = kit.state(&format!("{x}-2"), "ada").await?;
         same!(state, Some(State::Expired), "{x}-2, trimmed");
-        same!(kit.ack("ada", &[&format!("{x}-3")]).await?, 0, "a late ack of {x}-3");
+        same!(
+            kit.ack("ada", &[&format!("{x}-3")]).await?,
+            0,
+            "a late ack of {x}-3"
+        );
     }
     let places = [kit.place(&own, 4).await?, kit.place(&FeedId::All, 4).await?];
-    same!(kit.through("ada", &own, places[0]).await?, 1, "through the held one");
-    same!(kit.through("ada", &FeedId::All, places[1]).await?, 1, "through the held wide one");
+    same!(
+        kit.through("ada", &own, places[0]).await?,
+        1,
+        "through the held one"
+    );
+    same!(
+        kit.through("ada", &FeedId::All, places[1]).await?,
+        1,
+        "through the held wide one"
+    );
     for id in ["n-2", "n-3", "w-2", "w-3"] {
         let state = kit.state(id, "ada").await?;
         same!(state, Some(State::Expired), "{id}, with the floor above it");
@@ -148,7 +170,8 @@ pub(super) async fn trimming_changes_no_other_state(kit: &mut Kit) -> Outcome {
     kit.publish(Make::new("n").users(["ada", "bob", "cyd"])).await?;
     kit.publish(Make::new("w")).await?;
     kit.publish(Make::new("x").ttl(Millis(10))).await?;
-    kit.publish(Make::new("last").users(["ada", "bob", "cyd"])).await?;
+    kit.publish(Make::new("last").users(["ada", "bob", "cyd"]))
+        .await?;
     kit.ack("ada", &["n", "w", "x"]).await?;
     kit.read("bob", &["n", "w"]).await?;
     kit.cancel("n").await?;
@@ -164,7 +187,11 @@ pub(super) async fn trimming_changes_no_other_state(kit: &mut Kit) -> Outcome {
         kit.engine().trim(&feed, u64::MAX).await?;
     }
     for (id, user, state) in before {
-        same!(kit.state(id, user).await?, state, "{id} for {user} after trimming");
+        same!(
+            kit.state(id, user).await?,
+            state,
+            "{id} for {user} after trimming"
+        );
     }
     Ok(())
 }
@@ -174,9 +201,15 @@ pub(super) async fn a_closed_engine_refuses(kit: &mut Kit) -> Outcome {
     let engine = kit.engine();
     kit.close().await;
     let receipt = kit.publish(Make::new("b").user("ada")).await;
-    holds!(matches!(receipt, Err(EngineError::Closed)), "publish answered {receipt:?}");
+    holds!(
+        matches!(receipt, Err(EngineError::Closed)),
+        "publish answered {receipt:?}"
+    );
     let settled = engine.settle(Vec::new(), Sync::Durable).await;
-    holds!(matches!(settled, Err(EngineError::Closed)), "settle answered {settled:?}");
+    holds!(
+        matches!(settled, Err(EngineError::Closed)),
+        "settle answered {settled:?}"
+    );
     drop(engine);
     if kit.restart().await {
         same!(kit.told(&of_user("ada")?).await?, ["a"], "after a restart");

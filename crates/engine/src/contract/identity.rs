@@ -33,7 +33,11 @@ pub(super) async fn other_content_is_a_conflict(kit: &mut Kit) -> Outcome {
         receipts[0].is_ok() && matches!(receipts[1], Err(EngineError::IdConflict(_))),
         "two contents in one batch were answered {receipts:?}"
     );
-    same!(kit.told(&of_user("ada")?).await?, ["a", "b"], "what was delivered");
+    same!(
+        kit.told(&of_user("ada")?).await?,
+        ["a", "b"],
+        "what was delivered"
+    );
     Ok(())
 }
 
@@ -41,7 +45,11 @@ pub(super) async fn concurrent_twins_make_one_entry(kit: &mut Kit) -> Outcome {
     let mut twins = JoinSet::new();
     for _ in 0..16 {
         let (engine, now) = (kit.engine(), kit.now());
-        twins.spawn(async move { engine.publish(vec![Make::new("a").user("ada").publication(now)]).await });
+        twins.spawn(async move {
+            engine
+                .publish(vec![Make::new("a").user("ada").publication(now)])
+                .await
+        });
     }
     let mut fresh = 0;
     while let Some(receipts) = twins.join_next().await {
@@ -57,14 +65,28 @@ pub(super) async fn concurrent_twins_make_one_entry(kit: &mut Kit) -> Outcome {
 pub(super) async fn a_request_key_is_bound_to_its_content(kit: &mut Kit) -> Outcome {
     let make = |id: &str, key: &str, content| Make::new(id).user("ada").request(key, content);
     kit.publish_all([make("a", "k", 1), make("b", "k", 1)]).await?;
-    same!(kit.publish(make("a", "k", 1)).await?.repeated, true, "the same request");
+    same!(
+        kit.publish(make("a", "k", 1)).await?.repeated,
+        true,
+        "the same request"
+    );
     let other = kit.publish(make("c", "k", 2)).await;
-    holds!(matches!(other, Err(EngineError::RequestConflict)), "another body: {other:?}");
+    holds!(
+        matches!(other, Err(EngineError::RequestConflict)),
+        "another body: {other:?}"
+    );
     kit.publish(make("d", "kk", 2)).await?;
-    same!(kit.told(&of_user("ada")?).await?, ["a", "b", "d"], "what was delivered");
+    same!(
+        kit.told(&of_user("ada")?).await?,
+        ["a", "b", "d"],
+        "what was delivered"
+    );
     if kit.restart().await {
         let other = kit.publish(make("c", "k", 2)).await;
-        holds!(matches!(other, Err(EngineError::RequestConflict)), "after a restart: {other:?}");
+        holds!(
+            matches!(other, Err(EngineError::RequestConflict)),
+            "after a restart: {other:?}"
+        );
     }
     Ok(())
 }
@@ -81,7 +103,10 @@ pub(super) async fn one_refused_leaves_the_others(kit: &mut Kit) -> Outcome {
 }
 
 pub(super) async fn lookup_tells_what_was_stored(kit: &mut Kit) -> Outcome {
-    let make = Make::new("a").users(["ada", "bob", "eve"]).exclude(&["eve"]).data("[1.0]");
+    let make = Make::new("a")
+        .users(["ada", "bob", "eve"])
+        .exclude(&["eve"])
+        .data("[1.0]");
     kit.publish(make.clone()).await?;
     kit.publish(Make::new("e")).await?;
     let engine = kit.engine();
@@ -91,12 +116,27 @@ pub(super) async fn lookup_tells_what_was_stored(kit: &mut Kit) -> Outcome {
     let sent = make.publication(kit.now()).notification;
     same!(stored.notification.data, sent.data, "data, byte for byte");
     same!(stored.notification.exclude, sent.exclude, "the excluded");
-    same!((stored.recipients, stored.cancelled_at), (Some(2), None), "recipients");
+    same!(
+        (stored.recipients, stored.cancelled_at),
+        (Some(2), None),
+        "recipients"
+    );
     kit.cancel("a").await?;
     let stored = engine.lookup(&notification_id("a")?).await?;
-    same!(stored.and_then(|s| s.cancelled_at), Some(kit.now()), "when it was cancelled");
+    same!(
+        stored.and_then(|s| s.cancelled_at),
+        Some(kit.now()),
+        "when it was cancelled"
+    );
     let stored = engine.lookup(&notification_id("e")?).await?;
-    same!(stored.map(|s| s.recipients), Some(None), "recipients of a wide one");
-    holds!(engine.lookup(&notification_id("b")?).await?.is_none(), "an unknown id is known");
+    same!(
+        stored.map(|s| s.recipients),
+        Some(None),
+        "recipients of a wide one"
+    );
+    holds!(
+        engine.lookup(&notification_id("b")?).await?.is_none(),
+        "an unknown id is known"
+    );
     Ok(())
 }

@@ -314,7 +314,10 @@ impl Make {
     }
 
     /// The publication, made at `now`. Panics on names that are none: the case is wrong then.
-    #[allow(clippy::expect_used, reason = "a case with a bad name is to be mended, not handled")]
+    #[allow(
+        clippy::expect_used,
+        reason = "a case with a bad name is to be mended, not handled"
+    )]
     pub fn publication(&self, now: Timestamp) -> Publication {
         let user = |name: &String| UserId::new(name).expect("a user id");
         let audience = match self.audience.0 {

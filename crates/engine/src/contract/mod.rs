@@ -15,9 +15,9 @@ mod settling;
 mod wakes;
 mod withdrawing;
 
-pub use kit::{Kit, Make};
 #[cfg(test)]
 pub(crate) use kit::settlement;
+pub use kit::{Kit, Make};
 
 use crate::{Engine, EngineError};
 use async_trait::async_trait;

@@ -53,34 +53,51 @@ async fn same_as_read(kit: &Kit, told: &[Arc<Entry>]) -> Outcome {
 
 pub(super) async fn a_wake_comes_after_what_it_tells(kit: &mut Kit) -> Outcome {
     let wakes = Wakes::listen(kit);
-    kit.publish_all((0..20).map(|n| Make::new(format!("n-{n}")).users(["ada", "bob"]).data("1.0"))).await?;
+    kit.publish_all((0..20).map(|n| Make::new(format!("n-{n}")).users(["ada", "bob"]).data("1.0")))
+        .await?;
     kit.publish(Make::new("t").topics(&["x"]).ttl(Millis(9))).await?;
     let told = wakes.appended(kit, 41).await?;
     same!(told.len(), 41, "entries told");
     let offsets: Vec<_> = told.iter().filter(|e| e.feed != FeedId::All).collect();
     let ada = of_user("ada")?;
-    let offsets: Vec<_> = offsets.iter().filter(|e| e.feed == ada).map(|e| e.position.offset).collect();
-    same!(offsets, (1..=20).collect::<Vec<_>>(), "the offsets told of one feed");
+    let offsets: Vec<_> = offsets
+        .iter()
+        .filter(|e| e.feed == ada)
+        .map(|e| e.position.offset)
+        .collect();
+    same!(
+        offsets,
+        (1..=20).collect::<Vec<_>>(),
+        "the offsets told of one feed"
+    );
     same_as_read(kit, &told).await
 }
 
 pub(super) async fn marks_wake_too(kit: &mut Kit) -> Outcome {
     kit.publish(Make::new("a").user("ada")).await?;
     kit.publish(Make::new("b").user("ada")).await?;
-    kit.publish(Make::new("later").user("ada").deliver_in(Millis(5))).await?;
+    kit.publish(Make::new("later").user("ada").deliver_in(Millis(5)))
+        .await?;
     let wakes = Wakes::listen(kit);
     kit.read("ada", &["a"]).await?;
     kit.cancel("b").await?;
     kit.pass(Millis(5)).await;
     let told = wakes.appended(kit, 3).await?;
     let offsets: Vec<_> = told.iter().map(|entry| entry.position.offset).collect();
-    same!(offsets, [3, 4, 5], "a read mark, a withdrawn mark, a scheduled one");
+    same!(
+        offsets,
+        [3, 4, 5],
+        "a read mark, a withdrawn mark, a scheduled one"
+    );
     same_as_read(kit, &told).await
 }
 
 pub(super) async fn a_transient_one_is_told_and_not_stored(kit: &mut Kit) -> Outcome {
     let wakes = Wakes::listen(kit);
-    let publication = Make::new("a").users(["ada", "bob"]).transient().publication(kit.now());
+    let publication = Make::new("a")
+        .users(["ada", "bob"])
+        .transient()
+        .publication(kit.now());
     kit.engine().transmit(publication);
     kit.eventually("the transient one", || async { Ok(wakes.told().1.len() >= 2) })
         .await?;

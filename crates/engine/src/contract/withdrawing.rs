@@ -5,26 +5,43 @@ use super::{Outcome, holds, same};
 use postrider_model::{FeedId, Millis, SettleKind, SettleTarget, State};
 
 pub(super) async fn cancel_judges_each_recipient(kit: &mut Kit) -> Outcome {
-    kit.publish(Make::new("a").users(["ada", "bob", "cyd", "dee"])).await?;
+    kit.publish(Make::new("a").users(["ada", "bob", "cyd", "dee"]))
+        .await?;
     kit.ack("bob", &["a"]).await?;
     kit.read("cyd", &["a"]).await?;
     same!(kit.cancel("a").await?, Some(Some(2)), "how many became cancelled");
     for (user, state, told) in [
-        ("ada", State::Cancelled, &["a", "withdrawn a at 1 (cancelled)"][..]),
+        (
+            "ada",
+            State::Cancelled,
+            &["a", "withdrawn a at 1 (cancelled)"][..],
+        ),
         ("bob", State::Delivered, &["a", "withdrawn a at 1 (cancelled)"]),
         ("cyd", State::Read, &["a", "read a"]),
     ] {
         same!(kit.state("a", user).await?, Some(state), "of {user}");
         same!(kit.told(&of_user(user)?).await?, told, "told to {user}");
         let entry = &kit.inbox(user, &of_user(user)?).await?.entries[0];
-        same!(entry.dismissed, user == "bob", "whether it is taken off for {user}");
+        same!(
+            entry.dismissed,
+            user == "bob",
+            "whether it is taken off for {user}"
+        );
     }
     same!(kit.ack("ada", &["a"]).await?, 0, "a late ack");
     same!(kit.ack("bob", &["a"]).await?, 0, "a repeated ack");
     same!(kit.read("bob", &["a"]).await?, 1, "reading what was delivered");
     let place = kit.place(&of_user("dee")?, 2).await?;
-    same!(kit.through("dee", &of_user("dee")?, place).await?, 0, "a late cursor");
-    same!(kit.state("a", "dee").await?, Some(State::Cancelled), "after a late cursor");
+    same!(
+        kit.through("dee", &of_user("dee")?, place).await?,
+        0,
+        "a late cursor"
+    );
+    same!(
+        kit.state("a", "dee").await?,
+        Some(State::Cancelled),
+        "after a late cursor"
+    );
     Ok(())
 }
 
@@ -45,7 +62,11 @@ pub(super) async fn cancel_of_a_wide_one_spares_who_had_it(kit: &mut Kit) -> Out
     ] {
         same!(kit.state("e-2", user).await?, Some(state), "of {user}");
         let entry = &kit.inbox(user, &FeedId::All).await?.entries[1];
-        same!((entry.state, entry.dismissed), (Some(state), true), "in the inbox of {user}");
+        same!(
+            (entry.state, entry.dismissed),
+            (Some(state), true),
+            "in the inbox of {user}"
+        );
     }
     same!(
         kit.told(&FeedId::All).await?,
@@ -64,20 +85,32 @@ pub(super) async fn cancel_of_a_wide_one_spares_who_had_it(kit: &mut Kit) -> Out
 }
 
 pub(super) async fn a_floor_does_not_deliver_what_was_cancelled(kit: &mut Kit) -> Outcome {
-    kit.publish_all((1..=3).map(|n| Make::new(format!("e-{n}")))).await?;
+    kit.publish_all((1..=3).map(|n| Make::new(format!("e-{n}"))))
+        .await?;
     kit.cancel("e-2").await?;
     let place = kit.place(&FeedId::All, 3).await?;
     same!(kit.through("ada", &FeedId::All, place).await?, 2, "settled");
     kit.ack("bob", &["e-1", "e-3"]).await?;
     for user in ["ada", "bob"] {
-        holds!(kit.floor(user, &FeedId::All).await? >= 3, "the floor of {user} stayed behind");
-        same!(kit.state("e-2", user).await?, Some(State::Cancelled), "the cancelled one for {user}");
+        holds!(
+            kit.floor(user, &FeedId::All).await? >= 3,
+            "the floor of {user} stayed behind"
+        );
+        same!(
+            kit.state("e-2", user).await?,
+            Some(State::Cancelled),
+            "the cancelled one for {user}"
+        );
         let entry = &kit.inbox(user, &FeedId::All).await?.entries[1];
         same!(entry.state, Some(State::Cancelled), "in the inbox of {user}");
     }
     let target = SettleTarget::Through(vec![(FeedId::All, place)]);
     same!(kit.settle("ada", SettleKind::Read, target).await?, 2, "read");
-    same!(kit.state("e-2", "ada").await?, Some(State::Cancelled), "after reading through it");
+    same!(
+        kit.state("e-2", "ada").await?,
+        Some(State::Cancelled),
+        "after reading through it"
+    );
     Ok(())
 }
 
@@ -91,7 +124,11 @@ pub(super) async fn cancel_of_the_unknown_and_again(kit: &mut Kit) -> Outcome {
     same!(kit.cancel("e").await?, Some(None), "a wide one again");
     same!(kit.told(&of_user("ada")?).await?.len(), 2, "entries");
     same!(kit.told(&FeedId::All).await?.len(), 2, "entries of all");
-    same!(kit.publish(Make::new("a").users(["ada", "bob"])).await?.repeated, true, "published again");
+    same!(
+        kit.publish(Make::new("a").users(["ada", "bob"])).await?.repeated,
+        true,
+        "published again"
+    );
     Ok(())
 }
 
@@ -114,9 +151,16 @@ pub(super) async fn collapse_judges_each_recipient(kit: &mut Kit) -> Outcome {
     }
     let told = ["a", "withdrawn a at 1 (collapsed)", "b"];
     same!(kit.told(&of_user("bob")?).await?, told, "told to bob");
-    let why = kit.story("a", "ada").await?.and_then(|mut story| story.marks.pop());
+    let why = kit
+        .story("a", "ada")
+        .await?
+        .and_then(|mut story| story.marks.pop());
     same!(why.map(|mark| mark.why), Some("collapsed".into()), "the reason");
-    same!(kit.cancel("b").await?, Some(Some(1)), "cancelled of the half collapsed one");
+    same!(
+        kit.cancel("b").await?,
+        Some(Some(1)),
+        "cancelled of the half collapsed one"
+    );
     Ok(())
 }
 
@@ -125,22 +169,47 @@ pub(super) async fn collapse_in_a_wide_feed(kit: &mut Kit) -> Outcome {
     kit.publish(Make::new("u").user("ada").collapse("k")).await?;
     kit.ack("bob", &["a"]).await?;
     kit.publish(Make::new("b").collapse("k")).await?;
-    same!(kit.state("a", "ada").await?, Some(State::Cancelled), "of who did not have it");
-    same!(kit.state("a", "bob").await?, Some(State::Delivered), "of who had it");
-    same!(kit.state("u", "ada").await?, Some(State::Pending), "the same key in another feed");
+    same!(
+        kit.state("a", "ada").await?,
+        Some(State::Cancelled),
+        "of who did not have it"
+    );
+    same!(
+        kit.state("a", "bob").await?,
+        Some(State::Delivered),
+        "of who had it"
+    );
+    same!(
+        kit.state("u", "ada").await?,
+        Some(State::Pending),
+        "the same key in another feed"
+    );
     let told = ["a", "withdrawn a at 1 (collapsed)", "b"];
     same!(kit.told(&FeedId::All).await?, told, "told to all");
-    kit.publish(Make::new("later").collapse("k").deliver_in(Millis(5))).await?;
-    same!(kit.state("b", "ada").await?, Some(State::Pending), "while the next is scheduled");
+    kit.publish(Make::new("later").collapse("k").deliver_in(Millis(5)))
+        .await?;
+    same!(
+        kit.state("b", "ada").await?,
+        Some(State::Pending),
+        "while the next is scheduled"
+    );
     kit.pass(Millis(5)).await;
-    same!(kit.state("b", "ada").await?, Some(State::Cancelled), "when the next is delivered");
+    same!(
+        kit.state("b", "ada").await?,
+        Some(State::Cancelled),
+        "when the next is delivered"
+    );
     Ok(())
 }
 
 pub(super) async fn final_states_stay(kit: &mut Kit) -> Outcome {
     let ids = ["r", "x", "c"];
     for id in ids {
-        let ttl = if id == "x" { Millis(10) } else { Millis::from_secs(50) };
+        let ttl = if id == "x" {
+            Millis(10)
+        } else {
+            Millis::from_secs(50)
+        };
         kit.publish(Make::new(id).user("ada").ttl(ttl)).await?;
         kit.publish(Make::new(format!("w{id}")).ttl(ttl)).await?;
     }

@@ -105,10 +105,8 @@ impl Writer {
             Some(value) => write(self.u8(1), value),
         }
     }
-    pub fn list<T>(self, values: &[T], mut write: impl FnMut(Self, &T) -> Self) -> Self {
-        values
-            .iter()
-            .fold(self.u32(values.len() as u32), |out, value| write(out, value))
+    pub fn list<T>(self, values: &[T], write: impl FnMut(Self, &T) -> Self) -> Self {
+        values.iter().fold(self.u32(values.len() as u32), write)
     }
     fn mark(self, mark: &Mark) -> Self {
         self.u64(mark.from)
@@ -511,5 +509,49 @@ mod tests {
         let all = key::recipients(&NotificationId::new("a").unwrap());
         let other = key::recipients(&NotificationId::new("a.b").unwrap());
         assert!(!other.starts_with(&all));
+    }
+
+    proptest::proptest! {
+        /// Whatever a disk makes of a value, reading it is an answer or an error.
+        #[test]
+        fn damage_never_panics(cut in 0usize..400, flips in proptest::collection::vec((0usize..400, 0u8..8), 0..6)) {
+            let record = sample();
+            let id = record.notification.id.clone();
+            let ids = vec![id.clone(), NotificationId::new("n-2").unwrap()];
+            let origin = Some(SessionId::new("s").unwrap());
+            let kinds = [
+                EntryKindRecord::Notification { id: id.clone(), withdrawn: Some(WithdrawReason::Taken) },
+                EntryKindRecord::Read { ids, origin: origin.clone() },
+                EntryKindRecord::Withdrawn { id: id.clone(), target: 4, reason: WithdrawReason::Expired },
+            ];
+            let mark = Mark {
+                offset: 9,
+                from: 3,
+                kind: MarkKind::Delivered,
+                time: Timestamp(1),
+                session: origin,
+                transport: Some(Transport::Sse),
+                why: "pong".into(),
+            };
+            proptest::prop_assert_eq!(&decode_mark(9, mark.kind, &encode_mark(&mark)).unwrap(), &mark);
+            let mut values = vec![record.encode(), encode_mark(&mark), encode_range(&mark)];
+            for kind in kinds {
+                let entry = EntryRecord { epoch: Epoch(3), kind };
+                proptest::prop_assert_eq!(&EntryRecord::decode(&entry.encode()).unwrap(), &entry);
+                values.push(entry.encode());
+            }
+            for mut value in values {
+                value.truncate(cut);
+                for (at, bit) in &flips {
+                    if let Some(byte) = value.get_mut(*at) {
+                        *byte ^= 1 << bit;
+                    }
+                }
+                drop(Record::decode(&id, &value));
+                drop(EntryRecord::decode(&value));
+                drop(decode_mark(1, MarkKind::Read, &value));
+                drop(FeedId::read_key(&value));
+            }
+        }
     }
 }

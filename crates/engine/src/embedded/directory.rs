@@ -9,9 +9,16 @@ use std::path::Path;
 /// The format that this version writes.
 const FORMAT: u32 = 1;
 
-/// Makes the directory if it is not there, checks its version, and locks it.
-pub(super) fn claim(dir: &Path) -> Result<File, StoreFault> {
-    let io = |what: &str, error: std::io::Error| StoreFault::Io(format!("{what} {}: {error}", dir.display()));
+/// A directory that is ours for as long as this lives.
+pub(super) struct Claim {
+    _lock: File,
+    /// There is no `VERSION` yet: whoever began it did not get far enough to have accepted anything.
+    pub fresh: bool,
+}
+
+/// Makes the directory if it is not there, locks it, and checks its version.
+pub(super) fn claim(dir: &Path) -> Result<Claim, StoreFault> {
+    let io = |what, error| io_fault(what, dir, &error);
     std::fs::create_dir_all(dir).map_err(|error| io("cannot make the data directory", error))?;
     let lock = OpenOptions::new()
         .create(true)
@@ -30,15 +37,16 @@ pub(super) fn claim(dir: &Path) -> Result<File, StoreFault> {
         }
         Err(TryLockError::Error(error)) => return Err(io("cannot lock", error)),
     }
-    let version = dir.join("VERSION");
-    match std::fs::read_to_string(&version) {
-        Ok(text) => check_version(&text, dir)?,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            write_version(dir, &version).map_err(|error| io("cannot write the version of", error))?;
-        }
+    let fresh = match std::fs::read_to_string(dir.join("VERSION")) {
+        Ok(text) => check_version(&text, dir).map(|()| false)?,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => true,
         Err(error) => return Err(io("cannot read the version of", error)),
-    }
-    Ok(lock)
+    };
+    Ok(Claim { _lock: lock, fresh })
+}
+
+fn io_fault(what: &str, dir: &Path, error: &std::io::Error) -> StoreFault {
+    StoreFault::Io(format!("{what} {}: {error}", dir.display()))
 }
 
 fn check_version(text: &str, dir: &Path) -> Result<(), StoreFault> {
@@ -59,14 +67,18 @@ fn check_version(text: &str, dir: &Path) -> Result<(), StoreFault> {
     }
 }
 
-/// By a rename, so that a crash leaves the whole file or none.
-fn write_version(dir: &Path, path: &Path) -> std::io::Result<()> {
-    let new = dir.join("VERSION.new");
-    let mut file = File::create(&new)?;
-    writeln!(file, "postrider {FORMAT}")?;
-    file.sync_all()?;
-    std::fs::rename(&new, path)?;
-    File::open(dir)?.sync_all()
+/// Says that the directory holds all that it should. By a rename, so that a crash leaves the whole file or
+/// none.
+pub(super) fn complete(dir: &Path) -> Result<(), StoreFault> {
+    let write = || {
+        let new = dir.join("VERSION.new");
+        let mut file = File::create(&new)?;
+        writeln!(file, "postrider {FORMAT}")?;
+        file.sync_all()?;
+        std::fs::rename(&new, dir.join("VERSION"))?;
+        File::open(dir)?.sync_all()
+    };
+    write().map_err(|error| io_fault("cannot write the version of", dir, &error))
 }
 
 #[cfg(test)]
@@ -74,14 +86,47 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_process_at_a_time_and_no_newer_format() {
+    fn one_process_at_a_time() {
         let dir = tempfile::tempdir().unwrap();
-        let held = claim(dir.path()).unwrap();
-        assert!(matches!(claim(dir.path()), Err(StoreFault::Refused(_))));
+        let held = claim(&dir.path().join("made/here")).unwrap();
+        let second = claim(&dir.path().join("made/here")).map(|_| ());
+        assert!(
+            matches!(&second, Err(StoreFault::Refused(text)) if text.contains("made/here")),
+            "{second:?}"
+        );
         drop(held);
-        std::fs::write(dir.path().join("VERSION"), "postrider 99\n").unwrap();
-        assert!(matches!(claim(dir.path()), Err(StoreFault::Newer { .. })));
-        std::fs::write(dir.path().join("VERSION"), "something else\n").unwrap();
-        assert!(matches!(claim(dir.path()), Err(StoreFault::Refused(_))));
+        assert!(claim(&dir.path().join("made/here")).is_ok());
+    }
+
+    #[test]
+    fn a_directory_is_fresh_until_it_is_complete() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(claim(dir.path()).unwrap().fresh);
+        assert!(claim(dir.path()).unwrap().fresh);
+        complete(dir.path()).unwrap();
+        assert!(!claim(dir.path()).unwrap().fresh);
+    }
+
+    #[test]
+    fn no_newer_format_and_nobody_elses_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        let claim_with = |version: &str| {
+            std::fs::write(dir.path().join("VERSION"), version).unwrap();
+            claim(dir.path()).map(|_| ())
+        };
+        assert!(claim_with("postrider 1\n").is_ok());
+        assert!(matches!(
+            claim_with("postrider 99\n"),
+            Err(StoreFault::Newer { .. })
+        ));
+        for other in ["something else\n", "", "postrider", "postrider -1", "postrider 0"] {
+            assert!(
+                matches!(claim_with(other), Err(StoreFault::Refused(_))),
+                "{other:?}"
+            );
+        }
+        let file = dir.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        assert!(matches!(claim(&file).map(|_| ()), Err(StoreFault::Io(text)) if text.contains("file")));
     }
 }

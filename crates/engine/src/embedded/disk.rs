@@ -34,11 +34,34 @@ pub(super) struct Disk {
 }
 
 impl Disk {
-    /// Opens the file, or makes it.
+    /// Opens the file, which must be there.
     pub fn open(path: &Path) -> Result<Disk, StoreFault> {
         let name = path.display().to_string();
         let path = path.to_owned();
-        Disk::with(name, move || builder().create(&path))
+        Disk::with(name, move || builder().open(&path))
+    }
+
+    /// Makes the file where there is none: elsewhere first, so that one whose making was cut short is
+    /// never taken for a store.
+    pub fn make(path: &Path) -> Result<(), StoreFault> {
+        let io = |error: std::io::Error| {
+            StoreFault::Io(format!("cannot make the store {}: {error}", path.display()))
+        };
+        if path.try_exists().map_err(io)? {
+            return Ok(());
+        }
+        let new = path.with_extension("new");
+        match std::fs::remove_file(&new) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(io(error)),
+            _ => {}
+        }
+        let (name, at) = (new.display().to_string(), new.clone());
+        drop(Disk::with(name, move || builder().create(&at))?);
+        std::fs::rename(&new, path).map_err(io)?;
+        let dir = path.parent().unwrap_or(Path::new("."));
+        std::fs::File::open(dir)
+            .and_then(|dir| dir.sync_all())
+            .map_err(io)
     }
 
     /// Opens by `open`, now and after each failure.

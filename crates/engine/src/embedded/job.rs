@@ -68,8 +68,11 @@ impl Job {
                 while used < room
                     && let Some(settlement) = batch.get(self.settled)
                 {
-                    let Settled { changed, walked, done } =
-                        apply.settle(settlement, *sync == Sync::Durable, steps as u64)?;
+                    let Settled {
+                        changed,
+                        walked,
+                        done,
+                    } = apply.settle(settlement, *sync == Sync::Durable, steps as u64)?;
                     self.counts[self.settled] += changed;
                     self.settled += usize::from(done);
                     used += walked.max(1);

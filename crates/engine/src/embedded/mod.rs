@@ -11,6 +11,8 @@ mod disk;
 #[cfg(test)]
 mod faults;
 mod job;
+#[cfg(test)]
+mod model_test;
 mod reader;
 mod store;
 mod tables;
@@ -55,25 +57,30 @@ pub struct Embedded {
     clock: Arc<dyn Fn() -> Timestamp + Send + std::marker::Sync>,
     writer: Mutex<Option<JoinHandle<()>>>,
     /// Held for as long as the engine lives, so that no second process opens the directory.
-    _lock: Option<std::fs::File>,
+    _claim: Option<directory::Claim>,
 }
 
 impl Embedded {
     /// Opens the directory, or makes it. Refuses one that is in use, or was written by a newer version.
     pub fn open(options: EmbeddedOptions) -> Result<Embedded, StoreFault> {
-        let (store, lock): (Arc<dyn Store>, _) = match &options.data_dir {
+        let (store, claim): (Arc<dyn Store>, _) = match &options.data_dir {
             None => (Arc::new(Memory::default()), None),
             Some(dir) => {
-                let lock = directory::claim(dir)?;
-                (Arc::new(disk::Disk::open(&dir.join("feeds.redb"))?), Some(lock))
+                let claim = directory::claim(dir)?;
+                let file = dir.join("feeds.redb");
+                if claim.fresh {
+                    disk::Disk::make(&file)?;
+                    directory::complete(dir)?;
+                }
+                (Arc::new(disk::Disk::open(&file)?), Some(claim))
             }
         };
-        Embedded::with_store(store, lock, options)
+        Embedded::with_store(store, claim, options)
     }
 
     fn with_store(
         store: Arc<dyn Store>,
-        lock: Option<std::fs::File>,
+        claim: Option<directory::Claim>,
         options: EmbeddedOptions,
     ) -> Result<Embedded, StoreFault> {
         let (queue, receiver, waiting_bytes) = Queue::new();
@@ -98,7 +105,7 @@ impl Embedded {
             listeners,
             clock: options.clock,
             writer,
-            _lock: lock,
+            _claim: claim,
         })
     }
 

@@ -1,9 +1,9 @@
 //! Reads the tables for callers other than the writer, each time from one consistent view.
 
+use super::StoreFault;
 use super::codec::{EntryKindRecord, EntryRecord, Record, key};
 use super::store::{Table, View};
 use super::tables::{self, ALL_ROWS};
-use super::StoreFault;
 use crate::{Page, ReadLimit, RecipientState, Recipients};
 use postrider_model::{
     Entry, EntryKind, FeedId, Forms, MarkKind, NotificationId, Position, State, Timestamp, UserId,
@@ -111,10 +111,9 @@ impl Reader<'_> {
     ) -> Result<Vec<(UserId, Position)>, StoreFault> {
         let prefix = key::recipients(id);
         let rows = match which {
-            Recipients::All => {
-                self.view
-                    .scan(Table::Recipients, &prefix, &key::after(&prefix), ALL_ROWS)?
-            }
+            Recipients::All => self
+                .view
+                .scan(Table::Recipients, &prefix, &key::after(&prefix), ALL_ROWS)?,
             Recipients::One(user) => {
                 let row = key::recipient(id, user);
                 let value = self.view.get(Table::Recipients, &row)?;
@@ -146,13 +145,14 @@ impl Reader<'_> {
         let has_word = below_floor || !marks.is_empty();
         let single = marks.iter().any(|mark| mark.kind == MarkKind::Delivered);
         if below_floor && !single {
-            let read_at = marks.iter().find(|mark| mark.kind == MarkKind::Read).map(|m| m.time);
+            let read_at = marks
+                .iter()
+                .find(|mark| mark.kind == MarkKind::Read)
+                .map(|m| m.time);
             let range = tables::range_at(&*self.view, &user, feed, offset)?;
             marks.extend(range.filter(|range| match state {
                 State::Delivered => range.kind == MarkKind::Delivered,
-                State::Read => {
-                    range.kind == MarkKind::Delivered && read_at.is_none_or(|at| range.time <= at)
-                }
+                State::Read => range.kind == MarkKind::Delivered && read_at.is_none_or(|at| range.time <= at),
                 State::Expired => range.kind == MarkKind::Expired && marks.is_empty(),
                 _ => false,
             }));

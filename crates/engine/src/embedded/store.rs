@@ -206,9 +206,7 @@ impl View for Txn<'_> {
             return self.view.scan(table, from, to, limit);
         }
         let removed = changed.iter().filter(|(_, value)| value.is_none()).count();
-        let stored = self
-            .view
-            .scan(table, from, to, limit.saturating_add(removed))?;
+        let stored = self.view.scan(table, from, to, limit.saturating_add(removed))?;
         let mut rows: BTreeMap<_, _> = stored.into_iter().collect();
         for (key, value) in changed {
             match value {

@@ -36,11 +36,7 @@ pub(super) fn body(view: &dyn View, id: &NotificationId) -> Result<Record, Store
     })
 }
 
-pub(super) fn entry(
-    view: &dyn View,
-    feed: &FeedId,
-    offset: u64,
-) -> Result<Option<EntryRecord>, StoreFault> {
+pub(super) fn entry(view: &dyn View, feed: &FeedId, offset: u64) -> Result<Option<EntryRecord>, StoreFault> {
     view.get(Table::Entries, &key::entry(feed, offset))?
         .map(|value| EntryRecord::decode(&value))
         .transpose()
@@ -60,10 +56,7 @@ pub(super) fn span(view: &dyn View, feed: &FeedId) -> Result<FeedSpan, StoreFaul
 }
 
 /// What trimming wrote down: the span then, and the place just before the oldest held entry.
-pub(super) fn trimmed(
-    view: &dyn View,
-    feed: &FeedId,
-) -> Result<Option<(FeedSpan, Position)>, StoreFault> {
+pub(super) fn trimmed(view: &dyn View, feed: &FeedId) -> Result<Option<(FeedSpan, Position)>, StoreFault> {
     let Some(value) = view.get(Table::Feeds, &key::feed(feed))? else {
         return Ok(None);
     };

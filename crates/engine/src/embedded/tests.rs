@@ -2,7 +2,8 @@
 
 use super::{Embedded, EmbeddedOptions};
 use crate::Engine;
-use crate::contract::{Instance, Subject, run};
+use crate::Feeds;
+use crate::contract::{Instance, Make, Subject, run};
 use async_trait::async_trait;
 use postrider_model::Timestamp;
 use std::sync::Arc;
@@ -65,7 +66,9 @@ impl Instance for Here {
             return false;
         }
         self.engine.take().unwrap().close();
-        self.engine = Some(Arc::new(Embedded::open(self.clock.options(self.dir.as_ref())).unwrap()));
+        self.engine = Some(Arc::new(
+            Embedded::open(self.clock.options(self.dir.as_ref())).unwrap(),
+        ));
         true
     }
     async fn close(&self) {
@@ -96,4 +99,59 @@ async fn the_contract_in_memory() {
     if let Err(faults) = run(&Embeddeds { on_disk: false }).await {
         panic!("{faults}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn concurrent_publishers_share_syncs() {
+    let dir = tempfile::tempdir().unwrap();
+    let commits = Arc::new(AtomicU64::new(0));
+    let counter = commits.clone();
+    let mut options = Clock::default().options(Some(&dir));
+    options.on_commit = Box::new(move |_, _| {
+        counter.fetch_add(1, Ordering::SeqCst);
+    });
+    let engine = Arc::new(Embedded::open(options).unwrap());
+    let mut callers = tokio::task::JoinSet::new();
+    for n in 0..256 {
+        let engine = engine.clone();
+        callers.spawn(async move {
+            for m in 0..10 {
+                let make = Make::new(format!("n-{n}-{m}")).user(&format!("u{n}"));
+                let answer = engine.publish(vec![make.publication(Timestamp(0))]).await;
+                assert!(answer[0].is_ok(), "{answer:?}");
+            }
+        });
+    }
+    callers.join_all().await;
+    let commits = commits.load(Ordering::SeqCst);
+    assert!(
+        commits < 256,
+        "{commits} commits for 2560 publications of 256 publishers"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_too_much_for_one_transaction_is_split() {
+    let here = Here::open(false, Timestamp(1));
+    let (engine, kit) = (here.embedded().clone(), |id: String| {
+        Make::new(id)
+            .users((0..300).map(|n| format!("u{n}")))
+            .publication(Timestamp(1))
+    });
+    let batch = (0..60).map(|n| kit(format!("n-{n}"))).collect();
+    let answers = engine.publish(batch).await;
+    assert!(answers.iter().all(Result::is_ok), "{answers:?}");
+    let feed = kit("x".into()).feeds[7].clone();
+    let limit = crate::ReadLimit {
+        entries: 100,
+        bytes: usize::MAX,
+    };
+    let page = engine.read(&feed, 0, limit).await.unwrap();
+    let ids: Vec<_> = page
+        .entries
+        .iter()
+        .filter_map(|e| e.notification())
+        .map(|n| n.id.to_string())
+        .collect();
+    assert_eq!(ids, (0..60).map(|n| format!("n-{n}")).collect::<Vec<_>>());
 }

@@ -3,9 +3,10 @@
 //! Invariant: a poll is sent only when all of the answer before it was yielded, so that a cursor never runs ahead of
 //! what the test has seen. A poll in flight at a deadline stays in flight.
 //!
-//! It does not pipeline polls.
+//! Under `explicit` every poll begins with what is pending at or below its cursor: what this session was sent before is
+//! dropped by id, as a client does under at-least-once delivery. It does not pipeline polls.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
@@ -24,6 +25,8 @@ pub struct LongPoll {
     queue: VecDeque<Received>,
     in_flight: bool,
     end: Option<End>,
+    /// What was sent before; kept under `explicit` only.
+    known: HashSet<String>,
 }
 
 #[derive(Deserialize)]
@@ -46,6 +49,7 @@ impl LongPoll {
             queue: VecDeque::new(),
             in_flight: false,
             end: None,
+            known: HashSet::new(),
         };
         poll.send_poll(0)?;
         let answer = poll
@@ -84,8 +88,11 @@ impl LongPoll {
             self.queue.push_back(Received::KeepAlive);
         }
         for raw in page.notifications {
-            self.queue
-                .push_back(Received::Notification(notification(raw.get())?));
+            let notification = notification(raw.get())?;
+            let explicit = self.connect.query.contains(&("ack".into(), "explicit".into()));
+            if !explicit || self.known.insert(notification.id.clone()) {
+                self.queue.push_back(Received::Notification(notification));
+            }
         }
         for raw in page.events {
             self.queue.push_back(frame(raw.get())?);

@@ -17,7 +17,9 @@ const DISCARD_TIME: Duration = Duration::from_secs(5);
 
 /// The body, if it has at most `most` bytes. A declared length is judged before anything is read.
 pub async fn read_whole(headers: &HeaderMap, mut body: Body, most: usize) -> Result<Bytes, Problem> {
-    let declared = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
+    let declared = headers
+        .get(header::CONTENT_LENGTH)
+        .and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
     if let Some(declared) = declared.filter(|n| *n > most as u64) {
         // A client that waits for `100 Continue` has sent nothing yet, and need not.
         if !headers.contains_key(header::EXPECT) && declared <= DISCARDED_BYTES {
@@ -26,8 +28,13 @@ pub async fn read_whole(headers: &HeaderMap, mut body: Body, most: usize) -> Res
         return Err(too_large(most));
     }
     let mut whole = BytesMut::new();
-    while let Some(frame) = tokio::time::timeout(GAP, body.frame()).await.map_err(|_| stopped())? {
-        let Ok(data) = frame.map_err(|_| cut())?.into_data() else { continue };
+    while let Some(frame) = tokio::time::timeout(GAP, body.frame())
+        .await
+        .map_err(|_| stopped())?
+    {
+        let Ok(data) = frame.map_err(|_| cut())?.into_data() else {
+            continue;
+        };
         if whole.len() + data.len() > most {
             discard(&mut body).await;
             return Err(too_large(most));
@@ -53,11 +60,17 @@ async fn discard(body: &mut Body) {
 }
 
 fn too_large(most: usize) -> Problem {
-    Problem::too_large(format!("The body is larger than {most} bytes. Send less, or NDJSON."), None)
+    Problem::too_large(
+        format!("The body is larger than {most} bytes. Send less, or NDJSON."),
+        None,
+    )
 }
 
 fn stopped() -> Problem {
-    Problem { detail: "The body did not arrive in time. Send it again, without pauses.".into(), ..Problem::head_timeout() }
+    Problem {
+        detail: "The body did not arrive in time. Send it again, without pauses.".into(),
+        ..Problem::head_timeout()
+    }
 }
 
 fn cut() -> Problem {

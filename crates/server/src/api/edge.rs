@@ -26,7 +26,9 @@ pub async fn edge(State(api): State<Arc<Api>>, request: Request, next: Next) -> 
         response = options(&response, origin.is_some());
     }
     let headers = response.headers_mut();
-    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    headers
+        .entry(header::CACHE_CONTROL)
+        .or_insert(HeaderValue::from_static("no-store"));
     if let Some(cors) = origin.and_then(|origin| api.auth.origins().headers(&origin)) {
         for (name, value) in cors {
             put(headers, name, &value);
@@ -38,13 +40,21 @@ pub async fn edge(State(api): State<Arc<Api>>, request: Request, next: Next) -> 
 /// The answer to a method that a resource does not have; the router adds `Allow`.
 pub fn method_not_allowed() -> Problem {
     let detail = "This resource has no such method. The header Allow lists those it has.";
-    Problem { detail: detail.into(), allow: None, ..Problem::method_not_allowed("") }
+    Problem {
+        detail: detail.into(),
+        allow: None,
+        ..Problem::method_not_allowed("")
+    }
 }
 
 /// `OPTIONS`: what the router would allow, and for a page the rest of a preflight's answer.
 fn options(refused: &Response, from_page: bool) -> Response {
     let mut response = StatusCode::NO_CONTENT.into_response();
-    let allow = refused.headers().get(header::ALLOW).and_then(|value| value.to_str().ok()).unwrap_or("");
+    let allow = refused
+        .headers()
+        .get(header::ALLOW)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or("");
     let allow = format!("{allow}{}OPTIONS", if allow.is_empty() { "" } else { "," });
     let headers = response.headers_mut();
     put(headers, "allow", &allow);

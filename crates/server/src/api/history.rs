@@ -1,7 +1,7 @@
 //! `GET /v1/inbox/history`: pages back through what an inbox still holds, newest first, with states.
 
-use super::inbox::{identify, sentence};
-use super::refusal::Refusal;
+use super::inbox::identify;
+use super::refusal::{Refusal, sentence};
 use super::{Api, query};
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
@@ -41,7 +41,9 @@ pub async fn history(
     let wanted = query::query(wanted)?;
     let limit = wanted.limit.unwrap_or(LIMIT_DEFAULT);
     if limit == 0 || limit > LIMIT_MOST {
-        return Err(Problem::invalid_request(format!("The parameter limit must be 1 to {LIMIT_MOST}.")).into());
+        return Err(
+            Problem::invalid_request(format!("The parameter limit must be 1 to {LIMIT_MOST}.")).into(),
+        );
     }
     let before = match &wanted.before {
         Some(text) => Cursor::decode(text, &user).map_err(|e| Problem::invalid_cursor(sentence(&e)))?,
@@ -51,9 +53,21 @@ pub async fn history(
     let spans = api.engine.spans(&feeds).await?;
     let mut ways = Vec::new();
     for (feed, span) in feeds.into_iter().zip(spans) {
-        let end = Position { epoch: span.head.epoch, offset: span.head.offset + 1 };
-        let next = before.get(&feed).filter(|place| place.offset <= end.offset).unwrap_or(end);
-        ways.push(WayBack { feed, first: span.first, unread: next.offset, next, stretch: Vec::new() });
+        let end = Position {
+            epoch: span.head.epoch,
+            offset: span.head.offset + 1,
+        };
+        let next = before
+            .get(&feed)
+            .filter(|place| place.offset <= end.offset)
+            .unwrap_or(end);
+        ways.push(WayBack {
+            feed,
+            first: span.first,
+            unread: next.offset,
+            next,
+            stretch: Vec::new(),
+        });
     }
     let page = page(&*api.engine, &user, &mut ways, limit, crate::now()).await?;
     Ok(([(header::CONTENT_TYPE, "application/json")], page).into_response())
@@ -82,11 +96,17 @@ impl WayBack {
         let standing = Arc::new(engine.standing(user, &self.feed, from, to).await?);
         let mut after = from - 1;
         while after < to {
-            let limit = ReadLimit { entries: usize::try_from(to - after).unwrap_or(usize::MAX), bytes: PAGE_BYTES };
+            let limit = ReadLimit {
+                entries: usize::try_from(to - after).unwrap_or(usize::MAX),
+                bytes: PAGE_BYTES,
+            };
             let page = engine.read(&self.feed, after, limit).await?;
             let Some(last) = page.entries.last() else { break };
             after = last.position.offset;
-            let within = page.entries.into_iter().filter(|entry| entry.position.offset <= to);
+            let within = page
+                .entries
+                .into_iter()
+                .filter(|entry| entry.position.offset <= to);
             self.stretch.extend(within.map(|entry| (entry, standing.clone())));
         }
         self.unread = from;
@@ -96,7 +116,11 @@ impl WayBack {
     fn newest(&self) -> Option<Timestamp> {
         let (entry, _) = self.stretch.last()?;
         // A mark is passed over at once.
-        Some(entry.notification().map_or(Timestamp::MAX, |notification| notification.time))
+        Some(
+            entry
+                .notification()
+                .map_or(Timestamp::MAX, |notification| notification.time),
+        )
     }
 }
 
@@ -114,11 +138,17 @@ async fn page(
         for way in ways.iter_mut() {
             way.fill(engine, user).await?;
         }
-        let Some(way) = ways.iter_mut().filter(|way| way.newest().is_some()).max_by_key(|way| way.newest()) else {
+        let Some(way) = ways
+            .iter_mut()
+            .filter(|way| way.newest().is_some())
+            .max_by_key(|way| way.newest())
+        else {
             more = false;
             break;
         };
-        let Some((entry, standing)) = way.stretch.pop() else { break };
+        let Some((entry, standing)) = way.stretch.pop() else {
+            break;
+        };
         way.next = entry.position;
         seen += 1;
         if let Some(object) = object(&entry, &standing, user, now) {

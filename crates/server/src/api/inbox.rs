@@ -1,6 +1,6 @@
 //! `POST /v1/inbox/ack` and `…/read`: a client's word, answered after it is synced.
 
-use super::refusal::Refusal;
+use super::refusal::{Refusal, sentence};
 use super::{Api, body, text};
 use axum::Json;
 use axum::body::Body;
@@ -29,26 +29,46 @@ pub fn identify(api: &Api, headers: &HeaderMap) -> Result<Identity, Problem> {
         origin: text(headers, header::ORIGIN.as_str()),
         sec_fetch_site: text(headers, "sec-fetch-site"),
         host: text(headers, header::HOST.as_str()),
+        resumes: false,
     };
     api.auth.identify(&credentials, crate::now())
 }
 
 /// Marks as delivered.
-pub async fn ack(State(api): State<Arc<Api>>, headers: HeaderMap, body: Body) -> Result<Json<Value>, Refusal> {
+pub async fn ack(
+    State(api): State<Arc<Api>>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<Value>, Refusal> {
     settle(&api, &headers, body, SettleKind::Delivered).await
 }
 
 /// Marks as read.
-pub async fn read(State(api): State<Arc<Api>>, headers: HeaderMap, body: Body) -> Result<Json<Value>, Refusal> {
+pub async fn read(
+    State(api): State<Arc<Api>>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<Value>, Refusal> {
     settle(&api, &headers, body, SettleKind::Read).await
 }
 
-async fn settle(api: &Api, headers: &HeaderMap, body: Body, kind: SettleKind) -> Result<Json<Value>, Refusal> {
+async fn settle(
+    api: &Api,
+    headers: &HeaderMap,
+    body: Body,
+    kind: SettleKind,
+) -> Result<Json<Value>, Refusal> {
     let identity = identify(api, headers)?;
     let body = body::read_whole(headers, body, BODY_BYTES).await?;
     let target = target(&body, &identity.user)?;
-    let settlement =
-        Settlement { user: identity.user, kind, target, evidence: Evidence::Client, session: None, transport: None };
+    let settlement = Settlement {
+        user: identity.user,
+        kind,
+        target,
+        evidence: Evidence::Client,
+        session: None,
+        transport: None,
+    };
     let settled = api.engine.settle(vec![settlement], Sync::Durable).await?;
     let settled = settled.first().copied().unwrap_or(0);
     api.metrics.count_settled(kind, settled);
@@ -68,16 +88,19 @@ fn target(body: &[u8], user: &UserId) -> Result<SettleTarget, Problem> {
     let word: Word = serde_json::from_slice(body)
         .map_err(|e| Problem::invalid_request(format!("The body cannot be read: {e}. {SHAPE}")))?;
     match (word.ids, word.cursor) {
-        (Some(ids), None) if ids.len() > IDS => {
-            Err(Problem::too_large(format!("At most {IDS} ids fit in one request."), Some("/ids".into())))
-        }
+        (Some(ids), None) if ids.len() > IDS => Err(Problem::too_large(
+            format!("At most {IDS} ids fit in one request."),
+            Some("/ids".into()),
+        )),
         // What is no id names nothing, and what names nothing is no error.
-        (Some(ids), None) => {
-            Ok(SettleTarget::Ids(ids.iter().filter_map(|id| NotificationId::new(id).ok()).collect()))
-        }
+        (Some(ids), None) => Ok(SettleTarget::Ids(
+            ids.iter().filter_map(|id| NotificationId::new(id).ok()).collect(),
+        )),
         (None, Some(cursor)) => {
-            let cursor = Cursor::decode(&cursor, user)
-                .map_err(|e| Problem { pointer: Some("/cursor".into()), ..Problem::invalid_cursor(sentence(&e)) })?;
+            let cursor = Cursor::decode(&cursor, user).map_err(|e| Problem {
+                pointer: Some("/cursor".into()),
+                ..Problem::invalid_cursor(sentence(&e))
+            })?;
             Ok(SettleTarget::Through(positions(&cursor, user)))
         }
         _ => Err(Problem::invalid_request(SHAPE)),
@@ -87,15 +110,10 @@ fn target(body: &[u8], user: &UserId) -> Result<SettleTarget, Problem> {
 /// The feeds of an inbox that carry a delivery state; session topics do not.
 fn positions(cursor: &Cursor, user: &UserId) -> Vec<(FeedId, Position)> {
     let feeds = [FeedId::User(user.clone()), FeedId::All];
-    feeds.into_iter().filter_map(|feed| cursor.get(&feed).map(|position| (feed, position))).collect()
-}
-
-/// An error's words as a sentence.
-pub fn sentence(error: &dyn std::fmt::Display) -> String {
-    let text = error.to_string();
-    let mut chars = text.chars();
-    let first = chars.next().map(|c| c.to_uppercase().to_string()).unwrap_or_default();
-    format!("{first}{}.", chars.as_str())
+    feeds
+        .into_iter()
+        .filter_map(|feed| cursor.get(&feed).map(|position| (feed, position)))
+        .collect()
 }
 
 #[cfg(test)]
@@ -106,14 +124,24 @@ mod tests {
     #[test]
     fn exactly_one_of_ids_and_cursor() {
         let ada = UserId::new("ada").unwrap();
-        let place = Position { epoch: Epoch(1), offset: 7 };
+        let place = Position {
+            epoch: Epoch(1),
+            offset: 7,
+        };
         let cursor = Cursor::new([(&FeedId::All, place)]).encode(&ada);
         let of = |body: &str| target(body.as_bytes(), &ada).map_err(|problem| problem.code);
         let ids = SettleTarget::Ids(vec![NotificationId::new("a").unwrap()]);
         assert_eq!(of(r#"{"ids":["a","no/id"]}"#), Ok(ids));
         let through = SettleTarget::Through(vec![(FeedId::All, place)]);
         assert_eq!(of(&format!(r#"{{"cursor":"{cursor}"}}"#)), Ok(through));
-        for body in ["", "{}", "[]", r#"{"ids":[1]}"#, r#"{"id":[]}"#, r#"{"ids":[],"cursor":"x"}"#] {
+        for body in [
+            "",
+            "{}",
+            "[]",
+            r#"{"ids":[1]}"#,
+            r#"{"id":[]}"#,
+            r#"{"ids":[],"cursor":"x"}"#,
+        ] {
             assert_eq!(of(body), Err("invalid_request"), "{body}");
         }
         assert_eq!(of(r#"{"cursor":"x"}"#), Err("invalid_cursor"));

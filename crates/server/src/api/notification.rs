@@ -7,10 +7,11 @@ use axum::Json;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::HeaderMap;
+use axum::response::{IntoResponse as _, Response};
 use postrider_engine::Recipients;
-use postrider_model::{Audience, State as DeliveryState};
+use postrider_model::{Audience, NotificationId, State as DeliveryState, Timestamp};
 use postrider_transports::Problem;
-use serde_json::{Map, Value, json};
+use serde::Serialize;
 use std::sync::Arc;
 
 /// Shows a notification.
@@ -18,7 +19,7 @@ pub async fn show(
     State(api): State<Arc<Api>>,
     headers: HeaderMap,
     path: Result<Path<String>, PathRejection>,
-) -> Result<Json<Value>, Refusal> {
+) -> Result<Response, Refusal> {
     api.key(&headers, Scope::Read)?;
     let id = query::id(path)?;
     let stored = api.engine.lookup(&id).await?.ok_or_else(Problem::not_found)?;
@@ -28,17 +29,55 @@ pub async fn show(
         Audience::Topics(_) => ("topics", true),
         Audience::Everyone => ("everyone", true),
     };
-    let mut counts = Map::new();
-    for state in DeliveryState::ALL {
-        let count = recipients.iter().filter(|recipient| recipient.state == state).count();
-        let known = !(is_wide && state == DeliveryState::Pending);
-        counts.insert(state.as_str().into(), if known { count.into() } else { Value::Null });
-    }
-    Ok(Json(json!({
-        "id": id,
-        "time": stored.notification.time,
-        "subject": stored.notification.subject,
-        "audience": {"kind": kind, "count": stored.recipients},
-        "counts": counts,
-    })))
+    let count = |state| {
+        recipients
+            .iter()
+            .filter(|recipient| recipient.state == state)
+            .count()
+    };
+    let shown = Shown {
+        id: &id,
+        time: stored.notification.time,
+        subject: stored.notification.subject.as_deref(),
+        audience: Reach {
+            kind,
+            count: stored.recipients,
+        },
+        counts: Counts {
+            pending: (!is_wide).then(|| count(DeliveryState::Pending)),
+            delivered: count(DeliveryState::Delivered),
+            read: count(DeliveryState::Read),
+            expired: count(DeliveryState::Expired),
+            cancelled: count(DeliveryState::Cancelled),
+            dead: count(DeliveryState::Dead),
+        },
+    };
+    Ok(Json(shown).into_response())
+}
+
+#[derive(Serialize)]
+struct Shown<'a> {
+    id: &'a NotificationId,
+    time: Timestamp,
+    subject: Option<&'a str>,
+    audience: Reach,
+    counts: Counts,
+}
+
+#[derive(Serialize)]
+struct Reach {
+    kind: &'static str,
+    /// Unknown for a wide audience.
+    count: Option<u64>,
+}
+
+/// Recipients by state; for a wide audience, those of whom something is recorded.
+#[derive(Serialize)]
+struct Counts {
+    pending: Option<usize>,
+    delivered: usize,
+    read: usize,
+    expired: usize,
+    cancelled: usize,
+    dead: usize,
 }

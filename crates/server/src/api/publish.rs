@@ -19,20 +19,26 @@ use std::sync::Arc;
 const IDEMPOTENCY_KEY_BYTES: usize = 256;
 
 /// Takes notifications in.
-pub async fn publish(State(api): State<Arc<Api>>, headers: HeaderMap, body: Body) -> Result<Response, Refusal> {
+pub async fn publish(
+    State(api): State<Arc<Api>>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Refusal> {
     let key = api.key(&headers, Scope::Publish)?;
     let mut submission = Submission::new(api.clone(), key, idempotency_key(&headers)?);
     if is_ndjson(&headers) {
         return Ok(stream::answer(&api, submission, body));
     }
-    let body = body::read_whole(&headers, body, api.max_body).await.inspect_err(|p| api.metrics.count_rejected(p.code))?;
+    let body = body::read_whole(&headers, body, api.max_body)
+        .await
+        .inspect_err(|p| api.metrics.count_rejected(p.code))?;
     submission.request = submission.request_key(request_content(&body));
     match http::decode_body(&body, api.limits.json_depth, api.limits.array) {
         Err(fault) => {
             api.metrics.count_rejected(fault.code.as_str());
             Err(intake_problem(fault).into())
         }
-        Ok(Decoded::One(draft)) => one(&submission, draft).await,
+        Ok(Decoded::One(draft)) => one(&submission, *draft).await,
         Ok(Decoded::Array(drafts)) => array(&submission, drafts).await,
     }
 }
@@ -47,7 +53,10 @@ async fn one(submission: &Submission, draft: Result<Draft, Fault>) -> Result<Res
 }
 
 async fn array(submission: &Submission, drafts: Vec<Result<Draft, Fault>>) -> Result<Response, Refusal> {
-    let items = (0u64..).zip(drafts).map(|(index, draft)| submission.admit(draft, index)).collect();
+    let items = (0u64..)
+        .zip(drafts)
+        .map(|(index, draft)| submission.admit(draft, index))
+        .collect();
     let outcomes = submission.submit(items, false).await;
     let any_accepted = outcomes.iter().any(Result::is_ok);
     // Nothing was taken, and trying again can help: the request as a whole is refused. A key that was used
@@ -64,14 +73,23 @@ async fn array(submission: &Submission, drafts: Vec<Result<Draft, Fault>>) -> Re
 }
 
 fn accepted(json: Vec<u8>) -> Response {
-    (StatusCode::ACCEPTED, [(header::CONTENT_TYPE, "application/json")], json).into_response()
+    (
+        StatusCode::ACCEPTED,
+        [(header::CONTENT_TYPE, "application/json")],
+        json,
+    )
+        .into_response()
 }
 
 fn array_json(outcomes: &[Outcome]) -> Vec<u8> {
     let mut accepted = Vec::new();
     let mut rejected = Vec::new();
     for (index, outcome) in outcomes.iter().enumerate() {
-        let list = if outcome.is_ok() { &mut accepted } else { &mut rejected };
+        let list = if outcome.is_ok() {
+            &mut accepted
+        } else {
+            &mut rejected
+        };
         if !list.is_empty() {
             list.push(b',');
         }
@@ -82,7 +100,14 @@ fn array_json(outcomes: &[Outcome]) -> Vec<u8> {
         }
         list.push(b'}');
     }
-    [&b"{\"accepted\":["[..], &accepted, b"],\"rejected\":[", &rejected, b"]}"].concat()
+    [
+        &b"{\"accepted\":["[..],
+        &accepted,
+        b"],\"rejected\":[",
+        &rejected,
+        b"]}",
+    ]
+    .concat()
 }
 
 /// `{"id":"…","accepted":true}`
@@ -114,7 +139,11 @@ fn push_member(out: &mut Vec<u8>, name: &str, value: &str) {
 fn is_ndjson(headers: &HeaderMap) -> bool {
     let essence = text(headers, header::CONTENT_TYPE.as_str()).and_then(|value| value.split(';').next());
     let ndjson = ["application/x-ndjson", "application/ndjson", "application/jsonl"];
-    essence.is_some_and(|essence| ndjson.iter().any(|name| essence.trim().eq_ignore_ascii_case(name)))
+    essence.is_some_and(|essence| {
+        ndjson
+            .iter()
+            .any(|name| essence.trim().eq_ignore_ascii_case(name))
+    })
 }
 
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
@@ -123,7 +152,9 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     };
     let key = key.trim();
     if key.is_empty() || key.len() > IDEMPOTENCY_KEY_BYTES {
-        let detail = format!("The header Idempotency-Key must hold 1 to {IDEMPOTENCY_KEY_BYTES} visible ASCII characters.");
+        let detail = format!(
+            "The header Idempotency-Key must hold 1 to {IDEMPOTENCY_KEY_BYTES} visible ASCII characters."
+        );
         return Err(Problem::invalid_request(detail));
     }
     Ok(Some(key.to_owned()))

@@ -13,8 +13,7 @@ pub fn id(path: Result<Path<String>, PathRejection>) -> Result<NotificationId, P
 
 /// The query, decoded.
 pub fn query<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, Problem> {
-    let Query(query) = query.map_err(|e| {
-        Problem::invalid_request(format!("The query cannot be read: {}.", e.body_text()))
-    })?;
+    let Query(query) = query
+        .map_err(|e| Problem::invalid_request(format!("The query cannot be read: {}.", e.body_text())))?;
     Ok(query)
 }

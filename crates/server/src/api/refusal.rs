@@ -6,6 +6,7 @@ use axum::response::{IntoResponse, Response};
 use postrider_engine::EngineError;
 use postrider_router::{Fault, FaultCode};
 use postrider_transports::{Problem, problem};
+use std::fmt;
 
 /// After how many seconds it is worth asking a busy store again.
 const RETRY_BUSY_S: u32 = 1;
@@ -30,9 +31,13 @@ impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let Refusal(problem) = self;
         let mut response = Response::new(Body::from(problem.json()));
-        *response.status_mut() = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        *response.status_mut() =
+            StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(problem::CONTENT_TYPE));
+        headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static(problem::CONTENT_TYPE),
+        );
         for (name, value) in problem.headers() {
             if let (Ok(name), Ok(value)) = (name.parse::<HeaderName>(), HeaderValue::from_str(&value)) {
                 headers.insert(name, value);
@@ -44,22 +49,52 @@ impl IntoResponse for Refusal {
 
 /// A fault of intake, as the client is told it.
 pub fn intake_problem(fault: Fault) -> Problem {
-    let Fault { code, detail, pointer } = fault;
+    let Fault {
+        code,
+        detail,
+        pointer,
+    } = fault;
+    let detail = sentence(&detail);
     match code {
         FaultCode::InvalidNotification => Problem::invalid_notification(detail, pointer),
-        FaultCode::EmptyAudience => Problem { detail, pointer, ..Problem::empty_audience() },
-        FaultCode::Scope => Problem { detail, pointer, ..Problem::scope("broadcast") },
+        FaultCode::EmptyAudience => Problem {
+            detail,
+            pointer,
+            ..Problem::empty_audience()
+        },
+        FaultCode::Scope => Problem {
+            detail,
+            pointer,
+            ..Problem::scope("broadcast")
+        },
         FaultCode::TooLarge => Problem::too_large(detail, pointer),
     }
+}
+
+/// An error's words as a sentence.
+pub fn sentence(error: &dyn fmt::Display) -> String {
+    let text = error.to_string();
+    let mut chars = text.chars();
+    let first = chars
+        .next()
+        .map(|c| c.to_uppercase().to_string())
+        .unwrap_or_default();
+    format!("{first}{}.", chars.as_str())
 }
 
 /// An engine's error, as the client is told it.
 pub fn engine_problem(error: &EngineError) -> Problem {
     match error {
-        EngineError::IdConflict(_) => Problem { pointer: Some("/id".into()), ..Problem::id_conflict() },
+        EngineError::IdConflict(_) => Problem {
+            pointer: Some("/id".into()),
+            ..Problem::id_conflict()
+        },
         EngineError::RequestConflict => {
             let detail = "This Idempotency-Key was used before with another body. Use a new key, or repeat the first body unchanged.";
-            Problem { detail: detail.into(), ..Problem::id_conflict() }
+            Problem {
+                detail: detail.into(),
+                ..Problem::id_conflict()
+            }
         }
         EngineError::Busy => Problem::unavailable(RETRY_BUSY_S),
         error => {

@@ -32,7 +32,11 @@ pub fn answer(api: &Arc<Api>, submission: Submission, body: Body) -> Response {
     let stream = Stream {
         api: api.clone(),
         submission,
-        source: Source { body: Some(body), splitter: Lines::new(api.max_body), waiting: VecDeque::new() },
+        source: Source {
+            body: Some(body),
+            splitter: Lines::new(api.max_body),
+            waiting: VecDeque::new(),
+        },
         index: 0,
         answered: 0,
     };
@@ -83,7 +87,9 @@ impl Stream {
         let mut items = Vec::new();
         let mut bytes = 0;
         while items.len() < BATCH_LINES && bytes < BATCH_BYTES {
-            let Some(line) = self.source.waiting.pop_front() else { break };
+            let Some(line) = self.source.waiting.pop_front() else {
+                break;
+            };
             items.push(match line {
                 Line::Whole(line) => {
                     bytes += line.len();
@@ -106,7 +112,9 @@ impl Stream {
             match outcome {
                 Ok(id) => out.extend_from_slice(&accepted_json(id)),
                 Err(problem) => {
-                    out.extend_from_slice(format!("{{\"accepted\":false,\"index\":{},", self.answered).as_bytes());
+                    out.extend_from_slice(
+                        format!("{{\"accepted\":false,\"index\":{},", self.answered).as_bytes(),
+                    );
                     push_problem(&mut out, problem);
                     out.push(b'}');
                 }

@@ -3,6 +3,7 @@
 use super::Api;
 use super::refusal::{engine_problem, intake_problem};
 use crate::auth::{ApiKey, Scope};
+use crate::clock::fresh_uuid;
 use postrider_engine::EngineError;
 use postrider_model::{Durability, NotificationId, Publication, RequestKey};
 use postrider_router::{Arrival, Draft, Fault, Publisher, admit, derived_id};
@@ -33,24 +34,42 @@ pub struct Submission {
 impl Submission {
     /// A request of this key.
     pub fn new(api: Arc<Api>, key: Arc<ApiKey>, idempotency: Option<String>) -> Submission {
-        Submission { api, key, idempotency, request: None }
+        Submission {
+            api,
+            key,
+            idempotency,
+            request: None,
+        }
     }
 
     /// The `Idempotency-Key`, scoped by the publisher's name.
     pub fn request_key(&self, content: u128) -> Option<RequestKey> {
         let key = self.idempotency.as_ref()?;
-        Some(RequestKey { key: format!("{}:{}{key}", self.key.name.len(), self.key.name), content })
+        Some(RequestKey {
+            key: format!("{}:{}{key}", self.key.name.len(), self.key.name),
+            content,
+        })
     }
 
     /// Intake of the `index`th item.
     pub fn admit(&self, draft: Result<Draft, Fault>, index: u64) -> Item {
+        let now = crate::now();
         let arrival = Arrival {
-            now: crate::now(),
-            fresh: uuid::Uuid::now_v7(),
-            derived: self.idempotency.as_ref().map(|key| derived_id(&self.key.name, key, index)),
+            now,
+            fresh: fresh_uuid(now).map_err(|error| {
+                tracing::error!(%error, "no randomness for an id");
+                Problem::unavailable(1)
+            })?,
+            derived: self
+                .idempotency
+                .as_ref()
+                .map(|key| derived_id(&self.key.name, key, index)),
             request: self.request.clone(),
         };
-        let publisher = Publisher { name: &self.key.name, may_broadcast: self.key.has(Scope::Broadcast) };
+        let publisher = Publisher {
+            name: &self.key.name,
+            may_broadcast: self.key.has(Scope::Broadcast),
+        };
         draft
             .and_then(|draft| admit(draft, &publisher, &self.api.limits, arrival))
             .map_err(intake_problem)
@@ -94,7 +113,10 @@ impl Submission {
         outcomes: &mut [Outcome],
         last: bool,
     ) -> Vec<(usize, Publication)> {
-        let batch: Vec<Publication> = waiting.iter().map(|(_, publication)| publication.clone()).collect();
+        let batch: Vec<Publication> = waiting
+            .iter()
+            .map(|(_, publication)| publication.clone())
+            .collect();
         let answers = self.api.engine.publish(batch).await;
         let mut busy = Vec::new();
         let mut answers = answers.into_iter();

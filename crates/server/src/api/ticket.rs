@@ -9,8 +9,14 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 
 /// Makes a ticket for the user of the token.
-pub async fn issue(State(api): State<Arc<Api>>, headers: HeaderMap) -> Result<(StatusCode, Json<Value>), Refusal> {
+pub async fn issue(
+    State(api): State<Arc<Api>>,
+    headers: HeaderMap,
+) -> Result<(StatusCode, Json<Value>), Refusal> {
     let identity = inbox::identify(&api, &headers)?;
     let (ticket, expires_in) = api.auth.issue_ticket(identity, crate::now())?;
-    Ok((StatusCode::CREATED, Json(json!({ "ticket": ticket, "expires_in": expires_in }))))
+    Ok((
+        StatusCode::CREATED,
+        Json(json!({ "ticket": ticket, "expires_in": expires_in })),
+    ))
 }

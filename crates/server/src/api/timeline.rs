@@ -7,11 +7,11 @@ use axum::Json;
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::http::HeaderMap;
+use axum::response::{IntoResponse as _, Response};
 use postrider_engine::{RecipientState, Recipients, Stored};
-use postrider_model::{Mark, MarkKind, State as DeliveryState, Timestamp, UserId};
+use postrider_model::{Mark, MarkKind, NotificationId, State as DeliveryState, Timestamp, UserId};
 use postrider_transports::Problem;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 use std::sync::Arc;
 
 /// One answer tells at most so many events; the earliest of those it has.
@@ -29,21 +29,36 @@ pub async fn timeline(
     headers: HeaderMap,
     path: Result<Path<String>, PathRejection>,
     wanted: Result<Query<Wanted>, QueryRejection>,
-) -> Result<Json<Value>, Refusal> {
+) -> Result<Response, Refusal> {
     api.key(&headers, Scope::Read)?;
     let id = query::id(path)?;
     let user = match query::query(wanted)?.user {
-        Some(text) => Some(UserId::new(&text).map_err(|e| Problem::invalid_request(format!("The user: {e}.")))?),
+        Some(text) => {
+            Some(UserId::new(&text).map_err(|e| Problem::invalid_request(format!("The user: {e}.")))?)
+        }
         None => None,
     };
     let stored = api.engine.lookup(&id).await?.ok_or_else(Problem::not_found)?;
     let which = user.clone().map_or(Recipients::All, Recipients::One);
     let recipients = api.engine.recipients(&id, which).await?;
-    let mut answer = json!({ "id": id, "events": events(&stored, &recipients) });
-    if user.is_some() {
-        answer["state"] = json!(recipients.first().map(|recipient| recipient.state.as_str()));
-    }
-    Ok(Json(answer))
+    let state = user
+        .and_then(|_| recipients.first())
+        .map(|recipient| recipient.state.as_str());
+    let story = Story {
+        id: &id,
+        state,
+        events: events(&stored, &recipients),
+    };
+    Ok(Json(story).into_response())
+}
+
+#[derive(Serialize)]
+struct Story<'a> {
+    id: &'a NotificationId,
+    /// Of the one user who was asked for, if that is a recipient.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    state: Option<&'static str>,
+    events: Vec<Event<'a>>,
 }
 
 /// One line of the story.
@@ -81,13 +96,17 @@ fn events<'a>(stored: &'a Stored, recipients: &'a [RecipientState]) -> Vec<Event
         let marks = recipient.marks.iter();
         events.extend(marks.map(|mark| of_mark(&recipient.user, mark)));
         let has_end = recipient.marks.iter().any(|mark| mark.kind == MarkKind::Expired);
-        if let (DeliveryState::Expired, Some(at), false) = (recipient.state, notification.expires_at, has_end) {
-            events.push(Event { user: Some(&recipient.user), ..plain(at, "expired") });
+        if let (DeliveryState::Expired, Some(at), false) = (recipient.state, notification.expires_at, has_end)
+        {
+            events.push(Event {
+                user: Some(&recipient.user),
+                ..plain(at, "expired")
+            });
         }
     }
     let told = events.iter().any(|event| event.event == "cancelled");
     if let (Some(at), false) = (stored.cancelled_at, told) {
-        events.push(Event { reason: Some("cancelled"), ..plain(at, "cancelled") });
+        events.push(plain(at, "cancelled"));
     }
     events.sort_by_key(|event| event.time);
     events.truncate(EVENTS);

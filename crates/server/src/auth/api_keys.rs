@@ -64,7 +64,11 @@ impl ApiKey {
 
     /// Refuses where it lacks the scope.
     pub fn require(&self, scope: Scope) -> Result<(), Problem> {
-        if self.has(scope) { Ok(()) } else { Err(Problem::scope(scope.as_str())) }
+        if self.has(scope) {
+            Ok(())
+        } else {
+            Err(Problem::scope(scope.as_str()))
+        }
     }
 }
 
@@ -77,7 +81,10 @@ pub(super) struct ApiKeys {
 impl ApiKeys {
     pub(super) fn new(config: &[ApiKeyConfig]) -> ApiKeys {
         let keys = config.iter().map(|entry| {
-            let key = ApiKey { name: entry.name.clone(), scopes: entry.scopes.clone() };
+            let key = ApiKey {
+                name: entry.name.clone(),
+                scopes: entry.scopes.clone(),
+            };
             (hash(entry.key.expose()), Arc::new(key))
         });
         ApiKeys { keys: keys.collect() }

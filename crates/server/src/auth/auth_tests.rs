@@ -11,7 +11,10 @@ const SECRET: &str = "a secret of more than thirty-two bytes, to sign with";
 const NOW: Timestamp = Timestamp(1_000_000_000);
 
 fn auth(change: impl FnOnce(&mut AuthConfig)) -> Auth {
-    let mut config = AuthConfig { cookie: Some("pr".into()), ..AuthConfig::default() };
+    let mut config = AuthConfig {
+        cookie: Some("pr".into()),
+        ..AuthConfig::default()
+    };
     config.jwt.hmac_secret = Some(Secret::new(SECRET));
     config.api_keys = vec![ApiKeyConfig {
         name: "backend".into(),
@@ -19,7 +22,11 @@ fn auth(change: impl FnOnce(&mut AuthConfig)) -> Auth {
         scopes: vec![Scope::Publish],
     }];
     change(&mut config);
-    Auth::new(&config, &["https://app.example".into(), "*".into()], &["open/*".into()])
+    Auth::new(
+        &config,
+        &["https://app.example".into(), "*".into()],
+        &["open/*".into()],
+    )
 }
 
 fn token(algorithm: Algorithm, header: Value, claims: &Value, secret: &str) -> String {
@@ -36,22 +43,38 @@ fn hs256(claims: Value) -> String {
 
 fn verify(auth: &Auth, token: &str) -> Result<Identity, &'static str> {
     let header = format!("Bearer {token}");
-    let credentials = Credentials { authorization: Some(&header), ..Credentials::default() };
+    let credentials = Credentials {
+        authorization: Some(&header),
+        ..Credentials::default()
+    };
     auth.identify(&credentials, NOW).map_err(|problem| problem.code)
 }
 
 #[test]
 fn good_tokens_name_their_user() {
     let auth = auth(|_| {});
-    for (algorithm, name) in
-        [(Algorithm::HS256, "HS256"), (Algorithm::HS384, "HS384"), (Algorithm::HS512, "HS512")]
-    {
-        let token = token(algorithm, json!({"alg": name}), &json!({"sub":"ada","exp":1_000_060}), SECRET);
+    for (algorithm, name) in [
+        (Algorithm::HS256, "HS256"),
+        (Algorithm::HS384, "HS384"),
+        (Algorithm::HS512, "HS512"),
+    ] {
+        let token = token(
+            algorithm,
+            json!({"alg": name}),
+            &json!({"sub":"ada","exp":1_000_060}),
+            SECRET,
+        );
         let identity = verify(&auth, &token).unwrap();
         assert_eq!(identity.user.as_str(), "ada");
         assert_eq!(identity.expires_at, Some(Timestamp(1_000_060_000)));
     }
-    assert_eq!(verify(&auth, &hs256(json!({"sub":42,"exp":1_000_060}))).unwrap().user.as_str(), "42");
+    assert_eq!(
+        verify(&auth, &hs256(json!({"sub":42,"exp":1_000_060})))
+            .unwrap()
+            .user
+            .as_str(),
+        "42"
+    );
     let leeway = verify(&auth, &hs256(json!({"sub":"ada","exp":999_990}))).unwrap();
     assert_eq!(leeway.expires_at, Some(Timestamp(1_000_020_000)));
 }
@@ -70,22 +93,42 @@ fn every_broken_token_has_its_code() {
         (&format!("{message}."), "token_signature"),
         (&format!("{message}.%%%"), "token_malformed"),
         (&format!("{good}.x"), "token_malformed"),
-        (&format!("{message}.{}", signature.chars().rev().collect::<String>()), "token_signature"),
-        (&token(Algorithm::HS256, json!({"alg":"HS256"}), &claims, "another secret"), "token_signature"),
+        (
+            &format!("{message}.{}", signature.chars().rev().collect::<String>()),
+            "token_signature",
+        ),
+        (
+            &token(
+                Algorithm::HS256,
+                json!({"alg":"HS256"}),
+                &claims,
+                "another secret",
+            ),
+            "token_signature",
+        ),
         (&with_header(json!({"alg":"none"})), "token_signature"),
         (&with_header(json!({"alg":"RS256"})), "token_signature"),
         (&with_header(json!({"alg":"HS512"})), "token_signature"),
-        (&with_header(json!({"alg":"HS256","crit":["x"]})), "token_signature"),
+        (
+            &with_header(json!({"alg":"HS256","crit":["x"]})),
+            "token_signature",
+        ),
         (&with_header(json!({"typ":"JWT"})), "token_malformed"),
         (&hs256(json!(["ada"])), "token_malformed"),
         (&hs256(json!({"sub":"ada"})), "token_claims"),
         (&hs256(json!({"sub":"ada","exp":"soon"})), "token_claims"),
         (&hs256(json!({"sub":"ada","exp":999_970})), "token_expired"),
-        (&hs256(json!({"sub":"ada","exp":1_000_060,"nbf":1_000_031})), "token_expired"),
+        (
+            &hs256(json!({"sub":"ada","exp":1_000_060,"nbf":1_000_031})),
+            "token_expired",
+        ),
         (&hs256(json!({"sub":1.5,"exp":1_000_060})), "token_claims"),
         (&hs256(json!({"sub":"","exp":1_000_060})), "token_claims"),
         (&hs256(json!({"exp":1_000_060})), "token_claims"),
-        (&hs256(json!({"sub":"a","exp":1_000_060,"topics":"x"})), "token_claims"),
+        (
+            &hs256(json!({"sub":"a","exp":1_000_060,"topics":"x"})),
+            "token_claims",
+        ),
     ];
     let auth = auth(|_| {});
     for (token, code) in table {
@@ -102,7 +145,13 @@ fn issuer_audience_and_claim_are_the_configured_ones() {
         config.jwt.require_exp = false;
     });
     assert!(verify(&auth, &hs256(json!({"user_id":"ada","iss":"me","aud":"pr"}))).is_ok());
-    assert!(verify(&auth, &hs256(json!({"user_id":"ada","iss":"me","aud":["x","pr"]}))).is_ok());
+    assert!(
+        verify(
+            &auth,
+            &hs256(json!({"user_id":"ada","iss":"me","aud":["x","pr"]}))
+        )
+        .is_ok()
+    );
     for claims in [
         json!({"user_id":"ada","iss":"me"}),
         json!({"user_id":"ada","iss":"you","aud":"pr"}),
@@ -117,15 +166,32 @@ fn a_cookie_needs_a_proof_of_origin() {
     let auth = auth(|_| {});
     let cookie = format!("x=1; pr={}", hs256(json!({"sub":"ada","exp":1_000_060})));
     let with = |origin, sec_fetch_site| {
-        let credentials = Credentials { cookie: Some(&cookie), origin, sec_fetch_site, ..Credentials::default() };
-        auth.identify(&credentials, NOW).map(|id| id.user.to_string()).map_err(|problem| problem.code)
+        let credentials = Credentials {
+            cookie: Some(&cookie),
+            origin,
+            sec_fetch_site,
+            ..Credentials::default()
+        };
+        auth.identify(&credentials, NOW)
+            .map(|id| id.user.to_string())
+            .map_err(|problem| problem.code)
     };
     assert_eq!(with(None, Some("same-origin")), Ok("ada".into()));
-    assert_eq!(with(Some("https://app.example"), Some("cross-site")), Ok("ada".into()));
-    for (origin, site) in [(None, None), (Some("https://evil.example"), Some("cross-site")), (None, Some("same-site"))] {
+    assert_eq!(
+        with(Some("https://app.example"), Some("cross-site")),
+        Ok("ada".into())
+    );
+    for (origin, site) in [
+        (None, None),
+        (Some("https://evil.example"), Some("cross-site")),
+        (None, Some("same-site")),
+    ] {
         assert_eq!(with(origin, site), Err("origin"));
     }
-    assert_eq!(auth.identify(&Credentials::default(), NOW).unwrap_err().code, "token_missing");
+    assert_eq!(
+        auth.identify(&Credentials::default(), NOW).unwrap_err().code,
+        "token_missing"
+    );
 }
 
 #[test]
@@ -147,9 +213,18 @@ fn topics_are_open_or_claimed_and_a_new_token_must_be_of_the_same_user() {
     let token = hs256(json!({"sub":"ada","exp":1_000_060,"topics":["mine/*"]}));
     let identity = verify(&auth, &token).unwrap();
     for (topic, expected) in [("open/x", true), ("mine/x", true), ("other", false)] {
-        assert_eq!(auth.may_subscribe(&identity, &Topic::new(topic).unwrap()), expected);
+        assert_eq!(
+            auth.may_subscribe(&identity, &Topic::new(topic).unwrap()),
+            expected
+        );
     }
     let user = |name| UserId::new(name).unwrap();
-    assert_eq!(auth.renew(&user("ada"), &token, NOW), Ok(Timestamp(1_000_060_000)));
-    assert_eq!(auth.renew(&user("bob"), &token, NOW).unwrap_err().code, "token_claims");
+    assert_eq!(
+        auth.renew(&user("ada"), &token, NOW),
+        Ok(Timestamp(1_000_060_000))
+    );
+    assert_eq!(
+        auth.renew(&user("bob"), &token, NOW).unwrap_err().code,
+        "token_claims"
+    );
 }

@@ -16,10 +16,17 @@ impl Gate for Auth {
             let mut tickets = self.tickets.lock().unwrap_or_else(PoisonError::into_inner);
             return tickets.redeem(ticket, now);
         }
-        let token = self.cookie.as_deref().and_then(|name| cookie(credentials.cookie?, name));
+        let token = self
+            .cookie
+            .as_deref()
+            .and_then(|name| cookie(credentials.cookie?, name));
         let token = token.ok_or_else(Problem::token_missing)?;
         let same_origin = credentials.sec_fetch_site == Some("same-origin");
-        if !same_origin && !credentials.origin.is_some_and(|origin| self.origins.names(origin)) {
+        if !same_origin
+            && !credentials
+                .origin
+                .is_some_and(|origin| self.origins.names(origin))
+        {
             return Err(Problem::origin());
         }
         self.jwt.verify(token, now)
@@ -47,7 +54,10 @@ fn cookie<'a>(header: &'a str, name: &str) -> Option<&'a str> {
     header.split(';').find_map(|pair| {
         let (given, value) = pair.trim().split_once('=')?;
         let value = value.trim();
-        let value = value.strip_prefix('"').and_then(|v| v.strip_suffix('"')).unwrap_or(value);
+        let value = value
+            .strip_prefix('"')
+            .and_then(|v| v.strip_suffix('"'))
+            .unwrap_or(value);
         (given == name && !value.is_empty()).then_some(value)
     })
 }

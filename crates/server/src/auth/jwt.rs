@@ -57,14 +57,25 @@ pub(super) struct Jwt {
 
 impl fmt::Debug for Jwt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Jwt").field("config", &self.config).finish_non_exhaustive()
+        f.debug_struct("Jwt")
+            .field("config", &self.config)
+            .finish_non_exhaustive()
     }
 }
 
 impl Jwt {
     pub(super) fn new(config: &JwtConfig) -> Jwt {
-        let key = config.hmac_secret.as_ref().map(|secret| DecodingKey::from_secret(secret.expose().as_bytes()));
-        Jwt { key, config: JwtConfig { hmac_secret: None, ..config.clone() } }
+        let key = config
+            .hmac_secret
+            .as_ref()
+            .map(|secret| DecodingKey::from_secret(secret.expose().as_bytes()));
+        Jwt {
+            key,
+            config: JwtConfig {
+                hmac_secret: None,
+                ..config.clone()
+            },
+        }
     }
 
     /// The user whom a token speaks of, if all of it holds at `now`.
@@ -72,7 +83,12 @@ impl Jwt {
         let claims = self.signed_claims(token)?;
         self.check_times(&claims, now)?;
         let text = |name: &str| claims.get(name).and_then(Value::as_str);
-        if self.config.issuer.as_deref().is_some_and(|issuer| text("iss") != Some(issuer)) {
+        if self
+            .config
+            .issuer
+            .as_deref()
+            .is_some_and(|issuer| text("iss") != Some(issuer))
+        {
             return Err(Problem::token_claims());
         }
         if let Some(audience) = self.config.audience.as_deref() {
@@ -96,7 +112,11 @@ impl Jwt {
         let (message, signature) = token.rsplit_once('.').ok_or_else(Problem::token_malformed)?;
         let (header, payload) = message.split_once('.').ok_or_else(Problem::token_malformed)?;
         let header = object(header).ok_or_else(Problem::token_malformed)?;
-        let algorithm = match header.get("alg").and_then(Value::as_str).ok_or_else(Problem::token_malformed)? {
+        let algorithm = match header
+            .get("alg")
+            .and_then(Value::as_str)
+            .ok_or_else(Problem::token_malformed)?
+        {
             "HS256" => Algorithm::HS256,
             "HS384" => Algorithm::HS384,
             "HS512" => Algorithm::HS512,
@@ -132,7 +152,11 @@ impl Jwt {
     /// `exp`; for a token that is good only by the leeway, the end of the leeway.
     fn ends(&self, claims: &Map<String, Value>, now: Timestamp) -> Option<Timestamp> {
         let exp = numeric_date(claims, "exp").ok().flatten()?;
-        Some(if exp > now { exp } else { exp.plus(self.config.leeway) })
+        Some(if exp > now {
+            exp
+        } else {
+            exp.plus(self.config.leeway)
+        })
     }
 
     fn user(&self, claims: &Map<String, Value>) -> Result<UserId, Problem> {
@@ -152,7 +176,9 @@ fn topic_patterns(claims: &Map<String, Value>) -> Result<Vec<String>, Problem> {
     };
     let items = claim.as_array().ok_or_else(Problem::token_claims)?;
     let texts = items.iter().take(TOPIC_PATTERNS);
-    texts.map(|item| item.as_str().map(str::to_owned).ok_or_else(Problem::token_claims)).collect()
+    texts
+        .map(|item| item.as_str().map(str::to_owned).ok_or_else(Problem::token_claims))
+        .collect()
 }
 
 /// Seconds since 1970, possibly with a fraction (RFC 7519, 2).
@@ -160,8 +186,13 @@ fn numeric_date(claims: &Map<String, Value>, name: &str) -> Result<Option<Timest
     let Some(value) = claims.get(name) else {
         return Ok(None);
     };
-    let seconds = value.as_f64().filter(|s| s.is_finite()).ok_or_else(Problem::token_claims)?;
-    Ok(Some(Timestamp(((seconds.max(0.0) * 1000.0) as u64).min(Timestamp::MAX.0))))
+    let seconds = value
+        .as_f64()
+        .filter(|s| s.is_finite())
+        .ok_or_else(Problem::token_claims)?;
+    Ok(Some(Timestamp(
+        ((seconds.max(0.0) * 1000.0) as u64).min(Timestamp::MAX.0),
+    )))
 }
 
 fn object(part: &str) -> Option<Map<String, Value>> {

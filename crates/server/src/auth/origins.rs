@@ -60,11 +60,23 @@ mod tests {
         assert!(origins.names("https://app.example") && !origins.names("https://evil.example"));
         let header = |origin: &str, name: &str| {
             let headers = origins.headers(origin).unwrap();
-            headers.into_iter().find(|(n, _)| *n == name).map(|(_, value)| value)
+            headers
+                .into_iter()
+                .find(|(n, _)| *n == name)
+                .map(|(_, value)| value)
         };
-        assert_eq!(header("https://app.example", "Access-Control-Allow-Credentials").as_deref(), Some("true"));
-        assert_eq!(header("https://evil.example", "Access-Control-Allow-Credentials"), None);
-        assert_eq!(header("https://evil.example", "Access-Control-Allow-Origin").as_deref(), Some("*"));
+        assert_eq!(
+            header("https://app.example", "Access-Control-Allow-Credentials").as_deref(),
+            Some("true")
+        );
+        assert_eq!(
+            header("https://evil.example", "Access-Control-Allow-Credentials"),
+            None
+        );
+        assert_eq!(
+            header("https://evil.example", "Access-Control-Allow-Origin").as_deref(),
+            Some("*")
+        );
         assert!(Origins::new(&[]).headers("https://app.example").is_none());
     }
 

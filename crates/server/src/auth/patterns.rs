@@ -2,7 +2,9 @@
 
 /// Whether some pattern matches.
 pub(super) fn matches_any(patterns: &[String], topic: &str) -> bool {
-    patterns.iter().any(|pattern| matches(pattern.as_bytes(), topic.as_bytes()))
+    patterns
+        .iter()
+        .any(|pattern| matches(pattern.as_bytes(), topic.as_bytes()))
 }
 
 /// Whether a text can be a pattern at all.
@@ -51,7 +53,11 @@ mod tests {
             ("", "news", false),
             ("**", "news", true),
         ] {
-            assert_eq!(matches(pattern.as_bytes(), topic.as_bytes()), expected, "{pattern} {topic}");
+            assert_eq!(
+                matches(pattern.as_bytes(), topic.as_bytes()),
+                expected,
+                "{pattern} {topic}"
+            );
         }
     }
 }

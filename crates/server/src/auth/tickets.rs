@@ -40,7 +40,13 @@ pub(super) struct Tickets {
 
 impl Tickets {
     pub(super) fn new(ttl: Millis) -> Tickets {
-        Tickets { ttl, most: MAX_TICKETS, held: HashMap::new(), unused: VecDeque::new(), used: VecDeque::new() }
+        Tickets {
+            ttl,
+            most: MAX_TICKETS,
+            held: HashMap::new(),
+            unused: VecDeque::new(),
+            used: VecDeque::new(),
+        }
     }
 
     /// Makes a ticket. Fails only where the system has no randomness.
@@ -50,7 +56,14 @@ impl Tickets {
         let text = URL_SAFE_NO_PAD.encode(bytes);
         self.forget(now);
         let key = hash(&text);
-        self.held.insert(key, Ticket { identity, starts_until: now.plus(self.ttl), used: false });
+        self.held.insert(
+            key,
+            Ticket {
+                identity,
+                starts_until: now.plus(self.ttl),
+                used: false,
+            },
+        );
         self.unused.push_back(key);
         Ok(text)
     }
@@ -59,7 +72,9 @@ impl Tickets {
     pub(super) fn redeem(&mut self, ticket: &str, now: Timestamp) -> Result<Identity, Problem> {
         let key = hash(ticket);
         let ticket = self.held.get_mut(&key).ok_or_else(Problem::token_malformed)?;
-        if ticket.identity.expires_at.is_some_and(|at| at <= now) || (!ticket.used && ticket.starts_until <= now) {
+        if ticket.identity.expires_at.is_some_and(|at| at <= now)
+            || (!ticket.used && ticket.starts_until <= now)
+        {
             return Err(Problem::token_expired());
         }
         if !ticket.used {
@@ -72,7 +87,10 @@ impl Tickets {
     /// Makes room for one more, and forgets what has ended.
     fn forget(&mut self, now: Timestamp) {
         while let Some(key) = self.unused.front() {
-            let stays = self.held.get(key).is_some_and(|t| !t.used && t.starts_until > now);
+            let stays = self
+                .held
+                .get(key)
+                .is_some_and(|t| !t.used && t.starts_until > now);
             if stays && self.held.len() < self.most {
                 break;
             }
@@ -99,7 +117,11 @@ mod tests {
 
     fn identity(expires_at: u64) -> Identity {
         let user = UserId::new("ada").unwrap();
-        Identity { user, expires_at: Some(Timestamp(expires_at)), topics: Vec::new() }
+        Identity {
+            user,
+            expires_at: Some(Timestamp(expires_at)),
+            topics: Vec::new(),
+        }
     }
 
     #[test]
@@ -109,17 +131,28 @@ mod tests {
         let ticket = tickets.issue(identity(1000), at(0)).unwrap();
         assert!(tickets.redeem(&ticket, at(29)).is_ok());
         assert!(tickets.redeem(&ticket, at(999)).is_ok());
-        assert_eq!(tickets.redeem(&ticket, at(1000)).unwrap_err().code, "token_expired");
+        assert_eq!(
+            tickets.redeem(&ticket, at(1000)).unwrap_err().code,
+            "token_expired"
+        );
         let late = tickets.issue(identity(1000), at(0)).unwrap();
         assert_eq!(tickets.redeem(&late, at(30)).unwrap_err().code, "token_expired");
-        assert_eq!(tickets.redeem("made up", at(0)).unwrap_err().code, "token_malformed");
+        assert_eq!(
+            tickets.redeem("made up", at(0)).unwrap_err().code,
+            "token_malformed"
+        );
     }
 
     #[test]
     fn the_oldest_unused_makes_room() {
-        let mut tickets = Tickets { most: 3, ..Tickets::new(Millis(1000)) };
+        let mut tickets = Tickets {
+            most: 3,
+            ..Tickets::new(Millis(1000))
+        };
         let now = Timestamp(0);
-        let all: Vec<_> = (0..3).map(|_| tickets.issue(identity(9000), now).unwrap()).collect();
+        let all: Vec<_> = (0..3)
+            .map(|_| tickets.issue(identity(9000), now).unwrap())
+            .collect();
         assert!(tickets.redeem(&all[0], now).is_ok());
         let fourth = tickets.issue(identity(9000), now).unwrap();
         let alive = |tickets: &mut Tickets, ticket: &str| tickets.redeem(ticket, now).is_ok();

@@ -20,17 +20,43 @@ pub(super) fn faults(config: &Config) -> Vec<(&'static str, String)> {
         }
     };
     let secret = config.auth.jwt.hmac_secret.as_ref();
-    rule(secret.is_none_or(|s| !s.expose().is_empty()), "auth.jwt.hmac_secret", "is empty".into());
-    rule(!config.auth.jwt.user_claim.is_empty(), "auth.jwt.user_claim", "is empty".into());
-    rule(config.auth.ticket_ttl.0 > 0, "auth.ticket_ttl", "must be more than zero".into());
+    rule(
+        secret.is_none_or(|s| !s.expose().is_empty()),
+        "auth.jwt.hmac_secret",
+        "is empty".into(),
+    );
+    rule(
+        !config.auth.jwt.user_claim.is_empty(),
+        "auth.jwt.user_claim",
+        "is empty".into(),
+    );
+    rule(
+        config.auth.ticket_ttl.0 > 0,
+        "auth.ticket_ttl",
+        "must be more than zero".into(),
+    );
     if let Some(cookie) = &config.auth.cookie {
-        let token = cookie.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b));
-        rule(token && !cookie.is_empty(), "auth.cookie", "is no name of a cookie".into());
+        let token = cookie
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b));
+        rule(
+            token && !cookie.is_empty(),
+            "auth.cookie",
+            "is no name of a cookie".into(),
+        );
     }
     for (i, key) in config.auth.api_keys.iter().enumerate() {
         let earlier = &config.auth.api_keys[..i];
-        rule(!key.name.is_empty(), "auth.api_keys", format!("entry {i} has an empty name"));
-        rule(!key.key.expose().is_empty(), "auth.api_keys", format!("entry {i} has an empty key"));
+        rule(
+            !key.name.is_empty(),
+            "auth.api_keys",
+            format!("entry {i} has an empty name"),
+        );
+        rule(
+            !key.key.expose().is_empty(),
+            "auth.api_keys",
+            format!("entry {i} has an empty key"),
+        );
         rule(
             !earlier.iter().any(|other| other.name == key.name),
             "auth.api_keys",
@@ -55,7 +81,10 @@ pub(super) fn faults(config: &Config) -> Vec<(&'static str, String)> {
         ("limits.data", config.limits.data.0),
         ("limits.array", config.limits.array as u64),
         ("limits.json_depth", config.limits.json_depth as u64),
-        ("limits.users_per_notification", config.limits.users_per_notification as u64),
+        (
+            "limits.users_per_notification",
+            config.limits.users_per_notification as u64,
+        ),
         ("limits.sessions_per_user", config.limits.sessions_per_user as u64),
     ];
     for (key, value) in positive {
@@ -77,8 +106,16 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
     if config.auth.api_keys.is_empty() {
         out.push("auth.api_keys is empty: nobody can publish".into());
     }
-    for key in config.auth.api_keys.iter().filter(|key| key.key.expose().len() < SHORT_KEY_BYTES) {
-        out.push(format!("the API key named `{}` has fewer than {SHORT_KEY_BYTES} bytes", key.name));
+    for key in config
+        .auth
+        .api_keys
+        .iter()
+        .filter(|key| key.key.expose().len() < SHORT_KEY_BYTES)
+    {
+        out.push(format!(
+            "the API key named `{}` has fewer than {SHORT_KEY_BYTES} bytes",
+            key.name
+        ));
     }
     if !config.auth.jwt.require_exp {
         out.push("auth.jwt.require_exp is off: a token without `exp` is good for ever".into());
@@ -106,17 +143,30 @@ pub(super) fn api_keys_shape(value: &Value) -> String {
         }
         for name in ["name", "key"] {
             if !entry[name].is_string() {
-                return format!("`{name}` of entry {i} must be a string, not {}", kind(&entry[name]));
+                return format!(
+                    "`{name}` of entry {i} must be a string, not {}",
+                    kind(&entry[name])
+                );
             }
         }
         let Some(scopes) = entry["scopes"].as_array() else {
-            return format!("`scopes` of entry {i} must be a list, not {}", kind(&entry["scopes"]));
+            return format!(
+                "`scopes` of entry {i} must be a list, not {}",
+                kind(&entry["scopes"])
+            );
         };
         let known = || Scope::ALL.iter().map(|scope| scope.as_str());
-        if let Some(scope) = scopes.iter().find(|s| !known().any(|name| s.as_str() == Some(name))) {
+        if let Some(scope) = scopes
+            .iter()
+            .find(|s| !known().any(|name| s.as_str() == Some(name)))
+        {
             let near = scope.as_str().and_then(|text| nearest(text, known()));
-            let near = near.map(|near| format!("; the nearest is `{near}`")).unwrap_or_default();
-            return format!("entry {i} has an unknown scope; there are publish, broadcast, manage, read{near}");
+            let near = near
+                .map(|near| format!("; the nearest is `{near}`"))
+                .unwrap_or_default();
+            return format!(
+                "entry {i} has an unknown scope; there are publish, broadcast, manage, read{near}"
+            );
         }
     }
     SHAPE.into()

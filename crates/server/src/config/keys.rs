@@ -43,7 +43,11 @@ pub(super) fn leaves(tree: &Value) -> Vec<(String, &Value)> {
         match value {
             Value::Object(map) => {
                 for (name, value) in map {
-                    let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+                    let path = if path.is_empty() {
+                        name.clone()
+                    } else {
+                        format!("{path}.{name}")
+                    };
                     walk(&path, value, out);
                 }
             }

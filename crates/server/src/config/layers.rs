@@ -81,7 +81,9 @@ pub fn load(given: &Given) -> Result<Loaded, Vec<ConfigFault>> {
             if layers.knows(&key) {
                 layers.add_text(&format!("environment {name}"), &key, value);
             } else {
-                layers.warnings.push(format!("environment: {name} is no configuration key; it is ignored"));
+                layers.warnings.push(format!(
+                    "environment: {name} is no configuration key; it is ignored"
+                ));
             }
         }
     }
@@ -124,12 +126,21 @@ impl Layers {
 
     /// Whether some known key lies under `key`.
     fn is_section(&self, key: &str) -> bool {
-        let mut all = self.known.iter().map(String::as_str).chain(self.reserved.iter().map(|(key, _)| *key));
+        let mut all = self
+            .known
+            .iter()
+            .map(String::as_str)
+            .chain(self.reserved.iter().map(|(key, _)| *key));
         all.any(|known| known.strip_prefix(key).is_some_and(|rest| rest.starts_with('.')))
     }
 
     fn fault(&mut self, place: &str, key: &str, what: String, nearest: Option<String>) {
-        self.faults.push(ConfigFault { place: place.into(), key: key.into(), what, nearest });
+        self.faults.push(ConfigFault {
+            place: place.into(),
+            key: key.into(),
+            what,
+            nearest,
+        });
     }
 
     fn unknown(&mut self, place: &str, key: &str) {
@@ -145,13 +156,22 @@ impl Layers {
                     return self.unknown(place, path);
                 }
                 for (name, value) in map {
-                    let path = if path.is_empty() { name } else { format!("{path}.{name}") };
+                    let path = if path.is_empty() {
+                        name
+                    } else {
+                        format!("{path}.{name}")
+                    };
                     self.add_tree(place, &path, value);
                 }
             }
             Value::Null if path.is_empty() || self.is_section(path) => {}
             value if path.is_empty() => {
-                self.fault(place, "", format!("a map of keys is needed, not {}", kind(&value)), None);
+                self.fault(
+                    place,
+                    "",
+                    format!("a map of keys is needed, not {}", kind(&value)),
+                    None,
+                );
             }
             value => self.add(place, path, value),
         }
@@ -173,8 +193,17 @@ impl Layers {
     fn add(&mut self, place: &str, key: &str, value: Value) {
         if let Some((_, default)) = self.reserved.iter().find(|(known, _)| *known == key) {
             if !keys::same(&value, default) {
-                let default = if default.is_null() { "unset".into() } else { default.to_string() };
-                self.fault(place, key, format!("not in this release; leave it at its default ({default})"), None);
+                let default = if default.is_null() {
+                    "unset".into()
+                } else {
+                    default.to_string()
+                };
+                self.fault(
+                    place,
+                    key,
+                    format!("not in this release; leave it at its default ({default})"),
+                    None,
+                );
             }
             return;
         }
@@ -216,18 +245,36 @@ impl Layers {
             Ok(config) => config,
             Err(error) => {
                 let (place, key, what) = ("configuration".into(), String::new(), error.to_string());
-                return Err(vec![ConfigFault { place, key, what, nearest: None }]);
+                return Err(vec![ConfigFault {
+                    place,
+                    key,
+                    what,
+                    nearest: None,
+                }]);
             }
         };
         for (key, what) in checks::faults(&config) {
-            let place = self.origins.get(key).cloned().unwrap_or_else(|| "defaults".into());
-            self.faults.push(ConfigFault { place, key: key.into(), what, nearest: None });
+            let place = self
+                .origins
+                .get(key)
+                .cloned()
+                .unwrap_or_else(|| "defaults".into());
+            self.faults.push(ConfigFault {
+                place,
+                key: key.into(),
+                what,
+                nearest: None,
+            });
         }
         if !self.faults.is_empty() {
             return Err(self.faults);
         }
         self.warnings.extend(checks::warnings(&config));
-        Ok(Loaded { config, origins: self.origins, warnings: self.warnings })
+        Ok(Loaded {
+            config,
+            origins: self.origins,
+            warnings: self.warnings,
+        })
     }
 }
 
@@ -243,7 +290,9 @@ pub(super) fn kind(value: &Value) -> &'static str {
 }
 
 fn read_file(path: &Path) -> Result<Value, String> {
-    let size = std::fs::metadata(path).map_err(|e| format!("cannot be read: {e}"))?.len();
+    let size = std::fs::metadata(path)
+        .map_err(|e| format!("cannot be read: {e}"))?
+        .len();
     if size > FILE_BYTES {
         return Err(format!("has {size} bytes; at most {FILE_BYTES} are read"));
     }
@@ -265,7 +314,9 @@ fn yaml_fault(error: &serde_saphyr::Error) -> String {
 }
 
 fn toml_fault(text: &str, error: &toml::de::Error) -> String {
-    let line = error.span().map_or(1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
+    let line = error.span().map_or(1, |span| {
+        text[..span.start.min(text.len())].matches('\n').count() + 1
+    });
     format!("not valid TOML at line {line}: {}", error.message())
 }
 

@@ -1,7 +1,7 @@
 //! Writes the configuration in force, with the place of every value: itself a valid YAML file.
 
-use super::layers::Loaded;
 use super::keys;
+use super::layers::Loaded;
 
 /// One line per key: `key: value  # where it came from`. Secrets show as `***`.
 pub fn show(loaded: &Loaded) -> String {
@@ -13,6 +13,14 @@ pub fn show(loaded: &Loaded) -> String {
             (format!("{key}: {value}"), origin)
         })
         .collect();
-    let width = lines.iter().map(|(line, _)| line.chars().count()).filter(|n| *n <= 60).max().unwrap_or(0);
-    lines.iter().map(|(line, origin)| format!("{line:<width$}  # {origin}\n")).collect()
+    let width = lines
+        .iter()
+        .map(|(line, _)| line.chars().count())
+        .filter(|n| *n <= 60)
+        .max()
+        .unwrap_or(0);
+    lines
+        .iter()
+        .map(|(line, origin)| format!("{line:<width$}  # {origin}\n"))
+        .collect()
 }

@@ -61,12 +61,7 @@ impl<'s> By<'s> {
 }
 
 impl<'a> Apply<'a> {
-    pub fn new(
-        txn: Txn<'a>,
-        epoch: Epoch,
-        now: Timestamp,
-        spans: HashMap<FeedId, FeedSpan>,
-    ) -> Apply<'a> {
+    pub fn new(txn: Txn<'a>, epoch: Epoch, now: Timestamp, spans: HashMap<FeedId, FeedSpan>) -> Apply<'a> {
         Apply {
             txn,
             epoch,

@@ -16,10 +16,7 @@ const MAX_DUE: usize = 64;
 const MAX_DUE_FEEDS: u64 = 4096;
 
 impl Apply<'_> {
-    pub fn publish(
-        &mut self,
-        publication: &Publication,
-    ) -> Result<Result<Receipt, EngineError>, StoreFault> {
+    pub fn publish(&mut self, publication: &Publication) -> Result<Result<Receipt, EngineError>, StoreFault> {
         let id = publication.notification.id.clone();
         if let Some(request) = &publication.request {
             match self.txn.get(Table::Requests, request.key.as_bytes())? {

@@ -1,10 +1,10 @@
 //! The rows of one transaction, read and written.
 
 use super::{Apply, By, MAX_HEADS};
+use crate::embedded::StoreFault;
 use crate::embedded::codec::{EntryKindRecord, Record, Writer, encode_mark, encode_range, key};
 use crate::embedded::store::{Table, View};
 use crate::embedded::tables::{self, ALL_ROWS};
-use crate::embedded::StoreFault;
 use bytes::Bytes;
 use postrider_model::{
     FeedId, FeedSpan, Mark, MarkKind, Notification, NotificationId, Position, Standing, State, UserId,
@@ -69,10 +69,12 @@ impl Apply<'_> {
         feed: &FeedId,
         offset: u64,
     ) -> Result<Option<NotificationId>, StoreFault> {
-        Ok(match tables::entry(&self.txn, feed, offset)?.map(|entry| entry.kind) {
-            Some(EntryKindRecord::Notification { id, .. }) => Some(id),
-            _ => None,
-        })
+        Ok(
+            match tables::entry(&self.txn, feed, offset)?.map(|entry| entry.kind) {
+                Some(EntryKindRecord::Notification { id, .. }) => Some(id),
+                _ => None,
+            },
+        )
     }
 
     pub(super) fn recipients(&self, id: &NotificationId) -> Result<Vec<(UserId, Position)>, StoreFault> {
@@ -121,8 +123,7 @@ impl Apply<'_> {
         by: &By<'_>,
     ) {
         let value = encode_range(&self.mark_value(after + 1, to, kind, by));
-        self.txn
-            .put(Table::Ranges, key::range(user, feed, to), value);
+        self.txn.put(Table::Ranges, key::range(user, feed, to), value);
     }
 
     fn mark_value(&self, from: u64, offset: u64, kind: MarkKind, by: &By<'_>) -> Mark {

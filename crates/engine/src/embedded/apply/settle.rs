@@ -2,10 +2,10 @@
 
 use super::withdraw::final_mark;
 use super::{Apply, By};
+use crate::embedded::StoreFault;
 use crate::embedded::codec::key;
 use crate::embedded::store::{Table, View};
 use crate::embedded::tables::{self, ALL_ROWS, FLOOR_DELIVERED, FLOOR_READ};
-use crate::embedded::StoreFault;
 use postrider_model::{
     EntryKind, FeedId, MarkKind, NotificationId, SessionId, SettleKind, SettleTarget, Settlement, State,
     UserId, WithdrawReason,
@@ -31,7 +31,12 @@ pub(in crate::embedded) struct Settled {
 impl Apply<'_> {
     /// Records what one user says, over at most `steps` entries. `count` asks how many entries it changed,
     /// which has to be looked up.
-    pub fn settle(&mut self, settlement: &Settlement, count: bool, steps: u64) -> Result<Settled, StoreFault> {
+    pub fn settle(
+        &mut self,
+        settlement: &Settlement,
+        count: bool,
+        steps: u64,
+    ) -> Result<Settled, StoreFault> {
         let places = match &settlement.target {
             SettleTarget::Ids(ids) => {
                 let changed = self.settle_ids(settlement, ids)?;
@@ -89,6 +94,9 @@ impl Apply<'_> {
         offset: u64,
         id: &NotificationId,
     ) -> Result<bool, StoreFault> {
+        if self.head(id)?.excludes(&settlement.user) {
+            return Ok(false);
+        }
         let (state, _) = self.state(&settlement.user, feed, offset, id)?;
         let kind = match (settlement.kind, state) {
             (SettleKind::Delivered, State::Pending | State::Dead) => MarkKind::Delivered,
@@ -169,7 +177,13 @@ impl Apply<'_> {
 
     /// How many of `floor + 1..=to` the floor would make delivered. What has run out but is not recorded
     /// as such is recorded, so that the floor does not.
-    fn count_between(&mut self, user: &UserId, feed: &FeedId, floor: u64, to: u64) -> Result<u64, StoreFault> {
+    fn count_between(
+        &mut self,
+        user: &UserId,
+        feed: &FeedId,
+        floor: u64,
+        to: u64,
+    ) -> Result<u64, StoreFault> {
         let mut changed = 0;
         for offset in self.span(feed)?.first.max(floor + 1)..=to {
             let Some(id) = self.notification_at(feed, offset)? else {

@@ -5,7 +5,7 @@ use crate::embedded::codec::{EntryKindRecord, EntryRecord, Record, Writer, key};
 use crate::embedded::store::{Table, View};
 use crate::embedded::{StoreFault, tables};
 use postrider_model::{
-    EntryKind, FeedId, MarkKind, NotificationId, Notification, State, Timestamp, UserId, WithdrawReason,
+    EntryKind, FeedId, MarkKind, Notification, NotificationId, State, Timestamp, UserId, WithdrawReason,
 };
 use std::sync::Arc;
 
@@ -101,7 +101,11 @@ impl Apply<'_> {
     }
 
     /// Withdraws a notification wherever it stands; counts the recipients whose state changed.
-    pub(super) fn withdraw_all(&mut self, record: &Record, reason: WithdrawReason) -> Result<u64, StoreFault> {
+    pub(super) fn withdraw_all(
+        &mut self,
+        record: &Record,
+        reason: WithdrawReason,
+    ) -> Result<u64, StoreFault> {
         let id = &record.notification.id;
         for (feed, position) in &record.placements {
             if position.offset > 0 {

@@ -1,0 +1,129 @@
+//! `postrider serve`: a node in the foreground.
+
+use crate::exit::Failure;
+use crate::logging::{self, LogFormat};
+use anyhow::Context as _;
+use clap::Args;
+use postrider_server::config::{self, Given, Loaded};
+use postrider_server::{Node, StartError};
+use serde_json::json;
+use std::io::Write as _;
+use std::path::PathBuf;
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Where the configuration comes from; the later wins: defaults, files, environment, `--set`.
+#[derive(Args)]
+pub struct ConfigArgs {
+    /// A configuration file: .yaml, .yml, .json or .toml; may be given several times
+    #[arg(long, value_name = "FILE")]
+    pub config: Vec<PathBuf>,
+    /// A ready-made configuration (none in this release)
+    #[arg(long, value_name = "NAME")]
+    pub preset: Option<String>,
+    /// One key, e.g. --set http.listen=0.0.0.0:8080; lists as JSON
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+}
+
+impl ConfigArgs {
+    /// Joins all layers.
+    pub fn load(&self) -> Result<Loaded, Failure> {
+        if let Some(preset) = &self.preset {
+            return Err(Failure::usage(format!(
+                "--preset: there is no preset `{preset}` in this release"
+            )));
+        }
+        let env = std::env::vars_os();
+        let given = Given {
+            files: self.config.clone(),
+            env: env
+                .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+                .collect(),
+            sets: self.set.clone(),
+        };
+        config::load(&given).map_err(Failure::faults)
+    }
+}
+
+/// Arguments of `serve`.
+#[derive(Args)]
+#[command(after_help = SERVE_HELP)]
+pub struct ServeArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// How logs and the ready line are written
+    #[arg(long, value_enum, default_value = "text")]
+    log_format: LogFormat,
+}
+
+const SERVE_HELP: &str = "\
+Every key can also be set by an environment variable: http.listen is POSTRIDER_HTTP__LISTEN.
+When the node is up it writes one line to standard output. SIGTERM or Ctrl-C drains it.
+
+Example:
+  postrider serve --config postrider.yaml --set log.level=debug";
+
+/// Runs until a signal, then drains.
+pub fn run(args: &ServeArgs) -> Result<(), Failure> {
+    let loaded = args.config.load()?;
+    logging::start(args.log_format, loaded.config.log.level);
+    for warning in &loaded.warnings {
+        tracing::warn!("{warning}");
+    }
+    let runtime = runtime()?;
+    let node = Node::start(loaded.config, None, runtime.handle().clone()).map_err(start_failure)?;
+    say_ready(&node, args.log_format)?;
+    runtime.block_on(run_until_signal(node))
+}
+
+/// The runtime for everything that is no session.
+pub fn runtime() -> anyhow::Result<Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("the runtime did not start")
+}
+
+/// What to do about a node that does not start.
+pub fn start_failure(error: StartError) -> Failure {
+    let advice = match &error {
+        StartError::Listen { key, source, .. } if source.kind() == std::io::ErrorKind::AddrInUse => {
+            format!("another process has that address: stop it, or choose another with --set {key}=…")
+        }
+        StartError::Listen { .. } => "choose an address of this machine".into(),
+        StartError::Store(_) => "look at the directory, or choose another with --set data_dir=…".into(),
+        _ => "this is a fault of the system or of Postrider".into(),
+    };
+    Failure::Other(anyhow::Error::new(error).context(advice))
+}
+
+/// The line that says that the node is up.
+pub fn say_ready(node: &Node, format: LogFormat) -> anyhow::Result<()> {
+    let (http, ops) = (node.http(), node.ops());
+    let line = match format {
+        LogFormat::Json => {
+            json!({"event": "ready", "http": http.to_string(), "ops": ops.to_string()}).to_string()
+        }
+        LogFormat::Text => format!("postrider is ready: http://{http}, operations http://{ops}"),
+    };
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{line}")?;
+    out.flush()?;
+    Ok(())
+}
+
+/// Waits for SIGTERM or SIGINT and drains; a second one ends at once.
+pub async fn run_until_signal(node: Node) -> Result<(), Failure> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tokio::select! {
+        () = node.drain() => Ok(()),
+        _ = terminate.recv() => Err(Failure::Other(anyhow::anyhow!("stopped by a second signal before the drain was over"))),
+        _ = interrupt.recv() => Err(Failure::Other(anyhow::anyhow!("stopped by a second signal before the drain was over"))),
+    }
+}
