@@ -60,11 +60,11 @@ impl User {
             let list = page["notifications"]
                 .as_array()
                 .context("history without notifications")?;
+            all.extend(list.iter().cloned());
             let Some(cursor) = page["cursor"].as_str().filter(|_| !list.is_empty()) else {
                 break;
             };
             before = format!("&before={cursor}");
-            all.extend(list.iter().cloned());
         }
         Ok(all)
     }

@@ -38,7 +38,7 @@ const FILES_FOR_OTHERS: u64 = 512;
 #[non_exhaustive]
 pub enum StartError {
     /// A listener's address is taken, or is not of this machine.
-    #[error("{key}: cannot listen on {addr}: {source}")]
+    #[error("{key}: cannot listen on {addr}")]
     Listen {
         /// The configuration key.
         key: &'static str,
@@ -48,10 +48,10 @@ pub enum StartError {
         source: std::io::Error,
     },
     /// The data directory cannot be used.
-    #[error("data_dir: {0}")]
+    #[error("data_dir cannot be used")]
     Store(#[source] postrider_engine::StoreFault),
     /// The hub did not start.
-    #[error("the hub did not start: {0}")]
+    #[error("the hub did not start")]
     Hub(#[source] std::io::Error),
 }
 

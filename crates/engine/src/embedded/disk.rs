@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 /// Memory for pages, both clean and not yet written.
-const CACHE_BYTES: usize = 64 << 20;
+const CACHE_BYTES: usize = 32 << 20;
 /// Length of the check that ends a value.
 const CHECK: usize = 4;
 

@@ -44,6 +44,26 @@ pub async fn read_whole(headers: &HeaderMap, mut body: Body, most: usize) -> Res
     Ok(whole.freeze())
 }
 
+/// Which of these types the body has. `None` where none is named: then it is taken as the first.
+pub fn media_type(headers: &HeaderMap, types: &[&'static str]) -> Result<Option<&'static str>, Problem> {
+    let mut given = headers.get_all(header::CONTENT_TYPE).iter();
+    let (first, second) = (given.next(), given.next());
+    let Some(first) = first else {
+        return Ok(None);
+    };
+    let essence = first
+        .to_str()
+        .ok()
+        .and_then(|value| value.split(';').next())
+        .unwrap_or("")
+        .trim();
+    let known = types.iter().find(|name| essence.eq_ignore_ascii_case(name));
+    match known {
+        Some(name) if second.is_none() => Ok(Some(name)),
+        _ => Err(Problem::unsupported_media_type(&types.join(", "))),
+    }
+}
+
 async fn discard(body: &mut Body) {
     let mut left = DISCARDED_BYTES;
     let reading = async {

@@ -59,6 +59,7 @@ async fn settle(
     kind: SettleKind,
 ) -> Result<Json<Value>, Refusal> {
     let identity = identify(api, headers)?;
+    body::media_type(headers, &["application/json"])?;
     let body = body::read_whole(headers, body, BODY_BYTES).await?;
     let target = target(&body, &identity.user)?;
     let settlement = Settlement {
@@ -92,10 +93,7 @@ fn target(body: &[u8], user: &UserId) -> Result<SettleTarget, Problem> {
             format!("At most {IDS} ids fit in one request."),
             Some("/ids".into()),
         )),
-        // What is no id names nothing, and what names nothing is no error.
-        (Some(ids), None) => Ok(SettleTarget::Ids(
-            ids.iter().filter_map(|id| NotificationId::new(id).ok()).collect(),
-        )),
+        (Some(ids), None) => ids_of(&ids).map(SettleTarget::Ids),
         (None, Some(cursor)) => {
             let cursor = Cursor::decode(&cursor, user).map_err(|e| Problem {
                 pointer: Some("/cursor".into()),
@@ -105,6 +103,17 @@ fn target(body: &[u8], user: &UserId) -> Result<SettleTarget, Problem> {
         }
         _ => Err(Problem::invalid_request(SHAPE)),
     }
+}
+
+/// Ids that name nothing are no error; a text that cannot be an id is a mistake worth telling.
+fn ids_of(texts: &[String]) -> Result<Vec<NotificationId>, Problem> {
+    let ids = texts.iter().enumerate().map(|(i, text)| {
+        NotificationId::new(text).map_err(|e| Problem {
+            pointer: Some(format!("/ids/{i}")),
+            ..Problem::invalid_request(sentence(&e))
+        })
+    });
+    ids.collect()
 }
 
 /// The feeds of an inbox that carry a delivery state; session topics do not.
@@ -131,7 +140,7 @@ mod tests {
         let cursor = Cursor::new([(&FeedId::All, place)]).encode(&ada);
         let of = |body: &str| target(body.as_bytes(), &ada).map_err(|problem| problem.code);
         let ids = SettleTarget::Ids(vec![NotificationId::new("a").unwrap()]);
-        assert_eq!(of(r#"{"ids":["a","no/id"]}"#), Ok(ids));
+        assert_eq!(of(r#"{"ids":["a"]}"#), Ok(ids));
         let through = SettleTarget::Through(vec![(FeedId::All, place)]);
         assert_eq!(of(&format!(r#"{{"cursor":"{cursor}"}}"#)), Ok(through));
         for body in [
@@ -139,6 +148,7 @@ mod tests {
             "{}",
             "[]",
             r#"{"ids":[1]}"#,
+            r#"{"ids":["no/id"]}"#,
             r#"{"id":[]}"#,
             r#"{"ids":[],"cursor":"x"}"#,
         ] {

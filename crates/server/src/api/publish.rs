@@ -15,6 +15,8 @@ use postrider_sources::http::{self, Body as Decoded};
 use postrider_transports::Problem;
 use std::sync::Arc;
 
+/// The names that NDJSON goes by; the first is the usual one.
+const NDJSON: [&str; 3] = ["application/x-ndjson", "application/ndjson", "application/jsonl"];
 /// An `Idempotency-Key` has at most so many characters.
 const IDEMPOTENCY_KEY_BYTES: usize = 256;
 
@@ -26,7 +28,8 @@ pub async fn publish(
 ) -> Result<Response, Refusal> {
     let key = api.key(&headers, Scope::Publish)?;
     let mut submission = Submission::new(api.clone(), key, idempotency_key(&headers)?);
-    if is_ndjson(&headers) {
+    let types = [&["application/json"][..], &NDJSON].concat();
+    if body::media_type(&headers, &types)?.is_some_and(|given| NDJSON.contains(&given)) {
         return Ok(stream::answer(&api, submission, body));
     }
     let body = body::read_whole(&headers, body, api.max_body)
@@ -134,16 +137,6 @@ fn push_member(out: &mut Vec<u8>, name: &str, value: &str) {
     json::push_string(out, name);
     out.push(b':');
     json::push_string(out, value);
-}
-
-fn is_ndjson(headers: &HeaderMap) -> bool {
-    let essence = text(headers, header::CONTENT_TYPE.as_str()).and_then(|value| value.split(';').next());
-    let ndjson = ["application/x-ndjson", "application/ndjson", "application/jsonl"];
-    essence.is_some_and(|essence| {
-        ndjson
-            .iter()
-            .any(|name| essence.trim().eq_ignore_ascii_case(name))
-    })
 }
 
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {

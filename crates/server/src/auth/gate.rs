@@ -14,7 +14,7 @@ impl Gate for Auth {
         }
         if let Some(ticket) = credentials.ticket {
             let mut tickets = self.tickets.lock().unwrap_or_else(PoisonError::into_inner);
-            return tickets.redeem(ticket, now);
+            return tickets.redeem(ticket, credentials.resumes, now);
         }
         let token = self
             .cookie

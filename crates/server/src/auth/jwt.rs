@@ -144,7 +144,7 @@ impl Jwt {
             _ => {}
         }
         match numeric_date(claims, "nbf")? {
-            Some(nbf) if nbf > now.plus(self.config.leeway) => Err(Problem::token_expired()),
+            Some(nbf) if nbf > now.plus(self.config.leeway) => Err(Problem::token_claims()),
             _ => Ok(()),
         }
     }

@@ -68,13 +68,21 @@ impl Tickets {
         Ok(text)
     }
 
-    /// The user of a ticket. Its first use starts a session; later ones resume.
-    pub(super) fn redeem(&mut self, ticket: &str, now: Timestamp) -> Result<Identity, Problem> {
+    /// The user of a ticket. Its first use starts a session; later ones must come back to it with a cursor.
+    pub(super) fn redeem(
+        &mut self,
+        ticket: &str,
+        resumes: bool,
+        now: Timestamp,
+    ) -> Result<Identity, Problem> {
         let key = hash(ticket);
         let ticket = self.held.get_mut(&key).ok_or_else(Problem::token_malformed)?;
-        if ticket.identity.expires_at.is_some_and(|at| at <= now)
-            || (!ticket.used && ticket.starts_until <= now)
-        {
+        let may_come = if ticket.used {
+            resumes
+        } else {
+            ticket.starts_until > now
+        };
+        if !may_come || ticket.identity.expires_at.is_some_and(|at| at <= now) {
             return Err(Problem::token_expired());
         }
         if !ticket.used {
@@ -129,16 +137,23 @@ mod tests {
         let mut tickets = Tickets::new(Millis(30));
         let at = Timestamp;
         let ticket = tickets.issue(identity(1000), at(0)).unwrap();
-        assert!(tickets.redeem(&ticket, at(29)).is_ok());
-        assert!(tickets.redeem(&ticket, at(999)).is_ok());
+        assert!(tickets.redeem(&ticket, false, at(29)).is_ok());
+        assert!(tickets.redeem(&ticket, true, at(999)).is_ok());
         assert_eq!(
-            tickets.redeem(&ticket, at(1000)).unwrap_err().code,
+            tickets.redeem(&ticket, false, at(999)).unwrap_err().code,
+            "token_expired"
+        );
+        assert_eq!(
+            tickets.redeem(&ticket, true, at(1000)).unwrap_err().code,
             "token_expired"
         );
         let late = tickets.issue(identity(1000), at(0)).unwrap();
-        assert_eq!(tickets.redeem(&late, at(30)).unwrap_err().code, "token_expired");
         assert_eq!(
-            tickets.redeem("made up", at(0)).unwrap_err().code,
+            tickets.redeem(&late, false, at(30)).unwrap_err().code,
+            "token_expired"
+        );
+        assert_eq!(
+            tickets.redeem("made up", false, at(0)).unwrap_err().code,
             "token_malformed"
         );
     }
@@ -153,9 +168,9 @@ mod tests {
         let all: Vec<_> = (0..3)
             .map(|_| tickets.issue(identity(9000), now).unwrap())
             .collect();
-        assert!(tickets.redeem(&all[0], now).is_ok());
+        assert!(tickets.redeem(&all[0], false, now).is_ok());
         let fourth = tickets.issue(identity(9000), now).unwrap();
-        let alive = |tickets: &mut Tickets, ticket: &str| tickets.redeem(ticket, now).is_ok();
+        let alive = |tickets: &mut Tickets, ticket: &str| tickets.redeem(ticket, true, now).is_ok();
         assert!(alive(&mut tickets, &all[0]) && !alive(&mut tickets, &all[1]));
         assert!(alive(&mut tickets, &all[2]) && alive(&mut tickets, &fourth));
         for _ in 0..100 {
