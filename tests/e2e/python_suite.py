@@ -117,7 +117,9 @@ def stream(node, credential, headers=None, **query):
                 yield Stream(answer.iter_lines())
             finally:
                 # Closing alone would leave the reading thread, and so the connection, waiting.
-                answer.extensions["network_stream"].get_extra_info("socket").shutdown(socket.SHUT_RDWR)
+                # Where the server ended it, it is closed already.
+                with contextlib.suppress(OSError):
+                    answer.extensions["network_stream"].get_extra_info("socket").shutdown(socket.SHUT_RDWR)
 
 
 # Publishing
@@ -378,33 +380,6 @@ def acks_and_reads_go_over_the_socket(node):
         equal(counts(node, sent[2])["pending"], 1)
         one.send(type="ack", cursor=one.next("cursor")["cursor"])
         in_state(node, sent[2], "delivered")
-
-
-@case
-def what_another_device_took_is_withdrawn(node):
-    who = user()
-    with Socket(node, token(who), ack="explicit") as one, Socket(node, token(who), ack="explicit") as other:
-        sent = published(node, users=[who], data=1, devices="first")
-        for device in (one, other):
-            equal(device.next("notification")["id"], sent)
-        one.send(type="ack", ids=[sent])
-        withdrawn = other.next("withdrawn")
-        equal((withdrawn["id"], withdrawn["reason"]), (sent, "taken"))
-        one.quiet("withdrawn")
-
-
-@case
-def what_is_not_acknowledged_is_sent_again(_node):
-    with Node({"delivery": {"ack_timeout": "1s", "max_attempts": 2}}) as own:
-        who = user()
-        with Socket(own, token(who), ack="explicit") as session:
-            sent = published(own, users=[who], data=1)
-            first, second = session.next("notification"), session.next("notification", seconds=15)
-            equal((first["id"], first.get("attempt"), second["id"], second.get("attempt")), (sent, None, sent, 2))
-            session.quiet("notification", 3)
-            equal(counts(own, sent)["pending"], 1, "pending for others")
-        with Socket(own, token(who)) as session:
-            equal(session.next("notification")["id"], sent, "for a new session")
 
 
 @case

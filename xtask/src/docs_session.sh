@@ -11,7 +11,7 @@ __count=0
 
 # In a subshell it is silent: what started the subshell fails in turn.
 __failed() {
-    if __alone; then echo "@@error $1 ${BASH_LINENO[-2]}"; fi
+    if __alone; then echo; echo "@@error $1 ${BASH_LINENO[-2]}"; fi
     exit "$1"
 }
 

@@ -148,7 +148,9 @@ impl Progress {
                     progress.sent = place.offset;
                 }
             }
-            (Some(_), _) => {
+            (Some(place), _) => {
+                // Until the client was told of the gap its cursor names the old place, and so finds it again.
+                progress.place = Some(place);
                 progress.gap = true;
                 progress.sent = oldest;
             }
@@ -310,7 +312,9 @@ impl Session {
                 .iter()
                 .find_map(|e| e.entry.notification().map(|n| n.time));
             outbox.gap(oldest.unwrap_or(now));
-            progress.gap = false;
+            if std::mem::take(&mut progress.gap) {
+                progress.place = None;
+            }
             progress.sent = progress.sent.max(page.span.first.saturating_sub(1));
             self.moved = true;
         }

@@ -2,7 +2,9 @@
 
 use crate::limits::{COLLAPSE_KEY_BYTES, SUBJECT_BYTES};
 use crate::{Draft, Fault, FaultCode, Limits, audience, digest};
-use postrider_model::{Durability, Notification, NotificationId, Publication, RequestKey, Timestamp};
+use postrider_model::{
+    Devices, Durability, Notification, NotificationId, Publication, RequestKey, Timestamp,
+};
 use std::sync::Arc;
 
 /// The only policy there is until policies can be configured.
@@ -55,6 +57,10 @@ pub fn admit(
             shortened(policy)
         );
         return Err(Fault::invalid("/policy", detail));
+    }
+    if draft.devices == Devices::First {
+        let detail = "`first` is not in this release; without `devices` every device gets it";
+        return Err(Fault::invalid("/devices", detail));
     }
     let id = match &draft.id {
         Some(text) => NotificationId::new(text).map_err(|e| Fault::invalid("/id", e.to_string()))?,

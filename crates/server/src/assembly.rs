@@ -5,7 +5,7 @@
 //! the engine close, so that nothing accepted is left behind.
 
 use crate::api::{self, Api, DemoPage};
-use crate::auth::Auth;
+use crate::auth::{Auth, AuthFault, TicketKey};
 use crate::bridge::Bridge;
 use crate::config::{Config, EngineKind};
 use crate::drain::{Drain, DrainSwitch, drain_switch};
@@ -50,6 +50,12 @@ pub enum StartError {
     /// The data directory cannot be used.
     #[error("data_dir cannot be used")]
     Store(#[source] postrider_engine::StoreFault),
+    /// The key of tickets, in the data directory, cannot be read or made.
+    #[error("the key of tickets cannot be had")]
+    TicketKey(#[source] std::io::Error),
+    /// The keys of tokens cannot be used.
+    #[error("tokens cannot be checked")]
+    Auth(#[from] AuthFault),
     /// The hub did not start.
     #[error("the hub did not start")]
     Hub(#[source] std::io::Error),
@@ -79,7 +85,8 @@ impl Node {
             &config.auth,
             &config.http.allowed_origins,
             &config.topics.open,
-        ));
+            ticket_key(&config)?,
+        )?);
         let (drain, draining) = drain_switch();
         let api_tasks = Tasks::new(runtime.clone());
         let front = Arc::new(Front::new(api_tasks.clone(), draining.clone()));
@@ -210,6 +217,15 @@ fn open_engine(config: &Config, metrics: &Arc<Metrics>) -> Result<Embedded, Star
         on_commit: Box::new(move |_commands, took| metrics.observe_sync(took)),
     };
     Embedded::open(options).map_err(StartError::Store)
+}
+
+/// Kept where the engine keeps what it stores: tickets live as long as that.
+fn ticket_key(config: &Config) -> Result<TicketKey, StartError> {
+    match config.engine.kind {
+        EngineKind::Embedded => TicketKey::in_directory(&config.data_dir),
+        EngineKind::Memory => TicketKey::in_memory(),
+    }
+    .map_err(StartError::TicketKey)
 }
 
 fn start_hub(

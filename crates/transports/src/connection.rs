@@ -110,6 +110,19 @@ pub(crate) struct Opening {
     pub missed_wake: bool,
 }
 
+impl Opening {
+    /// What the session machine needs of the request.
+    pub fn asked(&self) -> postrider_delivery::Opening {
+        postrider_delivery::Opening {
+            session: self.session.clone(),
+            user: self.request.identity.user.clone(),
+            ack: self.request.ack,
+            cursor: self.request.cursor.clone(),
+            topics: self.request.topics.clone(),
+        }
+    }
+}
+
 pub(crate) struct Connection {
     pub key: Key,
     pub socket: Socket,

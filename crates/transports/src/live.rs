@@ -94,6 +94,13 @@ impl Outbox for Sink<'_> {
 
     fn send(&mut self, entry: &Arc<Entry>) {
         self.sent += 1;
+        if let Some(at) = entry
+            .notification()
+            .and_then(|notification| notification.expires_at)
+        {
+            let soonest = &mut self.turn.soonest_expiry;
+            *soonest = Some(soonest.map_or(at, |soonest| soonest.min(at)));
+        }
         match &mut *self.wire {
             Wire::Poll(poll) => {
                 poll.bytes += entry.json().len();
@@ -180,8 +187,8 @@ impl Live {
         };
         let session = Session::open(opening, starts, &mut sink);
         let mut live = Live::new(session, lifetime, wire);
-        // From the start the client has a place to come back to, whatever happens before the first entry.
-        if live.session.take_cursor().is_none() {
+        // Where nothing is to be sent, the client has a place to come back to all the same.
+        if !live.session.is_reading() {
             let cursor = live.session.cursor();
             live.push_cursor(&cursor, out);
         }

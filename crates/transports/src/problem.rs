@@ -69,6 +69,8 @@ fixed! {
     session_limit 429 "This user has too many sessions. Close one, then connect again.";
     /// The head is larger than the server reads.
     head_too_large 431 "The request's line and headers are larger than 16 KiB, or there are more than 64 headers. Send fewer or shorter ones.";
+    /// A fault of the server, which it has logged.
+    internal 500 "The server made a mistake, which it has logged. Send the request again; if it fails again, tell the server's operator.";
     /// Only a WebSocket can be had here.
     upgrade_required 426 "This resource speaks WebSocket version 13 over HTTP/1.1 only. Open it with a WebSocket client.";
 }
@@ -178,6 +180,7 @@ impl Problem {
             "rate_limited" => "Rate limited",
             "session_limit" => "Too many sessions",
             "head_too_large" => "Request head too large",
+            "internal" => "Internal error",
             "unavailable" => "Unavailable",
             _ => "Invalid request",
         }
@@ -247,6 +250,7 @@ mod tests {
             Problem::rate_limited(3),
             Problem::session_limit(),
             Problem::head_too_large(),
+            Problem::internal(),
             Problem::unavailable(5),
         ]
     }

@@ -236,6 +236,12 @@ fn a_cursor_that_is_no_place_is_a_gap_and_settles_nothing() {
     };
     let mut session = open(AckMode::Auto, Some(9), 1, 5, &mut wire);
     assert!(wire.settled.is_empty());
+    let told = Cursor::new([(&own(), place(9)), (&FeedId::All, Position::START)]);
+    assert_eq!(
+        session.cursor(),
+        told.encode(&user()),
+        "a client cut off now must find the gap again"
+    );
     serve(&mut session, &mut wire, 5, 1);
     assert_eq!((wire.gaps, &wire.got[..]), (1, &[1, 2, 3, 4, 5][..]));
 }

@@ -220,7 +220,7 @@ fn what_is_just_allowed() -> Result<()> {
         json!({"users": ["u"], "data": 1, "ttl": 60}),
         json!({"users": ["u"], "data": 1, "ttl": "90m"}),
         json!({"users": ["u"], "data": 1, "ttl": "30d"}),
-        json!({"users": ["u"], "data": 1, "devices": "first", "policy": "default"}),
+        json!({"users": ["u"], "data": 1, "devices": "all", "policy": "default"}),
     ] {
         publisher
             .accepted(&body)

@@ -84,13 +84,7 @@ impl<F: Future<Output = Response>> Future for CatchPanic<F> {
             Ok(poll) => poll,
             Err(_) => {
                 tracing::error!("a request's handler panicked");
-                let problem = Problem {
-                    status: 500,
-                    code: "internal",
-                    detail: "The server made a mistake. It has been logged.".into(),
-                    ..Problem::not_found()
-                };
-                Poll::Ready(Refusal::from(problem).into_response())
+                Poll::Ready(Refusal::from(Problem::internal()).into_response())
             }
         }
     }

@@ -26,7 +26,9 @@ fn auth(change: impl FnOnce(&mut AuthConfig)) -> Auth {
         &config,
         &["https://app.example".into(), "*".into()],
         &["open/*".into()],
+        TicketKey::new(&[7; 32]),
     )
+    .unwrap()
 }
 
 fn token(algorithm: Algorithm, header: Value, claims: &Value, secret: &str) -> String {
@@ -134,6 +136,84 @@ fn every_broken_token_has_its_code() {
     for (token, code) in table {
         assert_eq!(verify(&auth, token).unwrap_err(), code, "{token}");
     }
+}
+
+const ED25519_PRIVATE: &str = "-----BEGIN PRIVATE KEY-----
+MC4CAQAwBQYDK2VwBCIEIKgRBk4XBpMZnNDDgWkZ6fzMl/EtcAiiWs9i9wferSAF
+-----END PRIVATE KEY-----
+";
+const ED25519_PUBLIC: &str = "-----BEGIN PUBLIC KEY-----
+MCowBQYDK2VwAyEAMqoOO4pxFv/kL2IlfHRnDJHdx3DLhh/0DqXktjDarwQ=
+-----END PUBLIC KEY-----
+";
+
+#[test]
+fn the_key_of_the_algorithm_checks_and_never_the_other() {
+    let claims = json!({"sub":"ada","exp":1_000_060});
+    let key = EncodingKey::from_ed_pem(ED25519_PRIVATE.as_bytes()).unwrap();
+    let eddsa = |header: Value| {
+        let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
+        let message = format!("{}.{}", part(&header), part(&claims));
+        let signature = jsonwebtoken::crypto::sign(message.as_bytes(), &key, Algorithm::EdDSA).unwrap();
+        format!("{message}.{signature}")
+    };
+    let by_pem = |name: &str| token(Algorithm::HS256, json!({"alg": name}), &claims, ED25519_PUBLIC);
+    let public_only = auth(|config| {
+        config.jwt.hmac_secret = None;
+        config.jwt.public_key_pem = Some(ED25519_PUBLIC.into());
+    });
+    let both = auth(|config| config.jwt.public_key_pem = Some(ED25519_PUBLIC.into()));
+    let secret_only = auth(|_| {});
+    let (good, hs) = (eddsa(json!({"alg":"EdDSA"})), hs256(claims.clone()));
+    for (name, auth, by_key, by_secret) in [
+        ("public key", &public_only, true, false),
+        ("both", &both, true, true),
+        ("secret", &secret_only, false, true),
+    ] {
+        let refused = Err("token_signature");
+        let user = |token: &str| verify(auth, token).map(|identity| identity.user.to_string());
+        let let_in = |is: bool| if is { Ok("ada".to_owned()) } else { refused.clone() };
+        assert_eq!(user(&good), let_in(by_key), "{name}");
+        assert_eq!(user(&hs), let_in(by_secret), "{name}");
+        for alg in ["HS256", "EdDSA", "ES256", "RS256", "eddsa", "none"] {
+            assert_eq!(user(&by_pem(alg)), refused, "{name}: HMAC with the PEM as {alg}");
+        }
+        for alg in ["HS256", "RS256", "ES256", "PS256"] {
+            assert_eq!(
+                user(&eddsa(json!({"alg": alg}))),
+                refused,
+                "{name}: EdDSA as {alg}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_ticket_outlives_its_process() {
+    let credentials = |ticket, resumes| Credentials {
+        ticket: Some(ticket),
+        resumes,
+        ..Credentials::default()
+    };
+    let identity = verify(&auth(|_| {}), &hs256(json!({"sub":"ada","exp":1_000_060}))).unwrap();
+    let before = auth(|_| {});
+    let (ticket, seconds) = before.issue_ticket(identity.clone(), NOW).unwrap();
+    assert_eq!(seconds, 30);
+    let later = NOW.plus(Millis::from_secs(31));
+    assert_eq!(
+        before.identify(&credentials(&ticket, false), NOW),
+        Ok(identity.clone())
+    );
+    let after = auth(|_| {});
+    assert_eq!(after.identify(&credentials(&ticket, true), later), Ok(identity));
+    let code = |ticket, resumes| {
+        after
+            .identify(&credentials(ticket, resumes), later)
+            .unwrap_err()
+            .code
+    };
+    assert_eq!(code(&ticket, false), "token_expired");
+    assert_eq!(code("", true), "token_malformed");
 }
 
 #[test]

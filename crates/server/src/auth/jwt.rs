@@ -1,8 +1,11 @@
-//! User tokens: JSON Web Tokens (RFC 7519) signed with a shared secret.
+//! User tokens: JSON Web Tokens (RFC 7519) signed with a shared secret, or with the private key whose public
+//! one is configured.
 //!
-//! Invariant: the configured key decides which algorithms there are (HS256, HS384, HS512); a header that
-//! names any other is refused, whatever it is signed with. Claims are looked at only after the signature.
+//! Invariant: the configured keys decide which algorithms there are; a header that names any other is refused,
+//! whatever it is signed with. The secret checks HS tokens and nothing else, and nothing else checks those: the
+//! bytes of a public key are never a secret (RFC 8725, 2.1). Claims are looked at only after the signature.
 
+use super::public_key::{KeyFault, PublicKey};
 use crate::config::Secret;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -22,8 +25,11 @@ const TOPIC_PATTERNS: usize = 100;
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct JwtConfig {
-    /// The shared secret; at least 32 bytes.
+    /// The shared secret of HS256, HS384 and HS512 tokens; at least 32 bytes.
     pub hmac_secret: Option<Secret>,
+    /// The public key of signed tokens, as PEM text or `file:PATH`: RSA (RS256 to PS512), EC P-256 or P-384
+    /// (ES256, ES384), or Ed25519 (EdDSA). The key's type fixes the algorithms.
+    pub public_key_pem: Option<String>,
     /// The claim that names the user: a string, or an integer taken as decimal text.
     pub user_claim: String,
     /// What `iss` must be.
@@ -40,6 +46,7 @@ impl Default for JwtConfig {
     fn default() -> Self {
         JwtConfig {
             hmac_secret: None,
+            public_key_pem: None,
             user_claim: "sub".into(),
             issuer: None,
             audience: None,
@@ -51,7 +58,8 @@ impl Default for JwtConfig {
 
 /// Checks user tokens.
 pub(super) struct Jwt {
-    key: Option<DecodingKey>,
+    secret: Option<DecodingKey>,
+    public_key: Option<PublicKey>,
     config: JwtConfig,
 }
 
@@ -64,17 +72,28 @@ impl fmt::Debug for Jwt {
 }
 
 impl Jwt {
-    pub(super) fn new(config: &JwtConfig) -> Jwt {
-        let key = config
+    /// Fails where the public key cannot be used.
+    pub(super) fn new(config: &JwtConfig) -> Result<Jwt, KeyFault> {
+        let secret = config
             .hmac_secret
             .as_ref()
             .map(|secret| DecodingKey::from_secret(secret.expose().as_bytes()));
-        Jwt {
-            key,
+        let public_key = config.public_key_pem.as_deref().map(PublicKey::read);
+        Ok(Jwt {
+            secret,
+            public_key: public_key.transpose()?,
             config: JwtConfig {
                 hmac_secret: None,
                 ..config.clone()
             },
+        })
+    }
+
+    /// The one key that may have signed with this algorithm.
+    fn key(&self, algorithm: Algorithm) -> Option<&DecodingKey> {
+        match algorithm {
+            Algorithm::HS256 | Algorithm::HS384 | Algorithm::HS512 => self.secret.as_ref(),
+            _ => self.public_key.as_ref()?.for_algorithm(algorithm),
         }
     }
 
@@ -112,16 +131,11 @@ impl Jwt {
         let (message, signature) = token.rsplit_once('.').ok_or_else(Problem::token_malformed)?;
         let (header, payload) = message.split_once('.').ok_or_else(Problem::token_malformed)?;
         let header = object(header).ok_or_else(Problem::token_malformed)?;
-        let algorithm = match header
+        let algorithm = header
             .get("alg")
             .and_then(Value::as_str)
-            .ok_or_else(Problem::token_malformed)?
-        {
-            "HS256" => Algorithm::HS256,
-            "HS384" => Algorithm::HS384,
-            "HS512" => Algorithm::HS512,
-            _ => return Err(Problem::token_signature()),
-        };
+            .ok_or_else(Problem::token_malformed)?;
+        let algorithm = algorithm_named(algorithm).ok_or_else(Problem::token_signature)?;
         // RFC 7515, 4.1.11: an extension that must be understood, and is not.
         if header.contains_key("crit") {
             return Err(Problem::token_signature());
@@ -130,7 +144,7 @@ impl Jwt {
         if !signature.bytes().all(base64url) || payload.contains('.') {
             return Err(Problem::token_malformed());
         }
-        let key = self.key.as_ref().ok_or_else(Problem::token_signature)?;
+        let key = self.key(algorithm).ok_or_else(Problem::token_signature)?;
         match jsonwebtoken::crypto::verify(signature, message.as_bytes(), key, algorithm) {
             Ok(true) => object(payload).ok_or_else(Problem::token_malformed),
             Ok(false) | Err(_) => Err(Problem::token_signature()),
@@ -167,6 +181,25 @@ impl Jwt {
         };
         UserId::new(&text).map_err(|_| Problem::token_claims())
     }
+}
+
+/// An algorithm by its exact name (RFC 7518, 3.1; RFC 8037, 3.1).
+fn algorithm_named(name: &str) -> Option<Algorithm> {
+    Some(match name {
+        "HS256" => Algorithm::HS256,
+        "HS384" => Algorithm::HS384,
+        "HS512" => Algorithm::HS512,
+        "RS256" => Algorithm::RS256,
+        "RS384" => Algorithm::RS384,
+        "RS512" => Algorithm::RS512,
+        "PS256" => Algorithm::PS256,
+        "PS384" => Algorithm::PS384,
+        "PS512" => Algorithm::PS512,
+        "ES256" => Algorithm::ES256,
+        "ES384" => Algorithm::ES384,
+        "EdDSA" => Algorithm::EdDSA,
+        _ => return None,
+    })
 }
 
 /// The patterns of session topics that the token allows.

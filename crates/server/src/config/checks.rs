@@ -3,7 +3,7 @@
 use super::Config;
 use super::keys::nearest;
 use super::layers::kind;
-use crate::auth::{Origins, Scope, is_topic_pattern};
+use crate::auth::{Origins, PublicKey, Scope, is_topic_pattern};
 use serde_json::Value;
 
 /// A secret or key shorter than this can be guessed or forged.
@@ -25,6 +25,15 @@ pub(super) fn faults(config: &Config) -> Vec<(&'static str, String)> {
         "auth.jwt.hmac_secret",
         "is empty".into(),
     );
+    rule(
+        secret.is_none_or(|s| !s.expose().contains("-----BEGIN ")),
+        "auth.jwt.hmac_secret",
+        "is a PEM key, not a secret; set a public key as auth.jwt.public_key_pem".into(),
+    );
+    let public_key = config.auth.jwt.public_key_pem.as_deref().map(PublicKey::read);
+    if let Some(Err(fault)) = public_key {
+        rule(false, "auth.jwt.public_key_pem", fault.to_string());
+    }
     rule(
         !config.auth.jwt.user_claim.is_empty(),
         "auth.jwt.user_claim",
@@ -97,7 +106,10 @@ pub(super) fn faults(config: &Config) -> Vec<(&'static str, String)> {
 pub(super) fn warnings(config: &Config) -> Vec<String> {
     let mut out = Vec::new();
     match &config.auth.jwt.hmac_secret {
-        None => out.push("auth.jwt.hmac_secret is not set: no user can connect".into()),
+        None if config.auth.jwt.public_key_pem.is_none() => out.push(
+            "neither auth.jwt.hmac_secret nor auth.jwt.public_key_pem is set: no user can connect".into(),
+        ),
+        None => {}
         Some(secret) if secret.expose().len() < SHORT_SECRET_BYTES => out.push(format!(
             "auth.jwt.hmac_secret has fewer than {SHORT_SECRET_BYTES} bytes: tokens could be forged"
         )),

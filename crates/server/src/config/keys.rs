@@ -10,13 +10,12 @@ pub(super) const SECRET_KEYS: [&str; 2] = ["auth.jwt.hmac_secret", "auth.api_key
 
 /// Keys of the interface that do nothing in this release, with their defaults. They may be written out
 /// with the default; anything else is refused, since it would promise what is not done.
-pub(super) fn reserved() -> [(&'static str, Value); 17] {
+pub(super) fn reserved() -> [(&'static str, Value); 16] {
     [
         ("http.tls.cert", Value::Null),
         ("http.tls.key", Value::Null),
         ("engine.redis.url", Value::Null),
         ("auth.jwt.jwks_url", Value::Null),
-        ("auth.jwt.public_key_pem", Value::Null),
         ("limits.sessions_per_address", json!(0)),
         ("limits.publish_rate", json!(0)),
         ("retention.age", json!("30d")),

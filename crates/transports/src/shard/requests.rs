@@ -1,0 +1,212 @@
+//! Requests: reads heads, refers what is no inbox request, answers what cannot be, begins sessions.
+
+use super::*;
+
+impl Shard {
+    /// Looks whether the head is complete, and acts on it.
+    pub(super) fn try_head(&mut self, slot: usize) {
+        let Some(connection) = self.connections.get_mut(slot) else {
+            return;
+        };
+        let Stage::Head { buffer, .. } = &mut connection.stage else {
+            return;
+        };
+        if buffer.is_empty() {
+            return;
+        }
+        let bytes = std::mem::take(buffer);
+        if head::is_http2_preface(&bytes) {
+            return self.refer(slot, bytes);
+        }
+        match head::parse(&bytes) {
+            Parsed::Partial => *buffer = bytes,
+            Parsed::Invalid(problem) => self.answer(slot, &problem, false, &[]),
+            Parsed::Complete(head, length) => match head::inbox_route(head.method, head.path) {
+                None if connection.socket.is_direct() => self.refer(slot, bytes),
+                None => self.answer(slot, &Problem::not_found(), false, &[]),
+                Some(route) => {
+                    let cors = head
+                        .header("origin")
+                        .and_then(|origin| self.shared.gate.cors(origin))
+                        .unwrap_or_default();
+                    let keep_alive = head.keep_alive() && !head.has_body();
+                    match connect::read(&head, route, &*self.shared.gate, self.turn.now) {
+                        Ok(request) => {
+                            let rest = bytes[length..].to_vec();
+                            self.begin(slot, request, route, cors, rest);
+                        }
+                        Err(problem) => {
+                            let rest = bytes[length..].to_vec();
+                            self.answer(slot, &problem, keep_alive, &cors);
+                            if keep_alive {
+                                self.next_request(slot, rest);
+                            }
+                        }
+                    }
+                }
+            },
+        }
+    }
+
+    /// Hands the connection over, with what was read of it.
+    pub(super) fn refer(&mut self, slot: usize, already_read: Vec<u8>) {
+        let Some(mut connection) = self.connections.try_remove(slot) else {
+            return;
+        };
+        if let Some(at) = connection.timer {
+            self.timers.remove(&(at, slot));
+        }
+        if let Err(error) = self.poller.registry().deregister(connection.socket.source()) {
+            tracing::debug!(%error, "a socket was not watched");
+        }
+        self.turn.stats.disconnected();
+        if let Socket::Tcp(socket) = connection.socket {
+            let refer: &dyn Refer = &*self.shared.refer;
+            refer.refer(socket.into(), already_read);
+        }
+    }
+
+    /// Answers with a problem, and ends the connection unless it may go on.
+    pub(super) fn answer(
+        &mut self,
+        slot: usize,
+        problem: &Problem,
+        keep_alive: bool,
+        cors: &[(&'static str, String)],
+    ) {
+        let extra: Vec<_> = cors.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let Some(connection) = self.connections.get_mut(slot) else {
+            return;
+        };
+        connection
+            .out
+            .push(response::problem(problem, keep_alive, &extra));
+        if !keep_alive {
+            self.close(slot);
+        }
+        self.touch(slot);
+    }
+
+    /// Everything is said: the rest is written, then the connection ends.
+    pub(super) fn close(&mut self, slot: usize) {
+        let deadline = self.turn.now.plus(CLOSING_TIMEOUT);
+        self.enter(slot, Stage::Closing { deadline });
+        self.set_timer(slot, deadline);
+        self.touch(slot);
+    }
+
+    pub(super) fn next_request(&mut self, slot: usize, rest: Vec<u8>) {
+        let wait = if rest.is_empty() {
+            KEEP_ALIVE_TIMEOUT
+        } else {
+            HEAD_TIMEOUT
+        };
+        let deadline = self.turn.now.plus(wait);
+        self.enter(
+            slot,
+            Stage::Head {
+                buffer: rest,
+                deadline,
+            },
+        );
+        self.set_timer(slot, deadline);
+        self.try_head(slot);
+    }
+
+    /// Begins a session: asks the engine where its feeds stand.
+    pub(super) fn begin(
+        &mut self,
+        slot: usize,
+        request: Request,
+        route: InboxRoute,
+        cors: Vec<(&'static str, String)>,
+        rest: Vec<u8>,
+    ) {
+        if self.turn.draining {
+            return self.answer(slot, &Problem::unavailable(1), false, &cors);
+        }
+        let user = request.identity.user.clone();
+        if !self.shared.sessions.take(&user) {
+            return match (route, &request.wire) {
+                (InboxRoute::WebSocket, WireRequest::WebSocket(handshake)) => {
+                    self.push_upgrade(slot, handshake, &cors);
+                    let Some(connection) = self.connections.get_mut(slot) else {
+                        return;
+                    };
+                    connection
+                        .out
+                        .push(close_frame(4002, "session_limit", Millis(30_000)));
+                    self.close(slot);
+                }
+                _ => self.answer(slot, &Problem::session_limit(), false, &cors),
+            };
+        }
+        let transport = request.wire.transport();
+        self.turn.stats.opened(transport);
+        let session = self.shared.new_session_id();
+        let opening = Opening {
+            request,
+            session,
+            cors,
+            rest,
+            missed_wake: false,
+        };
+        let asked = opening.asked();
+        for feed in asked.feeds() {
+            self.feeds.entry(feed).or_default().push(slot);
+        }
+        let Some(connection) = self.connections.get_mut(slot) else {
+            return;
+        };
+        connection.stage = Stage::Opening(Box::new(opening));
+        let key = connection.key;
+        let (shared, mailbox) = (self.shared.clone(), self.mailbox.clone());
+        self.shared.spawn(async move {
+            let starts = starts(&shared, &asked).await;
+            mailbox.post(Post::Opened(key, starts));
+        });
+    }
+
+    pub(super) fn push_upgrade(
+        &mut self,
+        slot: usize,
+        handshake: &websocket::Handshake,
+        cors: &[(&'static str, String)],
+    ) {
+        let extra: Vec<_> = cors.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let subprotocol = handshake.subprotocol.then_some(websocket::SUBPROTOCOL);
+        if let Some(connection) = self.connections.get_mut(slot) {
+            connection.out.push(response::switching_protocols(
+                &handshake.accept,
+                subprotocol,
+                &extra,
+            ));
+        }
+    }
+}
+
+/// Where each feed of an inbox stands, and which places of the cursor are places.
+async fn starts(
+    shared: &Shared,
+    asked: &postrider_delivery::Opening,
+) -> Result<Vec<FeedStart>, postrider_engine::EngineError> {
+    let feeds = asked.feeds();
+    let place = |feed: &FeedId| asked.cursor.as_ref().and_then(|cursor: &Cursor| cursor.get(feed));
+    let places: Vec<_> = feeds
+        .iter()
+        .filter_map(|feed| Some((feed.clone(), place(feed)?)))
+        .collect();
+    let spans = shared.engine.spans(&feeds).await?;
+    let held = shared.engine.holds(&places).await?;
+    let mut held = held.into_iter();
+    let mut starts = Vec::with_capacity(feeds.len());
+    for (feed, span) in feeds.iter().zip(spans) {
+        let floor = match feed {
+            FeedId::Topic(_) => 0,
+            _ => shared.engine.standing(&asked.user, feed, 1, 0).await?.floor,
+        };
+        let held = place(feed).and_then(|_| held.next());
+        starts.push(FeedStart { span, floor, held });
+    }
+    Ok(starts)
+}
