@@ -213,8 +213,10 @@ impl Shard {
                     session: Some(live.session.id().clone()),
                     transport: Some(Transport::WebSocket),
                 };
-                if live.session.ack() == AckMode::None {
-                    // It only watches: what it says is answered, and settles nothing.
+                if live.session.ack() == AckMode::None
+                    && matches!(settlement.target, SettleTarget::Through(_))
+                {
+                    // The cursors of a session that only watches settle nothing; ids are its user's own word.
                     self.settled(key, reference, Ok(0));
                     return;
                 }
