@@ -229,7 +229,8 @@ impl<'a> Session<'a> {
         }
         let mut starts = Vec::new();
         for (number, block) in self.blocks.iter().enumerate() {
-            writeln!(script, "printf '\\n%s\\n' '{AT_BLOCK}{number}'").expect("writing to a String cannot fail");
+            writeln!(script, "printf '\\n%s\\n' '{AT_BLOCK}{number}'")
+                .expect("writing to a String cannot fail");
             starts.push(script.lines().count() + 1);
             script.push_str(&self.ports.rewrite(&as_session(&block.text)));
         }

@@ -25,13 +25,22 @@ pub struct UrlArg {
 
 impl UrlArg {
     /// An address under the node's.
-    pub fn join(&self, path: &str) -> String {
+    pub fn join(&self, path: &str) -> Result<String, Failure> {
         let url = self
             .url
             .clone()
             .or_else(|| env("POSTRIDER_URL"))
             .unwrap_or_else(|| URL_DEFAULT.into());
-        format!("{}{path}", url.trim_end_matches('/'))
+        let wrong = || {
+            Failure::usage(format!(
+                "`{url}` is no address of a node: write http://host:port as --url or POSTRIDER_URL"
+            ))
+        };
+        let parsed: ureq::http::Uri = url.parse().map_err(|_| wrong())?;
+        if !matches!(parsed.scheme_str(), Some("http" | "https")) || parsed.host().is_none_or(str::is_empty) {
+            return Err(wrong());
+        }
+        Ok(format!("{}{path}", url.trim_end_matches('/')))
     }
 }
 
@@ -124,6 +133,6 @@ pub fn refusal(status: u16, body: &str) -> anyhow::Error {
                 .unwrap_or_default();
             anyhow!("the node refused with {status} {code}: {detail}{place}")
         }
-        _ => anyhow!("the node answered {status}"),
+        _ => anyhow!("{status} was answered, and not by a node's API: is --url the address of http.listen?"),
     }
 }

@@ -5,12 +5,15 @@ use crate::exit::Failure;
 use crate::sse::{Event, Reader};
 use clap::Args;
 use serde_json::Value;
+use std::collections::{HashSet, VecDeque};
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::time::Duration;
 use ureq::Agent;
 
 /// A stream that is silent for so long is gone: the node says something every 15 s.
 const SILENCE: Duration = Duration::from_secs(45);
+/// Notifications that are recognised when they come again; a batch is smaller.
+const RECENT_IDS: usize = 10_000;
 /// The first and the longest pause before another attempt.
 const PAUSE_MS: u64 = 500;
 const PAUSE_MOST_MS: u64 = 30_000;
@@ -35,7 +38,7 @@ pub struct ListenArgs {
     #[arg(long)]
     cursor: Option<String>,
     /// Stop after so many notifications
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
     /// Write each event as one line of JSON
     #[arg(long)]
@@ -45,28 +48,72 @@ pub struct ListenArgs {
 /// Shows what comes until it is stopped.
 pub fn run(args: &ListenArgs) -> Result<(), Failure> {
     let bearer = args.token.bearer()?;
+    let url = args.url.join("/v1/inbox/stream")?;
     let agent = Agent::config_builder()
         .http_status_as_error(false)
         .timeout_connect(Some(Duration::from_secs(10)))
         .timeout_per_read(Some(SILENCE))
         .build()
         .new_agent();
-    let mut reader = Reader::default();
-    reader.last_id.clone_from(&args.cursor);
-    let mut left = args.count;
+    let mut followed = Followed {
+        reader: Reader::default(),
+        recent: Recent::default(),
+        left: args.count,
+    };
+    followed.reader.last_id.clone_from(&args.cursor);
     let mut failures = 0u32;
     loop {
-        match follow(args, &agent, &bearer, &mut reader, &mut left)? {
+        match follow(args, &agent, &url, &bearer, &mut followed)? {
             Ended::Done => return Ok(()),
-            Ended::AfterSome => failures = 0,
+            Ended::AfterSome => {
+                failures = 0;
+                eprintln!("the stream ended");
+            }
             Ended::BeforeAny(why) => {
                 failures += 1;
-                eprintln!("not connected: {why}");
+                eprintln!("no stream: {why}");
+                if failures == 1 {
+                    eprintln!("is the node running, and is --url right? Ctrl-C gives up");
+                }
             }
         }
-        let pause = pause(reader.retry_ms, failures)?;
+        let pause = pause(followed.reader.retry_ms, failures)?;
         eprintln!("connecting again in {:.1} s", pause.as_secs_f64());
         wait(pause);
+    }
+}
+
+/// What goes on from one connection to the next.
+struct Followed {
+    reader: Reader,
+    recent: Recent,
+    /// How many notifications are still wanted.
+    left: Option<u64>,
+}
+
+/// The ids of notifications that were shown last: a connection that breaks before its cursor has come begins
+/// again with some of them.
+#[derive(Default)]
+struct Recent {
+    ids: HashSet<String>,
+    order: VecDeque<String>,
+}
+
+impl Recent {
+    /// The id of a notification that was shown before and is not a new attempt; else it is noted.
+    fn repeats(&mut self, event: &Event) -> Option<String> {
+        let value: Value = serde_json::from_str(&event.data).ok()?;
+        let id = value["id"].as_str()?.to_owned();
+        if !self.ids.insert(id.clone()) {
+            return value["attempt"].is_null().then_some(id);
+        }
+        self.order.push_back(id);
+        if self.order.len() > RECENT_IDS
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.ids.remove(&oldest);
+        }
+        None
     }
 }
 
@@ -82,12 +129,13 @@ enum Ended {
 fn follow(
     args: &ListenArgs,
     agent: &Agent,
+    url: &str,
     bearer: &str,
-    reader: &mut Reader,
-    left: &mut Option<u64>,
+    followed: &mut Followed,
 ) -> Result<Ended, Failure> {
+    let Followed { reader, recent, left } = followed;
     let mut request = agent
-        .get(args.url.join("/v1/inbox/stream"))
+        .get(url)
         .header("Authorization", bearer)
         .header("Accept", "text/event-stream")
         .query("ack", &args.ack);
@@ -116,9 +164,16 @@ fn follow(
         };
     }
     reader.restart();
+    eprintln!("connected; Ctrl-C stops");
     for line in BufReader::new(answer.into_body().into_reader()).lines() {
         let Ok(line) = line else { break };
         let Some(event) = reader.line(&line) else { continue };
+        if event.name == "notification"
+            && let Some(id) = recent.repeats(&event)
+        {
+            eprintln!("{id} came again and is not shown twice");
+            continue;
+        }
         show(&event, args.json)?;
         if event.name == "notification"
             && let Some(count) = left
@@ -226,6 +281,23 @@ mod tests {
             let ms = pause(asked, failures).unwrap().as_millis();
             assert!((least..=most).contains(&ms), "{asked:?} {failures}: {ms}");
         }
+    }
+
+    #[test]
+    fn a_repeat_is_known_unless_it_is_a_new_attempt_or_long_ago() {
+        let mut recent = Recent::default();
+        let mut repeats = |data: String| {
+            let name = "notification".into();
+            recent.repeats(&Event { name, data })
+        };
+        assert_eq!(repeats(r#"{"id":"a"}"#.into()), None);
+        assert_eq!(repeats(r#"{"id":"a"}"#.into()), Some("a".into()));
+        assert_eq!(repeats(r#"{"id":"a","attempt":2}"#.into()), None);
+        for n in 0..RECENT_IDS {
+            assert_eq!(repeats(format!(r#"{{"id":"n{n}"}}"#)), None);
+        }
+        assert_eq!(repeats(r#"{"id":"a"}"#.into()), None);
+        assert!(recent.ids.len() <= RECENT_IDS && recent.order.len() <= RECENT_IDS);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use std::io::{BufRead, BufReader, Read as _, Write as _};
 
 /// Lines that are sent in one request.
-const LINES_AT_ONCE: usize = 500;
+const LINES_AT_ONCE: u64 = 500;
 /// Bytes of them, about.
 const BYTES_AT_ONCE: usize = 4 << 20;
 
@@ -91,7 +91,7 @@ fn one(args: &PublishArgs) -> Result<(), Failure> {
     let comma = if fields.is_empty() { "" } else { "," };
     let body = format!("{body}{comma}\"data\":{}}}", data.get());
     let answer = client::agent()
-        .post(args.url.join("/v1/notifications"))
+        .post(args.url.join("/v1/notifications")?)
         .header("Authorization", args.key.bearer()?)
         .content_type("application/json")
         .send(body);
@@ -135,7 +135,7 @@ fn stream(args: &PublishArgs, source: &str) -> Result<(), Failure> {
         )),
     };
     let (url, bearer, agent) = (
-        args.url.join("/v1/notifications"),
+        args.url.join("/v1/notifications")?,
         args.key.bearer()?,
         client::agent(),
     );
@@ -143,7 +143,7 @@ fn stream(args: &PublishArgs, source: &str) -> Result<(), Failure> {
     let mut lines = reader.lines();
     loop {
         let mut body = String::new();
-        let mut count = 0;
+        let mut count = 0u64;
         while count < LINES_AT_ONCE && body.len() < BYTES_AT_ONCE {
             let Some(line) = lines.next() else { break };
             let line = line.context("the input cannot be read")?;
@@ -160,17 +160,36 @@ fn stream(args: &PublishArgs, source: &str) -> Result<(), Failure> {
             .post(&url)
             .header("Authorization", &bearer)
             .content_type("application/x-ndjson");
-        let answer = client::body(request.send(body))?;
+        let answer =
+            client::body(request.send(body)).map_err(|failure| stopped(failure, sent, sent + count))?;
         rejected += print_answers(&answer, sent, args.json)?;
-        sent += count as u64;
+        sent += count;
     }
     if rejected > 0 {
-        return Err(anyhow!("{rejected} of {sent} notifications were rejected").into());
+        return Err(anyhow!("{rejected} of {sent} notifications were rejected; the others were accepted: put those right and publish only them").into());
     }
     if !args.json {
         println!("{sent} accepted");
     }
     Ok(())
+}
+
+/// A stream that broke off: what is settled, and what is not.
+fn stopped(failure: Failure, answered: u64, sent: u64) -> Failure {
+    const AGAIN: &str = "those with an `id` are not doubled";
+    let told = match answered {
+        0 => format!("stopped before any answer: publish all of it again ({AGAIN})"),
+        _ => {
+            let next = answered + 1;
+            format!(
+                "stopped: items 1 to {answered} were answered, {next} to {sent} were not and may or may not be accepted: publish again from item {next} ({AGAIN})"
+            )
+        }
+    };
+    match failure {
+        Failure::Other(error) => Failure::Other(error.context(told)),
+        other => other,
+    }
 }
 
 /// Prints what was rejected, or everything as JSON. Returns how many were rejected.

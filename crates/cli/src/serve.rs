@@ -92,6 +92,8 @@ pub fn start_failure(error: StartError) -> Failure {
             format!("another process has that address: stop it, or choose another with --set {key}=…")
         }
         StartError::Listen { .. } => "choose an address of this machine".into(),
+        StartError::TicketKey(_) => "look at ticket.key in data_dir and at its permissions".into(),
+        StartError::Auth(_) => "look at auth.jwt with `postrider config check`".into(),
         StartError::Store(_) => "look at the directory, or choose another with --set data_dir=…".into(),
         _ => "this is a fault of the system or of Postrider".into(),
     };

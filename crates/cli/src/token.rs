@@ -6,6 +6,7 @@ use anyhow::Context as _;
 use clap::Args;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use postrider_model::{Millis, UserId};
+use postrider_server::auth::is_topic_pattern;
 use postrider_server::config::Config;
 use serde_json::{Map, Value};
 
@@ -33,12 +34,23 @@ pub struct TokenArgs {
 pub fn run(args: &TokenArgs) -> Result<(), Failure> {
     let user = UserId::new(&args.user).map_err(|e| Failure::usage(format!("--user: {e}")))?;
     let ttl = Millis::parse(&args.ttl).map_err(|e| Failure::usage(format!("--ttl: {e}")))?;
+    if args.secret.as_deref() == Some("") {
+        return Err(Failure::usage("--secret: is empty"));
+    }
+    if let Some(pattern) = args.topic.iter().find(|pattern| !is_topic_pattern(pattern)) {
+        return Err(Failure::usage(format!(
+            "--topic: `{pattern}` is no pattern: a topic's characters (A-Z a-z 0-9 . _ : / @ + ~ -) and * are allowed"
+        )));
+    }
     let config = args.config.load()?.config;
     let configured = config.auth.jwt.hmac_secret.as_ref().map(|secret| secret.expose());
     let Some(secret) = args.secret.as_deref().or(configured) else {
-        return Err(Failure::usage(
-            "no secret: give --secret, or --config with auth.jwt.hmac_secret",
-        ));
+        let what = if config.auth.jwt.public_key_pem.is_some() {
+            "no secret: this configuration has only a public key, so tokens come from whoever holds the private one; for tests give both --secret here and auth.jwt.hmac_secret to the node"
+        } else {
+            "no secret: give --secret, or --config with auth.jwt.hmac_secret"
+        };
+        return Err(Failure::usage(what));
     };
     println!("{}", mint(&config, secret, &user, ttl, &args.topic)?);
     Ok(())

@@ -25,10 +25,11 @@ pub struct WhyArgs {
 
 /// Tells the story.
 pub fn run(args: &WhyArgs) -> Result<(), Failure> {
-    let id = NotificationId::new(&args.id).map_err(|e| Failure::usage(e.to_string()))?;
+    let id = NotificationId::new(&args.id).map_err(|e| Failure::usage(format!("ID: {e}")))?;
     let (agent, bearer) = (client::agent(), args.key.bearer()?);
     let path = format!("/v1/notifications/{id}");
-    let get = |path: &str| agent.get(args.url.join(path)).header("Authorization", &bearer);
+    let url = args.url.join("")?;
+    let get = |path: &str| agent.get(format!("{url}{path}")).header("Authorization", &bearer);
     let notification = client::json(get(&path).call())?;
     let mut request = get(&format!("{path}/timeline"));
     if let Some(user) = &args.user {

@@ -163,7 +163,8 @@ fn spellings_of_a_key() {
 
 #[test]
 fn what_cannot_be_used_is_a_fault_that_does_not_repeat_it() {
-    let table: &[(&str, fn(&KeyFault) -> bool)] = &[
+    type Expected = fn(&KeyFault) -> bool;
+    let table: &[(&str, Expected)] = &[
         ("", |f| matches!(f, KeyFault::NotPem)),
         ("hush-hush.pem", |f| matches!(f, KeyFault::NotPem)),
         ("-----BEGIN PUBLIC KEY-----", |f| matches!(f, KeyFault::NotPem)),

@@ -150,12 +150,15 @@ mod tests {
             .map_err(|problem| problem.code)
     }
 
-    const REFUSED: Result<(), &str> = Err("token_expired");
+    type Answer = Result<(), &'static str>;
+    /// Whether with a cursor, when, and the answer.
+    type Step = (bool, u64, Answer);
+    const REFUSED: Answer = Err("token_expired");
 
-    /// Steps of one ticket, issued at 0: whether with a cursor, when, and the answer.
+    /// Steps of one ticket, issued at 0.
     #[test]
     fn in_one_process() {
-        let table: &[(&str, &[(bool, u64, Result<(), &str>)])] = &[
+        let table: &[(&str, &[Step])] = &[
             ("starts in its time", &[(START, 29, Ok(()))]),
             ("not after it", &[(START, 30, REFUSED), (START, 999, REFUSED)]),
             (
@@ -197,7 +200,7 @@ mod tests {
     /// The same, where another process has begun in between.
     #[test]
     fn over_a_restart() {
-        let table: &[(&str, bool, &[(bool, u64, Result<(), &str>)])] = &[
+        let table: &[(&str, bool, &[Step])] = &[
             (
                 "a session comes back",
                 true,
