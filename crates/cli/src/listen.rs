@@ -100,20 +100,22 @@ struct Recent {
 }
 
 impl Recent {
-    /// The id of a notification that was shown before and is not a new attempt; else it is noted.
-    fn repeats(&mut self, event: &Event) -> Option<String> {
-        let value: Value = serde_json::from_str(&event.data).ok()?;
-        let id = value["id"].as_str()?.to_owned();
-        if !self.ids.insert(id.clone()) {
-            return value["attempt"].is_null().then_some(id);
+    /// Whether a notification was shown before and is not a new attempt; one that was not is noted.
+    fn repeats(&mut self, event: &Event) -> bool {
+        let value: Value = serde_json::from_str(&event.data).unwrap_or_default();
+        let Some(id) = value["id"].as_str() else {
+            return false;
+        };
+        if !self.ids.insert(id.to_owned()) {
+            return value["attempt"].is_null();
         }
-        self.order.push_back(id);
+        self.order.push_back(id.to_owned());
         if self.order.len() > RECENT_IDS
             && let Some(oldest) = self.order.pop_front()
         {
             self.ids.remove(&oldest);
         }
-        None
+        false
     }
 }
 
@@ -165,13 +167,14 @@ fn follow(
     }
     reader.restart();
     eprintln!("connected; Ctrl-C stops");
+    let mut repeats_told = false;
     for line in BufReader::new(answer.into_body().into_reader()).lines() {
         let Ok(line) = line else { break };
         let Some(event) = reader.line(&line) else { continue };
-        if event.name == "notification"
-            && let Some(id) = recent.repeats(&event)
-        {
-            eprintln!("{id} came again and is not shown twice");
+        if event.name == "notification" && recent.repeats(&event) {
+            if !std::mem::replace(&mut repeats_told, true) {
+                eprintln!("what was shown before and comes again is left out");
+            }
             continue;
         }
         show(&event, args.json)?;
@@ -290,13 +293,13 @@ mod tests {
             let name = "notification".into();
             recent.repeats(&Event { name, data })
         };
-        assert_eq!(repeats(r#"{"id":"a"}"#.into()), None);
-        assert_eq!(repeats(r#"{"id":"a"}"#.into()), Some("a".into()));
-        assert_eq!(repeats(r#"{"id":"a","attempt":2}"#.into()), None);
+        assert!(!repeats(r#"{"id":"a"}"#.into()));
+        assert!(repeats(r#"{"id":"a"}"#.into()));
+        assert!(!repeats(r#"{"id":"a","attempt":2}"#.into()));
         for n in 0..RECENT_IDS {
-            assert_eq!(repeats(format!(r#"{{"id":"n{n}"}}"#)), None);
+            assert!(!repeats(format!(r#"{{"id":"n{n}"}}"#)));
         }
-        assert_eq!(repeats(r#"{"id":"a"}"#.into()), None);
+        assert!(!repeats(r#"{"id":"a"}"#.into()));
         assert!(recent.ids.len() <= RECENT_IDS && recent.order.len() <= RECENT_IDS);
     }
 

@@ -87,6 +87,14 @@ fn each_fault_is_one_line_with_place_and_key() {
             "limits.array=many",
             "--set: limits.array: invalid type: string \"many\", expected usize",
         ),
+        (
+            "auth.jwt.public_key_pem=file:/no/such/key.pem",
+            "--set: auth.jwt.public_key_pem: names a file that cannot be read: No such file or directory (os error 2)",
+        ),
+        (
+            "auth.jwt.hmac_secret=-----BEGIN PUBLIC KEY-----",
+            "--set: auth.jwt.hmac_secret: is a PEM key, not a secret; set a public key as auth.jwt.public_key_pem",
+        ),
         ("nonsense", "--set: nonsense: must be written key=value"),
     ];
     for (set, fault) in table {
