@@ -76,6 +76,10 @@ pub struct FeedStart {
 pub trait Outbox {
     /// Whether one more entry may be sent. Asked before every entry.
     fn has_room(&self) -> bool;
+    /// Whether entries that the client had before may still be sent. Where not, those left are passed over.
+    fn takes_repeats(&self) -> bool {
+        true
+    }
     /// Send this entry.
     fn send(&mut self, entry: &Arc<Entry>);
     /// Tell the client that entries are missing; what is held begins at `oldest`.
@@ -114,8 +118,12 @@ struct Progress {
     settles: bool,
     /// What is settled, as far as this session knows.
     floor: u64,
+    /// The floor as the engine told it. What this session settled itself may still be judged otherwise.
+    judged: u64,
     /// At or below this only pending entries are sent; above, all that is not final.
     pending_only: u64,
+    /// At or below this the client says that it had the entries: they are repeats.
+    had: u64,
     /// Marks at or below this speak of nothing that this client ever had.
     marks_after: u64,
 }
@@ -134,7 +142,9 @@ impl Progress {
             gap: false,
             settles,
             floor: start.floor,
+            judged: start.floor,
             pending_only: 0,
+            had: 0,
             marks_after: 0,
         };
         match (place, start.held) {
@@ -144,6 +154,7 @@ impl Progress {
                 if ack == AckMode::Explicit && settles {
                     progress.sent = start.floor.max(oldest).min(place.offset);
                     progress.pending_only = place.offset;
+                    progress.had = place.offset;
                 } else {
                     progress.sent = place.offset;
                 }
@@ -305,6 +316,7 @@ impl Session {
         progress.reading = false;
         progress.head = progress.head.max(page.span.head.offset);
         progress.floor = progress.floor.max(page.floor);
+        progress.judged = progress.judged.max(page.floor);
         let missing = page.span.first > progress.sent + 1;
         if progress.gap || missing {
             let oldest = page
@@ -321,6 +333,11 @@ impl Session {
         for read in &page.entries {
             if !outbox.has_room() {
                 break;
+            }
+            let progress = &mut self.feeds[at];
+            if progress.sent < progress.had && !outbox.takes_repeats() {
+                // The rest of the repeats stays pending; what is new must not wait behind them.
+                progress.sent = progress.had;
             }
             if read.entry.position.offset == self.feeds[at].sent + 1 {
                 self.offer(
@@ -375,7 +392,7 @@ impl Session {
                 offset > progress.marks_after && origin.as_ref() != Some(&self.id)
             }
             EntryKind::Withdrawn { target, reason, .. } => {
-                let acknowledged = *reason == WithdrawReason::Expired && *target <= progress.floor;
+                let acknowledged = *reason == WithdrawReason::Expired && *target <= progress.judged;
                 offset > progress.marks_after && !acknowledged
             }
         };

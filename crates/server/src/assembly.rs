@@ -247,6 +247,7 @@ fn start_hub(
         silence: SILENCE,
         drain_spread: config.drain.spread,
         clock: Arc::new(crate::now),
+        steady: crate::steady_clock(),
     };
     let mut id_prefix = [0u8; 8];
     getrandom::fill(&mut id_prefix).map_err(std::io::Error::other)?;

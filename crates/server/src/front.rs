@@ -5,7 +5,7 @@ use crate::drain::Drain;
 use crate::tasks::Tasks;
 use axum::Router;
 use bytes::Bytes;
-use postrider_transports::Refer;
+use postrider_transports::{Problem, Refer, response};
 use std::io::Write as _;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::{Arc, OnceLock};
@@ -13,9 +13,6 @@ use tokio::sync::Semaphore;
 
 /// Connections of the API at a time; one more gets a 503.
 const CONNECTIONS: usize = 4096;
-/// The whole answer to that one.
-const FULL: &[u8] =
-    b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
 
 /// Serves referred connections.
 pub struct Front {
@@ -44,7 +41,7 @@ impl Front {
 
     fn serve(&self, mut socket: TcpStream, already_read: Vec<u8>) -> std::io::Result<()> {
         let (Some(router), Ok(place)) = (self.router.get(), self.room.clone().try_acquire_owned()) else {
-            return socket.write_all(FULL);
+            return socket.write_all(&response::problem(&Problem::unavailable(1), false, &[]));
         };
         let peer: SocketAddr = socket.peer_addr()?;
         socket.set_nonblocking(true)?;

@@ -20,4 +20,4 @@ mod tasks;
 
 pub use api::DemoPage;
 pub use assembly::{Node, StartError};
-pub use clock::now;
+pub use clock::{now, steady_clock};

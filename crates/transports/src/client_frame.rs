@@ -17,6 +17,8 @@ pub(crate) enum ClientFrame {
     },
     /// A new token for the same user.
     Token(String),
+    /// An `ack` or `read` through a cursor that is damaged, or another user's.
+    BadCursor,
 }
 
 /// What an ack or read speaks of.
@@ -36,7 +38,7 @@ enum Raw {
 
 #[derive(Deserialize)]
 struct RawSettle {
-    ids: Option<Vec<NotificationId>>,
+    ids: Option<Vec<String>>,
     cursor: Option<String>,
     #[serde(rename = "ref")]
     reference: Option<u64>,
@@ -52,11 +54,15 @@ impl ClientFrame {
             Raw::Read(raw) => (SettleKind::Read, raw),
         };
         let target = match (raw.ids, raw.cursor) {
-            (Some(ids), None) if ids.len() <= MAX_IDS => Said::Ids(ids),
-            (Some(_), None) => return Err("more than 1000 ids in one frame"),
-            (None, Some(cursor)) => {
-                Said::Through(Cursor::decode(&cursor, user).map_err(|_| "not a cursor of this user")?)
+            // What is no id is no notification's either: unknown ids are no error.
+            (Some(ids), None) if ids.len() <= MAX_IDS => {
+                Said::Ids(ids.iter().filter_map(|id| NotificationId::new(id).ok()).collect())
             }
+            (Some(_), None) => return Err("more than 1000 ids in one frame"),
+            (None, Some(cursor)) => match Cursor::decode(&cursor, user) {
+                Ok(cursor) => Said::Through(cursor),
+                Err(_) => return Ok(ClientFrame::BadCursor),
+            },
             _ => return Err("needs either ids or cursor"),
         };
         Ok(ClientFrame::Settle {
@@ -90,6 +96,11 @@ mod tests {
         );
         let cursor = Cursor::default().encode(&user);
         assert!(parse(&format!(r#"{{"type":"read","cursor":"{cursor}"}}"#)).is_ok());
+        assert_eq!(
+            parse(r#"{"type":"ack","cursor":"zzz"}"#),
+            Ok(ClientFrame::BadCursor)
+        );
+        assert!(parse(r#"{"type":"ack","ids":["no spaces"]}"#).is_ok());
         for bad in [
             "",
             "[]",
@@ -97,9 +108,7 @@ mod tests {
             r#"{"type":"shout"}"#,
             r#"{"type":"ack"}"#,
             r#"{"type":"ack","ids":["a"],"cursor":"x"}"#,
-            r#"{"type":"ack","ids":["no spaces"]}"#,
             r#"{"type":"ack","ids":"a"}"#,
-            r#"{"type":"ack","cursor":"zzz"}"#,
             r#"{"type":"token"}"#,
         ] {
             assert!(parse(bad).is_err(), "{bad}");

@@ -136,6 +136,8 @@ pub(crate) struct Connection {
     pub touched: bool,
     /// The write side is closed.
     pub shut: bool,
+    /// When the socket last took bytes.
+    pub progress_at: Timestamp,
 }
 
 impl Connection {
@@ -147,8 +149,21 @@ impl Connection {
     }
 
     /// Writes what waits. An error means that the connection is over.
-    pub fn flush(&mut self) -> io::Result<()> {
+    pub fn flush(&mut self, now: Timestamp) -> io::Result<()> {
+        let before = self.out.written();
         self.blocked = !self.out.flush(&mut self.socket)?;
+        if self.out.written() != before || !self.blocked {
+            self.progress_at = now;
+        }
         Ok(())
+    }
+
+    /// Whether what the client sends is left in its socket for now: an answer to it has no room.
+    pub fn is_full(&self) -> bool {
+        match &self.stage {
+            Stage::Live(live) => live.paused,
+            Stage::Head { .. } => self.out.waiting() > 0,
+            Stage::Opening(_) | Stage::Closing { .. } => false,
+        }
     }
 }

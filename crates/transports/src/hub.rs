@@ -47,6 +47,8 @@ pub struct HubOptions {
     pub drain_spread: Millis,
     /// Tells the time.
     pub clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
+    /// Counts milliseconds from anywhere, and never jumps: timers go by it.
+    pub steady: Arc<dyn Fn() -> Timestamp + Send + Sync>,
 }
 
 /// Intervals by transport.
@@ -64,6 +66,7 @@ pub(crate) struct Shared {
     pub gate: Arc<dyn Gate>,
     pub refer: Arc<dyn Refer>,
     pub clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
+    pub steady: Arc<dyn Fn() -> Timestamp + Send + Sync>,
     pub stats: Arc<HubStats>,
     pub sessions: SessionCounts,
     pub reading: Arc<Semaphore>,
@@ -78,6 +81,11 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
+    /// Waits for something of the engine. Only for a loop that has ended.
+    pub fn block_on<T>(&self, future: impl Future<Output = T>) -> T {
+        self.runtime.block_on(future)
+    }
+
     /// Runs what has to wait for the engine, outside the loops. Each such task ends with a post to its
     /// shard, and a shard starts no more than its connections ask for.
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
@@ -147,6 +155,7 @@ impl Hub {
             gate,
             refer,
             clock: options.clock.clone(),
+            steady: options.steady.clone(),
             stats: stats.clone(),
             sessions: SessionCounts {
                 most: options.sessions_per_user,

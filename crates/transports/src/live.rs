@@ -28,6 +28,10 @@ pub(crate) const REPEAT_PAUSE: Millis = Millis(1000);
 const TCP_LOOK: Millis = Millis(100);
 /// A client that takes nothing of what waits for so long is gone.
 const STALLED: Millis = Millis(300_000);
+/// How often the pause between two such looks doubles.
+const TCP_LOOK_DOUBLINGS: u32 = 6;
+/// A poll whose page has not come ends so long after its time.
+const READ_GRACE: Millis = Millis(2000);
 /// A browser waits so long before it reconnects to an event stream.
 const SSE_RETRY: Millis = Millis(2000);
 
@@ -45,6 +49,10 @@ pub(crate) struct Live {
     /// Transient notifications were dropped, and the client has not been told.
     dropped_transient: bool,
     pings: u64,
+    /// Bytes the socket had taken when it last took any, and when that was.
+    progress: (u64, Timestamp),
+    /// Looks for TCP's acknowledgement since the probe began.
+    looks: u32,
 }
 
 pub(crate) enum Wire {
@@ -62,10 +70,12 @@ pub(crate) struct Poll {
     pub state: bool,
     /// Where the client said it is: an entry at or below is one that it had before.
     pub cursor: Option<Cursor>,
-    /// Something is new to the client.
-    pub news: bool,
+    /// How many entries are new to the client.
+    pub news: usize,
     /// When an answer of nothing but repeats may go.
     pub repeats_at: Timestamp,
+    /// Transient notifications were dropped for want of room.
+    pub dropped_transient: bool,
     pub deadline: Timestamp,
     pub keep_alive: bool,
     pub cors: Vec<(&'static str, String)>,
@@ -92,6 +102,14 @@ impl Outbox for Sink<'_> {
         }
     }
 
+    fn takes_repeats(&self) -> bool {
+        match &*self.wire {
+            // Half of an answer, so that a client that does not acknowledge still gets what is new.
+            Wire::Poll(poll) => poll.entries.len() - poll.news < poll.limit.div_ceil(2),
+            _ => true,
+        }
+    }
+
     fn send(&mut self, entry: &Arc<Entry>) {
         self.sent += 1;
         if let Some(at) = entry
@@ -105,7 +123,9 @@ impl Outbox for Sink<'_> {
             Wire::Poll(poll) => {
                 poll.bytes += entry.json().len();
                 let had = poll.cursor.as_ref().and_then(|cursor| cursor.get(&entry.feed));
-                poll.news |= had.is_none_or(|had| entry.position.offset > had.offset);
+                let transient = entry.position.offset == 0;
+                poll.news +=
+                    usize::from(transient || had.is_none_or(|had| entry.position.offset > had.offset));
                 poll.entries.push(entry.clone());
             }
             Wire::Sse { .. } => self.out.push(sse::entry_block(entry)),
@@ -162,6 +182,8 @@ impl Live {
             held_back: false,
             dropped_transient: false,
             pings: 0,
+            progress: (0, Timestamp(0)),
+            looks: 0,
         }
     }
 
@@ -221,7 +243,7 @@ impl Live {
         effect: Effect<'_>,
     ) {
         let transport = self.transport();
-        let now = turn.now;
+        let now = turn.wall;
         let (user, id) = (self.session.user().clone(), self.session.id().clone());
         let by = (&user, &id, evidence, transport);
         let mut sink = Sink {
@@ -263,10 +285,13 @@ impl Live {
         turn: &mut Turn,
     ) -> Next {
         if let Wire::Poll(poll) = &mut self.wire {
-            let something =
-                poll.news || poll.gap || (!poll.entries.is_empty() && turn.now >= poll.repeats_at);
-            let complete =
-                !self.session.is_reading() && (something || turn.now >= poll.deadline || turn.draining);
+            let dropped = std::mem::take(&mut self.dropped_transient);
+            poll.dropped_transient |= dropped;
+            let repeats = !poll.entries.is_empty() && turn.now >= poll.repeats_at;
+            let something = poll.news > 0 || poll.gap || poll.dropped_transient || repeats;
+            let complete = (!self.session.is_reading() && (something || turn.now >= poll.deadline))
+                || turn.draining
+                || turn.now >= poll.deadline.plus(READ_GRACE);
             let expired = self.lifetime.due(&turn.rules.poll, turn.now) == Some(LifetimeEvent::TokenExpired);
             if complete || expired {
                 let extra: Vec<_> = poll
@@ -285,18 +310,22 @@ impl Live {
                     rest: std::mem::take(&mut poll.rest),
                 };
             }
-            let next = if poll.entries.is_empty() {
+            let next = if self.session.is_reading() {
+                // The page ends this turn's wait; the grace bounds it.
+                poll.deadline.plus(READ_GRACE)
+            } else if poll.entries.is_empty() {
                 poll.deadline
             } else {
                 poll.deadline.min(poll.repeats_at)
             };
             return Next::At(next.min(self.lifetime.next_at(&turn.rules.poll)));
         }
-        if std::mem::take(&mut self.dropped_transient)
-            && let Wire::WebSocket { .. } = self.wire
-            && out.waiting() < OUTBOX_BYTES * 2
-        {
-            out.push(websocket::error_frame("transient_dropped"));
+        if self.dropped_transient && out.waiting() < OUTBOX_BYTES {
+            self.dropped_transient = false;
+            match self.wire {
+                Wire::WebSocket { .. } => out.push(websocket::error_frame("transient_dropped")),
+                _ => out.push(sse::transient_dropped()),
+            }
         }
         if let Some(cursor) = self.session.take_cursor() {
             self.push_cursor(&cursor, out);
@@ -340,6 +369,7 @@ impl Live {
             Wire::Sse { tcp_evidence: true } => out.end(),
             _ => return,
         };
+        self.looks = 0;
         self.probing.begin(
             turn.now,
             Probe {
@@ -377,10 +407,21 @@ impl Live {
         if out.waiting() > 0 {
             self.lifetime.sent(turn.now);
         }
+        if out.written() != self.progress.0 {
+            self.progress = (out.written(), turn.now);
+        }
+        let stalled_at = self.progress.1.plus(STALLED);
         if held_back {
             // It is slow and not gone: a ping behind all that waits cannot have reached it.
-            rules.silence = rules.silence.map(|_| STALLED);
+            rules.silence = None;
+            if turn.now >= stalled_at {
+                return Next::End;
+            }
         } else if self.held_back {
+            self.lifetime.heard(turn.now);
+        }
+        if self.paused {
+            // What it said is left in its socket.
             self.lifetime.heard(turn.now);
         }
         self.held_back = held_back;
@@ -393,7 +434,11 @@ impl Live {
             Some(LifetimeEvent::Silent) => return Next::End,
             Some(LifetimeEvent::KeepAlive) => {
                 match self.wire {
-                    Wire::WebSocket { .. } => out.push(websocket::ping(b"")),
+                    // Numbered like a probe: a client may answer only the newest ping.
+                    Wire::WebSocket { .. } => {
+                        self.pings += 1;
+                        out.push(websocket::ping(&self.pings.to_be_bytes()));
+                    }
                     _ => out.push(sse::KEEP_ALIVE),
                 }
                 self.lifetime.sent(turn.now);
@@ -401,9 +446,16 @@ impl Live {
             None => {}
         }
         let mut next = self.lifetime.next_at(rules);
+        if held_back {
+            next = next.min(stalled_at);
+        }
         let by_tcp = matches!(self.wire, Wire::Sse { tcp_evidence: true });
         if by_tcp && self.probing.under_way().is_some() {
-            next = next.min(turn.now.plus(TCP_LOOK));
+            next = next.min(
+                turn.now
+                    .plus(Millis(TCP_LOOK.0 << self.looks.min(TCP_LOOK_DOUBLINGS))),
+            );
+            self.looks += 1;
         } else if let Some(at) = self
             .probing
             .next_at(turn.rules.probe)
@@ -486,13 +538,16 @@ fn poll_body(poll: &Poll, session: &Session) -> Vec<u8> {
             .map(|entry| &entry.json()[..]),
     );
     body.extend_from_slice(br#"],"events":["#);
+    let dropped: Option<&[u8]> = poll
+        .dropped_transient
+        .then_some(br#"{"type":"error","code":"transient_dropped"}"#);
     let state: Option<&[u8]> = poll.state.then_some(br#"{"type":"state","state":{}}"#);
     let marks = poll
         .entries
         .iter()
         .filter(|entry| !is_notification(entry))
         .map(|entry| &entry.json()[..]);
-    list(&mut body, &mut state.into_iter().chain(marks));
+    list(&mut body, &mut state.into_iter().chain(dropped).chain(marks));
     body.extend_from_slice(br#"],"cursor":""#);
     body.extend_from_slice(session.cursor().as_bytes());
     body.extend_from_slice(br#"","gap":"#);

@@ -46,8 +46,13 @@ const KEEP_ALIVE_TIMEOUT: Millis = Millis(75_000);
 const CLOSING_TIMEOUT: Millis = Millis(5_000);
 /// Bytes that a client may send ahead of the answer to its poll.
 const MAX_AHEAD: usize = head::MAX_HEAD;
+/// A client that takes nothing of its answer for so long is gone.
+const UNTAKEN_TIMEOUT: Millis = Millis(60_000);
 /// How soon to accept again after the system refused (too many open files).
 const ACCEPT_RETRY: Millis = Millis(100);
+/// Answers to a WebSocket client's own frames (pongs, settled) may take the place of entries up to here; then its
+/// socket is not read until it has taken some.
+const MAX_ANSWERS: usize = OUTBOX_BYTES * 4;
 /// One page that a session reads.
 const PAGE: ReadLimit = ReadLimit {
     entries: 256,
@@ -61,7 +66,10 @@ const MAX_UNFLUSHED: usize = 100_000;
 
 /// What a turn gathers and what it goes by.
 pub(crate) struct Turn {
+    /// By the steady clock: for timers.
     pub now: Timestamp,
+    /// By the wall clock: for tokens and times to live.
+    pub wall: Timestamp,
     pub draining: bool,
     pub rules: Rules,
     pub stats: Arc<HubStats>,
@@ -71,6 +79,13 @@ pub(crate) struct Turn {
     pub settlements: Vec<Settlement>,
     /// The soonest end of anything sent that has a time to live.
     pub soonest_expiry: Option<Timestamp>,
+}
+
+impl Turn {
+    /// When a time of the wall clock comes by the steady one, as things stand now.
+    pub fn steady(&self, wall: Timestamp) -> Timestamp {
+        self.now.plus(wall.since(self.wall))
+    }
 }
 
 pub(crate) struct Shard {
@@ -100,7 +115,8 @@ impl Shard {
         let waker = mio::Waker::new(poller.registry(), WAKER)?;
         let mailbox = Arc::new(Mailbox::new(waker, shared.stats.clone()));
         let turn = Turn {
-            now: (shared.clock)(),
+            now: (shared.steady)(),
+            wall: (shared.clock)(),
             draining: false,
             rules: shared.rules,
             stats: shared.stats.clone(),
@@ -138,7 +154,8 @@ impl Shard {
                 tracing::error!(%error, "a shard cannot poll its sockets");
                 return;
             }
-            self.turn.now = (self.shared.clock)();
+            self.turn.now = (self.shared.steady)();
+            self.turn.wall = (self.shared.clock)();
             for event in &events {
                 match event.token() {
                     WAKER => {}
@@ -174,7 +191,7 @@ impl Shard {
             .flatten()
             .min()?;
         // A millisecond more, so that a timer is due when it is looked at.
-        Some(next.since((self.shared.clock)()).as_duration() + Duration::from_millis(1))
+        Some(next.since((self.shared.steady)()).as_duration() + Duration::from_millis(1))
     }
 
     fn is_current(&self, key: Key) -> bool {
@@ -285,16 +302,26 @@ impl Shard {
                 continue;
             };
             connection.timer = None;
-            match &connection.stage {
-                Stage::Head { buffer, deadline } if *deadline <= self.turn.now => {
-                    if buffer.is_empty() {
-                        self.drop_connection(slot);
-                    } else {
-                        self.answer(slot, &Problem::head_timeout(), false, &[]);
-                    }
+            // While an answer is still being taken, its client is slow and not late.
+            let patience = if self.turn.draining {
+                CLOSING_TIMEOUT
+            } else {
+                UNTAKEN_TIMEOUT
+            };
+            let untaken = (connection.out.waiting() > 0).then(|| connection.progress_at.plus(patience));
+            let (deadline, unread) = match &connection.stage {
+                Stage::Head { buffer, deadline } => (*deadline, !buffer.is_empty()),
+                Stage::Closing { deadline } => (*deadline, false),
+                Stage::Opening(_) | Stage::Live(_) => {
+                    self.touch(slot);
+                    continue;
                 }
-                Stage::Closing { deadline } if *deadline <= self.turn.now => self.drop_connection(slot),
-                _ => self.touch(slot),
+            };
+            match untaken {
+                Some(until) if until > self.turn.now => self.set_timer(slot, until),
+                None if deadline > self.turn.now => self.set_timer(slot, deadline),
+                None if unread => self.answer(slot, &Problem::head_timeout(), false, &[]),
+                _ => self.drop_connection(slot),
             }
         }
     }
@@ -312,10 +339,12 @@ impl Shard {
                 let (socket, blocked) = (&connection.socket, connection.blocked);
                 next = Some(live.finish(key, blocked, socket, &mut connection.out, &mut self.turn));
             }
-            if !connection.blocked && connection.flush().is_err() {
+            let held = connection.out.waiting() > 0;
+            if !connection.blocked && connection.flush(self.turn.now).is_err() {
                 self.drop_connection(slot);
                 continue;
             }
+            let drained = held && connection.out.waiting() == 0;
             if let Stage::Live(live) = &mut connection.stage
                 && live.session.is_behind()
                 && connection.out.waiting() <= OUTBOX_BYTES / 2
@@ -336,6 +365,7 @@ impl Shard {
                 self.drop_connection(slot);
                 continue;
             }
+            self.after_flush(slot, drained);
             match next {
                 None => {}
                 Some(Next::At(at)) => self.set_timer(slot, at),
@@ -348,6 +378,44 @@ impl Shard {
                     keep_alive: false, ..
                 }) => self.close(slot),
             }
+        }
+    }
+
+    /// What waited for the socket to take the bytes before it.
+    fn after_flush(&mut self, slot: usize, drained: bool) {
+        let now = self.turn.now;
+        let Some(connection) = self.connections.get_mut(slot) else {
+            return;
+        };
+        let key = connection.key;
+        match &mut connection.stage {
+            Stage::Closing { deadline } if drained => {
+                *deadline = now.plus(CLOSING_TIMEOUT);
+                let at = *deadline;
+                self.set_timer(slot, at);
+            }
+            Stage::Head { buffer, deadline } if connection.out.waiting() == 0 => {
+                if drained {
+                    *deadline = now.plus(if buffer.is_empty() {
+                        KEEP_ALIVE_TIMEOUT
+                    } else {
+                        HEAD_TIMEOUT
+                    });
+                    let at = *deadline;
+                    self.set_timer(slot, at);
+                    self.unread.push_back(key);
+                }
+                self.try_head(slot);
+            }
+            Stage::Live(live)
+                if live.paused
+                    && live.settling < MAX_SETTLING
+                    && connection.out.waiting() <= OUTBOX_BYTES =>
+            {
+                live.paused = false;
+                self.unread.push_back(key);
+            }
+            _ => {}
         }
     }
 
@@ -380,8 +448,8 @@ impl Shard {
         let expiring = self
             .turn
             .soonest_expiry
-            .is_some_and(|at| at <= now.plus(self.shared.ack_flush));
-        self.turn.soonest_expiry.take_if(|at| *at <= now);
+            .is_some_and(|at| at <= self.turn.wall.plus(self.shared.ack_flush));
+        self.turn.soonest_expiry.take_if(|at| *at <= self.turn.wall);
         if due > now && !at_once && !expiring && !self.turn.draining {
             return;
         }
@@ -389,12 +457,18 @@ impl Shard {
         let batch = std::mem::take(&mut self.turn.settlements);
         self.turn.stats.add_settled(batch.len() as u64);
         let (shared, mailbox) = (self.shared.clone(), self.mailbox.clone());
-        self.shared.spawn(async move {
+        let settle = async move {
             if let Err(error) = shared.engine.settle(batch.clone(), Sync::Lazy).await {
                 tracing::debug!(%error, "settlements will be tried again");
                 mailbox.post(Post::Unsettled(batch));
             }
-        });
+        };
+        if at_once {
+            // The engine closes next: what is known must reach it before.
+            self.shared.block_on(settle);
+        } else {
+            self.shared.spawn(settle);
+        }
     }
 }
 

@@ -34,6 +34,12 @@ pub fn cursor_block(cursor: &str) -> Bytes {
     format!("id: {cursor}\n\n").into()
 }
 
+/// Says that transient notifications were dropped because the client reads too slowly. Not named `error`, which
+/// would fire EventSource's own error handler.
+pub fn transient_dropped() -> Bytes {
+    Bytes::from_static(b"event: transient_dropped\ndata: {}\n\n")
+}
+
 /// Some of what the client missed is no longer held; `oldest` is the time of the oldest that is.
 pub fn gap(oldest: Timestamp) -> Bytes {
     block("gap", format!(r#"{{"oldest":"{oldest}"}}"#).as_bytes())

@@ -86,6 +86,7 @@ fn node() -> Node {
         silence: Millis(2000),
         drain_spread: Millis(1000),
         clock: Arc::new(now),
+        steady: Arc::new(now),
     };
     let referred = Arc::<Referred>::default();
     let as_engine: Arc<dyn Engine> = engine.clone();

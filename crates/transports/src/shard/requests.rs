@@ -11,7 +11,8 @@ impl Shard {
         let Stage::Head { buffer, .. } = &mut connection.stage else {
             return;
         };
-        if buffer.is_empty() {
+        // One request at a time: the next is served once the answer before it is out.
+        if buffer.is_empty() || connection.out.waiting() > 0 {
             return;
         }
         let bytes = std::mem::take(buffer);
@@ -30,7 +31,7 @@ impl Shard {
                         .and_then(|origin| self.shared.gate.cors(origin))
                         .unwrap_or_default();
                     let keep_alive = head.keep_alive() && !head.has_body();
-                    match connect::read(&head, route, &*self.shared.gate, self.turn.now) {
+                    match connect::read(&head, route, &*self.shared.gate, self.turn.wall) {
                         Ok(request) => {
                             let rest = bytes[length..].to_vec();
                             self.begin(slot, request, route, cors, rest);
@@ -95,6 +96,7 @@ impl Shard {
         self.touch(slot);
     }
 
+    /// Reads on for the next request, part of which may have arrived; it is looked at when the turn ends.
     pub(super) fn next_request(&mut self, slot: usize, rest: Vec<u8>) {
         let wait = if rest.is_empty() {
             KEEP_ALIVE_TIMEOUT
@@ -110,7 +112,7 @@ impl Shard {
             },
         );
         self.set_timer(slot, deadline);
-        self.try_head(slot);
+        self.touch(slot);
     }
 
     /// Begins a session: asks the engine where its feeds stand.

@@ -80,7 +80,8 @@ impl Shard {
                 gap: false,
                 state: request.state,
                 cursor: asked.cursor.clone(),
-                news: false,
+                news: 0,
+                dropped_transient: false,
                 repeats_at: self.turn.now.plus(REPEAT_PAUSE),
                 deadline: self.turn.now.plus(Millis::from_secs(u64::from(wait_s))),
                 keep_alive,
@@ -88,7 +89,8 @@ impl Shard {
                 rest,
             }),
         };
-        let lifetime = Lifetime::new(request.identity.expires_at, self.turn.now);
+        let expires_at = request.identity.expires_at.map(|at| self.turn.steady(at));
+        let lifetime = Lifetime::new(expires_at, self.turn.now);
         let Some(connection) = self.connections.get_mut(slot) else {
             return;
         };
@@ -184,17 +186,22 @@ impl Shard {
             Heard::Pong(payload) => live.pong(&payload, key, &mut connection.out, &mut self.turn),
             Heard::Ping(payload) => {
                 connection.out.push(websocket::pong(&payload));
-                if connection.out.waiting() > OUTBOX_BYTES * 4 {
-                    // It pings and pings and takes no answer.
-                    self.drop_connection(slot);
-                }
+                live.paused |= connection.out.waiting() > MAX_ANSWERS;
             }
             Heard::Close(code) => self.end_websocket(slot, websocket::close_reply(code)),
             Heard::Frame(ClientFrame::Token(token)) => {
-                match self.shared.gate.renew(live.session.user(), &token, self.turn.now) {
-                    Ok(expires_at) => live.lifetime.expires_at = Some(expires_at),
+                match self
+                    .shared
+                    .gate
+                    .renew(live.session.user(), &token, self.turn.wall)
+                {
+                    Ok(expires_at) => live.lifetime.expires_at = Some(self.turn.steady(expires_at)),
                     Err(_) => self.end_websocket(slot, close_frame(4500, "token_invalid", Millis(0))),
                 }
+            }
+            Heard::Frame(ClientFrame::BadCursor) => {
+                connection.out.push(websocket::error_frame("invalid_cursor"));
+                live.paused |= connection.out.waiting() > MAX_ANSWERS;
             }
             Heard::Frame(ClientFrame::Settle {
                 kind,
@@ -217,11 +224,12 @@ impl Shard {
                     && matches!(settlement.target, SettleTarget::Through(_))
                 {
                     // The cursors of a session that only watches settle nothing; ids are its user's own word.
+                    live.settling += 1;
                     self.settled(key, reference, Ok(0));
                     return;
                 }
                 live.settling += 1;
-                live.paused = live.settling >= MAX_SETTLING;
+                live.paused |= live.settling >= MAX_SETTLING;
                 let (shared, mailbox) = (self.shared.clone(), self.mailbox.clone());
                 self.shared.spawn(async move {
                     let outcome = settle_durably(&shared, settlement).await;
@@ -267,11 +275,9 @@ impl Shard {
             (Ok(_), None) => {}
             (Err(_), _) => connection.out.push(websocket::error_frame("unavailable")),
         }
-        let resume = std::mem::take(&mut live.paused) && live.settling < MAX_SETTLING;
+        live.paused |= connection.out.waiting() > MAX_ANSWERS;
+        // Reading goes on when the turn ends, if there is room again.
         self.touch(key.slot);
-        if resume {
-            self.unread.push_back(key);
-        }
     }
 }
 

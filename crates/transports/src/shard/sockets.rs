@@ -64,6 +64,7 @@ impl Shard {
             timer: None,
             touched: false,
             shut: false,
+            progress_at: self.turn.now,
         });
         self.set_timer(slot, self.turn.now.plus(HEAD_TIMEOUT));
         self.try_head(slot);
@@ -87,7 +88,7 @@ impl Shard {
             let Some(connection) = self.connections.get_mut(slot) else {
                 return;
             };
-            if matches!(&connection.stage, Stage::Live(live) if live.paused) {
+            if connection.is_full() {
                 return;
             }
             let mut buffer = std::mem::take(&mut self.buffer);
