@@ -131,7 +131,10 @@ fn say_demo(node: &Node, hand: &Hand, format: LogFormat) -> anyhow::Result<()> {
         LogFormat::Text => {
             let Hand { api_key, tokens } = hand;
             let [ada, bob] = [&tokens[0], &tokens[1]];
+            // As it was started: cargo does not put it on the path.
+            let program = std::env::args().next().unwrap_or_else(|| "postrider".into());
             PASTE
+                .replace("{program}", &program)
                 .replace("{url}", &url)
                 .replace("{key}", api_key)
                 .replace("{ada}", ada)
@@ -170,8 +173,8 @@ curl -sS "$URL/v1/notifications" -H "Authorization: Bearer $KEY" -H 'Content-Typ
   -d '{"subject": "Hello all", "data": "hello"}'
 
 # the same with this program
-postrider listen  --url "$URL" --token "$BOB"
-postrider publish --url "$URL" --key "$KEY" --to bob --subject 'Hello Bob' --data '{"n": 1}'
+{program} listen --url "$URL" --token "$BOB"
+{program} publish --url "$URL" --key "$KEY" --to bob --subject 'Hello Bob' --data '{"n": 1}'
 "#;
 
 /// 32 random bytes as text.
