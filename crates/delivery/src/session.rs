@@ -112,6 +112,8 @@ struct Progress {
     head: u64,
     /// A page was asked for and has not come.
     reading: bool,
+    /// A wake may have been lost: only a page can tell whether there is more.
+    suspect: bool,
     /// The client must be told that entries are missing before it gets the next.
     gap: bool,
     /// Whether entries here have a delivery state for the user.
@@ -139,6 +141,7 @@ impl Progress {
             place: None,
             head: head.offset,
             reading: false,
+            suspect: false,
             gap: false,
             settles,
             floor: start.floor,
@@ -181,12 +184,13 @@ impl Progress {
     }
 
     fn is_behind(&self) -> bool {
-        self.sent < self.head || self.gap
+        self.sent < self.head || self.gap || self.suspect
     }
 
     fn ask(&mut self, outbox: &mut impl Outbox) {
         if !self.reading && self.is_behind() && outbox.has_room() {
             self.reading = true;
+            self.suspect = false;
             outbox.read(&self.feed, self.sent);
         }
     }
@@ -258,7 +262,7 @@ impl Session {
     /// Wakes may have been lost: looks at every feed once more.
     pub fn suspect(&mut self, outbox: &mut impl Outbox) {
         for progress in &mut self.feeds {
-            progress.head = progress.head.max(progress.sent + 1);
+            progress.suspect = true;
             progress.ask(outbox);
         }
     }
@@ -350,11 +354,10 @@ impl Session {
             }
         }
         let progress = &mut self.feeds[at];
-        if page.entries.is_empty() && progress.sent >= page.span.head.offset {
-            // Nothing is left of what made it look behind: it was trimmed away.
-            progress.head = page.span.head.offset;
-            progress.sent = progress.head;
+        if progress.place.is_none() && progress.sent == page.span.head.offset {
+            // All that was left had been trimmed away: the head is a place all the same.
             progress.place = Some(page.span.head);
+            self.moved = true;
         }
         progress.ask(outbox);
     }

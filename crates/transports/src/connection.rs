@@ -2,12 +2,13 @@
 //! [`crate::shard`] (requests) and [`crate::live`] (sessions).
 
 use crate::connect::Request;
-use crate::live::Live;
+use crate::live::{Effect, Live};
 use crate::outgoing::Outgoing;
 use mio::net::{TcpStream, UnixStream};
-use postrider_model::{SessionId, Timestamp};
+use postrider_model::{Entry, SessionId, Timestamp};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
 
 /// A connection's name for those outside its loop: its slot, and which use of the slot it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -106,11 +107,28 @@ pub(crate) struct Opening {
     pub cors: Vec<(&'static str, String)>,
     /// What the client sent after the head.
     pub rest: Vec<u8>,
-    /// A wake came meanwhile.
-    pub missed_wake: bool,
+    /// Entries that came meanwhile, of any of its feeds.
+    pub missed: Vec<Arc<Entry>>,
+    /// More came than are kept: every feed has to be looked at.
+    pub missed_more: bool,
 }
 
+/// Entries kept for a session that is opening.
+const MAX_MISSED: usize = 64;
+
 impl Opening {
+    /// Something happened before the session could hear it.
+    pub fn missed(&mut self, effect: &Effect<'_>) {
+        match effect {
+            Effect::Appended(entries) if self.missed.len() + entries.len() <= MAX_MISSED => {
+                self.missed.extend_from_slice(entries);
+            }
+            Effect::Appended(_) | Effect::Suspect => self.missed_more = true,
+            // A transient notification is for those who are connected.
+            _ => {}
+        }
+    }
+
     /// What the session machine needs of the request.
     pub fn asked(&self) -> postrider_delivery::Opening {
         postrider_delivery::Opening {

@@ -142,9 +142,13 @@ impl Outbox for Sink<'_> {
     }
 
     fn read(&mut self, feed: &FeedId, after: u64) {
-        self.turn
-            .reads
-            .push((self.key, self.by.0.clone(), feed.clone(), after));
+        self.turn.reads.push((
+            self.key,
+            self.by.0.clone(),
+            self.by.1.clone(),
+            feed.clone(),
+            after,
+        ));
     }
 
     fn settle(&mut self, feed: &FeedId, through: Position) {

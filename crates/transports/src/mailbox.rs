@@ -6,7 +6,7 @@ use crate::connection::Key;
 use crate::stats::HubStats;
 use postrider_delivery::FeedStart;
 use postrider_engine::{EngineError, Wake};
-use postrider_model::{FeedId, InboxPage};
+use postrider_model::{FeedId, InboxPage, SessionId};
 use std::collections::VecDeque;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,9 +19,11 @@ pub(crate) enum Post {
     Wake(Wake),
     /// The answer to a connection that is opening a session.
     Opened(Key, Result<Vec<FeedStart>, EngineError>),
-    /// A page that a session asked for; the permit bounds how many there are at once.
+    /// A page that a session asked for (a poll's connection may have begun another session since); the permit
+    /// bounds how many there are at once.
     Page(
         Key,
+        SessionId,
         FeedId,
         Result<InboxPage, EngineError>,
         Option<OwnedSemaphorePermit>,

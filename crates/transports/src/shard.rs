@@ -74,7 +74,7 @@ pub(crate) struct Turn {
     pub rules: Rules,
     pub stats: Arc<HubStats>,
     /// Pages to read: for whom, whose share, of what, after which offset.
-    pub reads: Vec<(Key, UserId, FeedId, u64)>,
+    pub reads: Vec<(Key, UserId, SessionId, FeedId, u64)>,
     /// Settlements by evidence, not yet handed to the engine.
     pub settlements: Vec<Settlement>,
     /// The soonest end of anything sent that has a time to live.
@@ -200,6 +200,11 @@ impl Shard {
             .is_some_and(|connection| connection.key == key)
     }
 
+    fn is_session(&mut self, slot: usize, id: &SessionId) -> bool {
+        let live = self.connections.get_mut(slot).and_then(Connection::live);
+        live.is_some_and(|live| live.session.id() == id)
+    }
+
     fn open_mail(&mut self) {
         let (posts, lost) = self.mailbox.take();
         for post in posts {
@@ -207,8 +212,8 @@ impl Shard {
                 Post::Wake(Wake::Appended(entries)) => self.woken(&entries),
                 Post::Wake(Wake::Transient(entries)) => self.transient(&entries),
                 Post::Opened(key, starts) => self.opened(key, starts),
-                Post::Page(key, feed, page, permit) => {
-                    if self.is_current(key) {
+                Post::Page(key, session, feed, page, permit) => {
+                    if self.is_current(key) && self.is_session(key.slot, &session) {
                         match page {
                             Ok(page) => self.apply(key.slot, Effect::Page(&feed, &page)),
                             Err(error) => {
@@ -420,7 +425,7 @@ impl Shard {
     }
 
     fn start_reads(&mut self) {
-        for (key, user, feed, after) in self.turn.reads.drain(..) {
+        for (key, user, session, feed, after) in self.turn.reads.drain(..) {
             let (shared, mailbox) = (self.shared.clone(), self.mailbox.clone());
             self.shared.spawn(async move {
                 let permit = shared.reading.clone().acquire_owned().await.ok();
@@ -431,7 +436,7 @@ impl Shard {
                     tokio::time::sleep(SETTLE_PAUSE * 10).await;
                     page = read_inbox(&*shared.engine, &user, &feed, after, PAGE, (shared.clock)()).await;
                 }
-                mailbox.post(Post::Page(key, feed, page, permit));
+                mailbox.post(Post::Page(key, session, feed, page, permit));
             });
         }
     }

@@ -262,3 +262,35 @@ fn a_client_that_never_reads_costs_no_entries() {
     serve(&mut session, &mut wire, 1000, 0);
     assert_eq!(wire.got, (1..=1000).collect::<Vec<_>>());
 }
+
+#[test]
+fn a_page_older_than_a_wake_hides_nothing() {
+    let mut wire = Wire {
+        room: 100,
+        ..Wire::default()
+    };
+    let mut session = open(AckMode::Auto, None, 5, 5, &mut wire);
+    session.suspect(&mut wire);
+    session.appended(&[entry(6)], Timestamp(0), &mut wire);
+    assert!(wire.got.is_empty(), "a page is being read");
+    wire.reads.clear();
+    session.page(&own(), &page(5, 5, 3, 5), Timestamp(0), &mut wire);
+    assert_eq!(wire.reads, [(own(), 5)], "the wake said that there is more");
+    serve(&mut session, &mut wire, 6, 5);
+    assert_eq!(wire.got, [6]);
+    assert!(!session.is_behind());
+}
+
+#[test]
+fn a_page_of_long_ago_moves_nothing_back() {
+    let mut wire = Wire {
+        room: 100,
+        ..Wire::default()
+    };
+    let mut session = open(AckMode::Auto, None, 0, 3, &mut wire);
+    serve(&mut session, &mut wire, 3, 0);
+    let cursor = session.cursor();
+    session.page(&own(), &page(1, 1, 3, 0), Timestamp(0), &mut wire);
+    serve(&mut session, &mut wire, 3, 0);
+    assert_eq!((session.cursor(), &wire.got[..]), (cursor, &[1, 2, 3][..]));
+}

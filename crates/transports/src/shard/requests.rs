@@ -151,7 +151,8 @@ impl Shard {
             session,
             cors,
             rest,
-            missed_wake: false,
+            missed: Vec::new(),
+            missed_more: false,
         };
         let asked = opening.asked();
         for feed in asked.feeds() {

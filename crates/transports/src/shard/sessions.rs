@@ -39,7 +39,8 @@ impl Shard {
             request,
             cors,
             rest,
-            missed_wake,
+            missed,
+            missed_more,
             session,
         } = opening;
         let state = request.state.then_some(&b"{}"[..]);
@@ -96,7 +97,8 @@ impl Shard {
         };
         let (out, turn) = (&mut connection.out, &mut self.turn);
         let mut live = Live::open(key, &asked, &starts, lifetime, wire, out, turn);
-        if missed_wake {
+        live.apply(key, out, turn, Evidence::Cursor, Effect::Appended(&missed));
+        if missed_more {
             live.apply(key, out, turn, Evidence::Cursor, Effect::Suspect);
         }
         connection.stage = Stage::Live(Box::new(live));
@@ -117,7 +119,7 @@ impl Shard {
                 live.apply(key, &mut connection.out, &mut self.turn, Evidence::Cursor, effect);
                 self.touch(slot);
             }
-            Stage::Opening(opening) => opening.missed_wake = true,
+            Stage::Opening(opening) => opening.missed(&effect),
             _ => {}
         }
     }
