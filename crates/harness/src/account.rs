@@ -125,7 +125,10 @@ impl Account {
         let mut books = self.lock();
         let book = &mut books.readers[reader.0];
         book.reconnects += 1;
-        book.repeatable = book.since_cursor.clone();
+        // A cursor covers what its own session was sent. What an earlier one was sent after its last cursor may be
+        // repeated until a session has sent it again and then a cursor, however many are cut before.
+        let since_cursor = std::mem::take(&mut book.since_cursor);
+        book.repeatable.extend(since_cursor);
     }
 
     /// A reader got a cursor.

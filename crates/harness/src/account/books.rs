@@ -41,7 +41,7 @@ pub(super) struct ReaderBook {
     pub(super) seen: HashSet<usize>,
     /// What came since the last cursor, so that a cut now may repeat it.
     pub(super) since_cursor: HashSet<usize>,
-    /// What may be repeated since the last reconnect.
+    /// What earlier sessions were sent after their last cursor, and no session has sent again.
     pub(super) repeatable: HashSet<usize>,
     pub(super) repeats: u64,
     pub(super) reconnects: u64,
