@@ -47,7 +47,7 @@ pub(crate) struct Live {
     /// The socket held bytes back when a turn ended.
     held_back: bool,
     /// Transient notifications were dropped, and the client has not been told.
-    dropped_transient: bool,
+    pub dropped_transient: bool,
     pings: u64,
     /// Bytes the socket had taken when it last took any, and when that was.
     progress: (u64, Timestamp),

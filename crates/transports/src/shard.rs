@@ -420,6 +420,8 @@ impl Shard {
                 live.paused = false;
                 self.unread.push_back(key);
             }
+            // There was no room to say that something was dropped; now there is.
+            Stage::Live(live) if drained && live.dropped_transient => self.touch(slot),
             _ => {}
         }
     }
