@@ -6,14 +6,16 @@ import json
 import pathlib
 import re
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import threading
+import time
 import urllib.parse
 
 from lib.cases import case, equal, eventually, run, user
-from lib.node import KEY, PUBLISHER, READER, Node, binary, token
+from lib.node import CERTIFICATE, KEY, PUBLISHER, READER, WITH_TLS, Node, binary, token
 from lib.sse import Stream
 
 REQUEST_SECONDS = "40"
@@ -458,6 +460,84 @@ def a_drain_answers_polls_and_ends_streams(_node):
         equal(own.ended(), 0, "exit status")
 
 
+TRUSTING = ["--cacert", str(CERTIFICATE)]
+# What curl is told, what it must have spoken, and the node it speaks to.
+HTTP2_WAYS = [
+    (["--http2", *TRUSTING], WITH_TLS),
+    (["--http2-prior-knowledge"], {}),
+]
+
+
+def spoken(*arguments):
+    """The version of HTTP that curl and the node agreed on."""
+    command = ["curl", "--silent", "--output", "/dev/null", "--write-out", "%{http_version}", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=20, check=False).stdout
+
+
+@case
+def http_2_serves_the_api_and_the_inbox(_node):
+    for way, settings in HTTP2_WAYS:
+        with Node(settings) as own:
+            who = user()
+            equal(spoken(*way, f"{own.url}/none"), "2", f"version by {way[0]}")
+            answer = publish(own, {"users": [who], "data": {"n": 1}}, KEY, *way)
+            equal(answer.status, 202, f"status ({answer.text})")
+            polled = curl(*way, *bearer(token(who)), poll_url(own, wait=0))
+            equal(ids(polled.json["notifications"]), [answer.json["id"]])
+            cursor = polled.json["cursor"]
+            equal(curl(*way, *bearer(token(who)), poll_url(own, wait=0, cursor=cursor)).json["notifications"], [])
+            look = [*way, *bearer(KEY), f"{own.url}/v1/notifications/{answer.json['id']}"]
+            eventually(lambda look=look: curl(*look).json["counts"]["delivered"] == 1, what="delivered")
+            refused = curl(*way, *bearer(token(who)), f"{own.url}/v1/inbox/ws")
+            equal((refused.status, refused.json["code"]), (426, "upgrade_required"), "a WebSocket over HTTP/2")
+            assert "upgrade" not in refused.headers, refused.headers
+
+
+@case
+def http_2_streams_events_and_resumes_them(_node):
+    for way, settings in HTTP2_WAYS:
+        with Node(settings) as own:
+            who = user()
+
+            def put(n, own=own, way=way, who=who):
+                answer = publish(own, {"users": [who], "data": n}, KEY, *way)
+                equal(answer.status, 202, f"status ({answer.text})")
+                return answer.json["id"]
+
+            with stream(own, who, *way) as events:
+                first = put(1)
+                equal(json.loads(events.event("notification").data)["id"], first)
+                cursor = events.cursor()
+            second = put(2)
+            with stream(own, who, *way, "--header", f"Last-Event-ID: {cursor}") as events:
+                equal(json.loads(events.event("notification").data)["id"], second, "after the cursor")
+                events.quiet("notification")
+
+
+@case
+def a_drain_ends_streams_over_http_2(_node):
+    for way, settings in HTTP2_WAYS:
+        with Node(settings) as own:
+            with stream(own, user(), *way) as events:
+                own.terminate()
+                ended = events.end()
+                assert any(block.retry is not None for block in ended), f"no retry: before the end: {ended}"
+            equal(own.ended(), 0, "exit status")
+
+
+@case
+def a_client_of_http_2_that_says_no_more_is_let_go(_node):
+    with Node({"http": {"head_timeout": "2s"}}) as own:
+        host, _, port = own.http.rpartition(":")
+        with socket.create_connection((host, int(port)), timeout=10) as half:
+            half.sendall(b"PRI * HTTP/2.0\r\n\r\nSM")
+            begun = time.monotonic()
+            while half.recv(4096):
+                pass
+            assert time.monotonic() - begun < 8, "half a preface held the connection"
+        equal(spoken("--http2-prior-knowledge", f"{own.url}/none"), "2")
+
+
 @case
 def a_bad_configuration_is_named_and_ends_with_2(_node):
     with tempfile.TemporaryDirectory(prefix="postrider-e2e-") as folder:
@@ -473,10 +553,12 @@ def a_bad_configuration_is_named_and_ends_with_2(_node):
 
 @case
 def nothing_secret_is_logged(_node):
-    with Node({"log": {"level": "debug"}}) as own:
+    with Node({"log": {"level": "trace"}}) as own:
         who, payload = user(), "a-payload-that-nobody-logs"
         credential = token(who)
         published(own, users=[who], data=payload)
+        # By HTTP/2, too: its library has a log of its own.
+        curl("--http2-prior-knowledge", *bearer(credential), poll_url(own, wait=0))
         curl(*bearer(credential), poll_url(own, wait=0))
         ticket = curl("--request", "POST", *bearer(credential), f"{own.url}/v1/tickets").json["ticket"]
         curl(f"{own.url}/v1/inbox?wait=0&ticket={ticket}")

@@ -383,6 +383,47 @@ def acks_and_reads_go_over_the_socket(node):
 
 
 @case
+def the_first_device_takes_it_from_the_others(node):
+    who = user()
+    with Socket(node, token(who), ack="explicit") as one, stream(node, token(who), ack="explicit") as other:
+        sent = published(node, users=[who], data=1, devices="first")
+        equal(one.next("notification")["id"], sent)
+        equal(json.loads(other.event("notification").data)["id"], sent)
+        one.send(type="ack", ids=[sent], ref=1)
+        equal(one.next("settled")["settled"], 1, "it was the first")
+        equal(json.loads(other.event("withdrawn").data), {"id": sent, "reason": "taken"})
+        with client(node, token(who)) as http:
+            equal(http.post("/v1/inbox/ack", json={"ids": [sent]}).json(), {"settled": 0}, "another was the first")
+        last = published(node, users=[who], data=2)
+        equal(one.next("notification", "withdrawn")["id"], last, "the taker is not told")
+        equal(counts(node, sent)["delivered"], 1)
+
+
+@case
+def what_is_not_acknowledged_is_sent_again(_node):
+    with Node({"delivery": {"ack_timeout": "500ms", "max_attempts": 2}}) as own:
+        who = user()
+        with Socket(own, token(who), ack="explicit") as one, stream(own, token(who), ack="explicit") as other:
+            sent = published(own, users=[who], data=1)
+            first, second = one.next("notification"), one.next("notification", seconds=15)
+            equal((first["id"], first.get("attempt"), second["id"]), (sent, None, sent))
+            assert second["attempt"] >= 2, second
+            equal(one.next("error"), {"type": "error", "code": "delivery_stalled", "ids": [sent]})
+            first, second = (json.loads(other.event("notification").data) for _ in range(2))
+            equal((first["id"], first.get("attempt"), second["id"]), (sent, None, sent))
+            assert second["attempt"] >= 2, second
+            equal(json.loads(other.event("delivery_stalled").data), {"ids": [sent]})
+            equal(counts(own, sent)["pending"], 1, "pending for others")
+        with Socket(own, token(who), ack="explicit") as session:
+            entry = session.next("notification")
+            equal(entry["id"], sent, "for a new session")
+            assert entry["attempt"] >= 2, entry
+            session.send(type="ack", ids=[sent], ref=1)
+            equal(session.next("settled")["settled"], 1)
+        equal(counts(own, sent)["delivered"], 1)
+
+
+@case
 def a_session_topic_is_heard_while_it_is_asked_for(node):
     who, topic = user(), "open/" + user("news")
     with Socket(node, token(who), topics=topic) as session:

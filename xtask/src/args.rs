@@ -6,7 +6,7 @@ pub const USAGE: &str = "\
 usage: cargo xtask TASK
 
   test [--only NAME]…        install what the tests need, build, run every suite, print a summary
-                             NAME: cargo, or one of the end-to-end suites (`test --only list` names them)
+                             NAME: cargo, a part of it, or one of the end-to-end suites (`test --only list` names them)
   check-docs [FILE]…         run every ```sh block of README.md and docs/**/*.md
   kill-loop [--kills N]      kill a node N times (200) and account for every accepted notification
   ci                         what continuous integration runs: .ci/run

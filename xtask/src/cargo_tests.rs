@@ -1,4 +1,7 @@
-//! Runs `cargo test --workspace` and reads its counts, one suite per test binary.
+//! Runs `cargo test` and reads its counts, one suite per test binary.
+//!
+//! A test whose needs are not met says `NOT RUN <test>: needs <what>`, and the test harness of Rust takes it for passed:
+//! here it counts as not run.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -9,12 +12,18 @@ use crate::run;
 use crate::summary::{Summary, Tally};
 use crate::workspace::Workspace;
 
+/// What a machine may be without, since no registry gives it: not even a strict run fails for it.
+const FORGIVABLE: [&str; 3] = ["root", "loop devices", "ptrace"];
+
 const LIMIT: Duration = Duration::from_secs(40 * 60);
 
-pub fn run(workspace: &Workspace, binary: &Path, summary: &mut Summary) -> Result<()> {
+/// `which`: the arguments that say which tests.
+pub fn run(workspace: &Workspace, which: &[&str], binary: &Path, summary: &mut Summary) -> Result<()> {
     let mut command = workspace.cargo();
     command
-        .args(["test", "--workspace", "--no-fail-fast"])
+        .arg("test")
+        .args(which)
+        .arg("--no-fail-fast")
         .env("POSTRIDER_BIN", binary);
     let mut reader = Reader::default();
     let ended = run::stream(&mut command, LIMIT, |line| {
@@ -25,6 +34,10 @@ pub fn run(workspace: &Workspace, binary: &Path, summary: &mut Summary) -> Resul
     let failed: usize = suites.iter().map(|suite| suite.tally.failed).sum();
     for suite in suites {
         summary.ran(suite.name, suite.tally, suite.seconds);
+        for (test, needs) in suite.not_run {
+            let forgivable = needs.split(", ").all(|need| FORGIVABLE.contains(&need));
+            summary.not_run(test, needs, forgivable);
+        }
     }
     // It did not compile, hung, or failed in a way that its output does not tell.
     if !ended.succeeded() && failed == 0 {
@@ -46,6 +59,8 @@ struct Suite {
     name: String,
     tally: Tally,
     seconds: f64,
+    /// Tests, and what they need.
+    not_run: Vec<(String, String)>,
 }
 
 /// Follows the output: `Running … (target/debug/deps/name-hash)` opens a suite, `test result:` closes it.
@@ -53,6 +68,7 @@ struct Suite {
 struct Reader {
     suites: Vec<Suite>,
     open: Option<(String, Instant)>,
+    not_run: Vec<(String, String)>,
 }
 
 impl Reader {
@@ -60,6 +76,8 @@ impl Reader {
         if let Some(name) = opening(line) {
             self.abandon(now);
             self.open = Some((name, now));
+        } else if let Some(not_run) = not_run(line) {
+            self.not_run.push(not_run);
         } else if let Some(tally) = result(line) {
             let (name, since) = self.open.take().unwrap_or_else(|| ("cargo test".to_owned(), now));
             self.push(name, tally, now.duration_since(since));
@@ -87,14 +105,18 @@ impl Reader {
     }
 
     /// Binaries without a single test would only make the summary longer.
-    fn push(&mut self, name: String, tally: Tally, took: Duration) {
-        if tally != Tally::default() {
-            self.suites.push(Suite {
-                name,
-                tally,
-                seconds: took.as_secs_f64(),
-            });
+    fn push(&mut self, name: String, mut tally: Tally, took: Duration) {
+        let not_run = std::mem::take(&mut self.not_run);
+        tally.passed = tally.passed.saturating_sub(not_run.len());
+        if tally == Tally::default() && not_run.is_empty() {
+            return;
         }
+        self.suites.push(Suite {
+            name,
+            tally,
+            seconds: took.as_secs_f64(),
+            not_run,
+        });
     }
 }
 
@@ -112,6 +134,12 @@ fn opening(line: &str) -> Option<String> {
         "integration"
     };
     Some(format!("{name} ({kind})"))
+}
+
+/// `NOT RUN name: needs what`
+fn not_run(line: &str) -> Option<(String, String)> {
+    let (test, needs) = line.strip_prefix("NOT RUN ")?.split_once(": needs ")?;
+    Some((test.to_owned(), needs.trim().to_owned()))
 }
 
 /// `test result: ok. 5 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.00s`
@@ -166,6 +194,22 @@ mod tests {
                 failed: 2,
                 skipped: 0
             }
+        );
+    }
+
+    #[test]
+    fn what_was_not_run_has_not_passed() {
+        let suites = read(
+            "     Running tests/faults/main.rs (/x/target/debug/deps/faults-99aa)\n\
+             test a_power_loss ... \n\
+             NOT RUN a_power_loss: needs root, xfsprogs\n\
+             ok\n\
+             test result: ok. 3 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 3.10s\n",
+        );
+        assert_eq!(suites[0].tally.passed, 2);
+        assert_eq!(
+            suites[0].not_run,
+            [("a_power_loss".to_owned(), "root, xfsprogs".to_owned())]
         );
     }
 

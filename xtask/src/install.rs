@@ -32,6 +32,9 @@ pub enum Need {
     Chromium,
     Node,
     NodePackages,
+    Strace,
+    XfsIo,
+    Mkfs,
 }
 
 impl Need {
@@ -44,6 +47,9 @@ impl Need {
             Need::Chromium => "chromium",
             Need::Node => "node",
             Need::NodePackages => "Node.js packages",
+            Need::Strace => "strace",
+            Need::XfsIo => "xfs_io",
+            Need::Mkfs => "mkfs.ext4",
         }
     }
 
@@ -63,6 +69,9 @@ impl Need {
             Need::Python => &["python3", "python3-venv"],
             Need::Chromium => &["chromium", "fonts-dejavu-core"],
             Need::Node => &["nodejs", "npm"],
+            Need::Strace => &["strace"],
+            Need::XfsIo => &["xfsprogs"],
+            Need::Mkfs => &["e2fsprogs", "mount"],
             Need::PythonPackages | Need::NodePackages => &[],
         }
     }
@@ -147,6 +156,9 @@ fn probe(need: Need) -> Result<Option<String>> {
             (Some(node), Some(npm)) if major(&node) >= NODE => Some(format!("{node}, npm {npm}")),
             _ => None,
         },
+        Need::Strace => answer("strace", &["-V"])?,
+        Need::XfsIo => answer("xfs_io", &["-V"])?,
+        Need::Mkfs => answer("mkfs.ext4", &["-V"])?,
         Need::PythonPackages | Need::NodePackages => None,
     };
     Ok(said)
@@ -225,7 +237,7 @@ fn node_packages(workspace: &Workspace) -> Result<()> {
         return Ok(());
     }
     println!(
-        "install   Node.js packages: playwright-core → {}",
+        "install   Node.js packages: playwright-core, oauth2-mock-server → {}",
         folder.display()
     );
     finish(
@@ -237,7 +249,7 @@ fn node_packages(workspace: &Workspace) -> Result<()> {
     std::fs::write(&record, wanted).with_context(|| format!("writing {}", record.display()))
 }
 
-/// The folder whose `node_modules` the browser suites use.
+/// The folder whose `node_modules` the suites use.
 pub fn node_folder(workspace: &Workspace) -> PathBuf {
     workspace.tools().join("node")
 }

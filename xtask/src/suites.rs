@@ -59,6 +59,13 @@ const SUITES: &[Suite] = &[
         limit: Duration::from_secs(300),
     },
     Suite {
+        name: "oidc",
+        says: "a real OpenID Connect issuer: its tokens, its keys, their rotation, its absence",
+        needs: &[Need::Node, Need::NodePackages],
+        runner: Runner::Node("oidc_suite.mjs"),
+        limit: Duration::from_secs(180),
+    },
+    Suite {
         name: "docs",
         says: "every ```sh block of the documentation",
         needs: &[Need::Curl, Need::Jq],
@@ -69,23 +76,52 @@ const SUITES: &[Suite] = &[
 
 const CARGO: &str = "cargo";
 
+/// Parts of `cargo test` that can be chosen alone: a test binary of the harness each.
+const CARGO_PARTS: [(&str, &str); 2] = [
+    (
+        "abuse",
+        "clients that flood, tarry or say nothing, and clocks that are set",
+    ),
+    (
+        "faults",
+        "a full, failing, slow, lost or damaged disk under the node",
+    ),
+];
+/// What some of its tests need; each says so itself where one is missing.
+const CARGO_NEEDS: [Need; 3] = [Need::Strace, Need::XfsIo, Need::Mkfs];
+
 /// Runs the chosen suites, or all; whether the run counts as passed.
 pub fn test(workspace: &Workspace, only: &[String]) -> Result<bool> {
     if only.iter().any(|name| name == "list") {
         println!("{CARGO:8} cargo test --workspace");
+        CARGO_PARTS
+            .iter()
+            .for_each(|(name, says)| println!("{name:8} {says} (a part of {CARGO})"));
         SUITES
             .iter()
             .for_each(|suite| println!("{:8} {}", suite.name, suite.says));
         return Ok(true);
     }
-    let known = |name: &String| name == CARGO || SUITES.iter().any(|suite| suite.name == name);
+    let part = |name: &str| CARGO_PARTS.iter().any(|(part, _)| *part == name);
+    let known = |name: &String| name == CARGO || part(name) || SUITES.iter().any(|suite| suite.name == name);
     if let Some(unknown) = only.iter().find(|name| !known(name)) {
         bail!("no suite `{unknown}`: `cargo xtask test --only list` names them");
     }
     let chosen = |name: &str| only.is_empty() || only.iter().any(|wanted| wanted == name);
     let suites: Vec<&Suite> = SUITES.iter().filter(|suite| chosen(suite.name)).collect();
 
-    let needs: Vec<Need> = suites.iter().flat_map(|suite| suite.needs).copied().collect();
+    // Named alone, or contained in the whole.
+    let parts: Vec<&str> = only
+        .iter()
+        .map(String::as_str)
+        .filter(|name| part(name))
+        .collect();
+    let parts = if chosen(CARGO) { Vec::new() } else { parts };
+    let of_cargo = CARGO_NEEDS.iter().filter(|_| chosen(CARGO) || !parts.is_empty());
+    let needs: Vec<Need> = of_cargo
+        .chain(suites.iter().flat_map(|suite| suite.needs))
+        .copied()
+        .collect();
     let installed = install::install(workspace, &needs);
     let mut summary = Summary::default();
     let binary = if chosen(CARGO) {
@@ -95,7 +131,12 @@ pub fn test(workspace: &Workspace, only: &[String]) -> Result<bool> {
     };
     if chosen(CARGO) {
         heading("cargo test");
-        cargo_tests::run(workspace, &binary, &mut summary)?;
+        cargo_tests::run(workspace, &["--workspace"], &binary, &mut summary)?;
+    }
+    for part in parts {
+        heading(part);
+        let arguments = ["-p", "postrider-harness", "--test", part];
+        cargo_tests::run(workspace, &arguments, &binary, &mut summary)?;
     }
     for suite in suites {
         run_suite(suite, workspace, &binary, &installed, &mut summary)?;

@@ -4,9 +4,11 @@ use crate::exit::Failure;
 use anyhow::{Context as _, anyhow};
 use clap::Args;
 use serde_json::Value;
+use std::path::PathBuf;
 use std::time::Duration;
 use ureq::Agent;
 use ureq::http::Response;
+use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
 
 /// How long a node may take to answer a command.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
@@ -21,6 +23,9 @@ pub struct UrlArg {
     /// The node [default: $POSTRIDER_URL, or http://127.0.0.1:8080]
     #[arg(long)]
     url: Option<String>,
+    /// Trust the certificates in this PEM file, and no others [default: $POSTRIDER_CA, or the roots that browsers trust]
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
 }
 
 impl UrlArg {
@@ -41,6 +46,36 @@ impl UrlArg {
             return Err(wrong());
         }
         Ok(format!("{}{path}", url.trim_end_matches('/')))
+    }
+
+    /// An agent for requests that are answered soon.
+    pub fn agent(&self) -> Result<Agent, Failure> {
+        let config = Agent::config_builder()
+            .http_status_as_error(false)
+            .timeout_global(Some(ANSWER_TIMEOUT))
+            .tls_config(self.tls()?);
+        Ok(config.build().new_agent())
+    }
+
+    /// Whom to trust where the node's address begins with https.
+    pub fn tls(&self) -> Result<TlsConfig, Failure> {
+        let Some(path) = self.ca.clone().or_else(|| env("POSTRIDER_CA").map(PathBuf::from)) else {
+            return Ok(TlsConfig::default());
+        };
+        let wrong = |why: &dyn std::fmt::Display| Failure::usage(format!("--ca: {}: {why}", path.display()));
+        let pem = std::fs::read(&path).map_err(|error| wrong(&error))?;
+        let mut roots = Vec::new();
+        for item in parse_pem(&pem) {
+            if let PemItem::Certificate(certificate) = item.map_err(|error| wrong(&error))? {
+                roots.push(certificate);
+            }
+        }
+        if roots.is_empty() {
+            return Err(wrong(&"holds no certificate"));
+        }
+        Ok(TlsConfig::builder()
+            .root_certs(RootCerts::new_with_certs(&roots))
+            .build())
     }
 }
 
@@ -83,15 +118,6 @@ impl TokenArg {
 
 fn env(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
-}
-
-/// An agent for requests that are answered soon.
-pub fn agent() -> Agent {
-    Agent::config_builder()
-        .http_status_as_error(false)
-        .timeout_global(Some(ANSWER_TIMEOUT))
-        .build()
-        .new_agent()
 }
 
 /// The answer's body, if it is a success; else what the node said was wrong.

@@ -70,7 +70,7 @@ pub fn run(args: &DemoArgs) -> Result<(), Failure> {
         serve::say_ready(&node, args.log_format)?;
     }
     say_demo(&node, &hand, args.log_format)?;
-    let done = runtime.block_on(serve::run_until_signal(node));
+    let done = runtime.block_on(serve::run_until_signal(node, None));
     data.close().context("the temporary directory stays behind")?;
     done
 }

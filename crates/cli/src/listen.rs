@@ -53,6 +53,7 @@ pub fn run(args: &ListenArgs) -> Result<(), Failure> {
         .http_status_as_error(false)
         .timeout_connect(Some(Duration::from_secs(10)))
         .timeout_per_read(Some(SILENCE))
+        .tls_config(args.url.tls()?)
         .build()
         .new_agent();
     let mut followed = Followed {

@@ -10,6 +10,8 @@
 
 mod client;
 mod config_command;
+mod dam;
+mod dead_letters;
 mod demo;
 mod exit;
 mod listen;
@@ -53,6 +55,9 @@ enum Command {
     Token(token::TokenArgs),
     /// Tell what became of a notification
     Why(why::WhyArgs),
+    /// See to what nothing could deliver
+    #[command(subcommand)]
+    DeadLetters(dead_letters::DeadLettersCommand),
     /// Look at the configuration
     #[command(subcommand)]
     Config(config_command::ConfigCommand),
@@ -66,6 +71,7 @@ fn main() -> ExitCode {
         Command::Listen(args) => listen::run(&args),
         Command::Token(args) => token::run(&args),
         Command::Why(args) => why::run(&args),
+        Command::DeadLetters(command) => dead_letters::run(&command),
         Command::Config(command) => config_command::run(&command),
     };
     exit::report(done)

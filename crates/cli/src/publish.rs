@@ -46,8 +46,11 @@ pub struct PublishArgs {
     /// How long it is worth delivering, e.g. 24h
     #[arg(long)]
     ttl: Option<String>,
+    /// Which devices it is for: all of the user's, or the first that acknowledges it by id
+    #[arg(long, value_parser = ["all", "first"])]
+    devices: Option<String>,
     /// Publish one notification per line of FILE, or of standard input with -
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["data", "id", "ttl", "subject", "except"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["data", "id", "ttl", "devices", "subject", "except"])]
     ndjson: Option<String>,
     /// Write the node's answer as it is
     #[arg(long)]
@@ -80,7 +83,12 @@ fn one(args: &PublishArgs) -> Result<(), Failure> {
             fields.insert(name.into(), list.as_slice().into());
         }
     }
-    for (name, text) in [("subject", &args.subject), ("id", &args.id), ("ttl", &args.ttl)] {
+    for (name, text) in [
+        ("subject", &args.subject),
+        ("id", &args.id),
+        ("ttl", &args.ttl),
+        ("devices", &args.devices),
+    ] {
         if let Some(text) = text {
             fields.insert(name.into(), text.as_str().into());
         }
@@ -90,7 +98,9 @@ fn one(args: &PublishArgs) -> Result<(), Failure> {
     body.pop();
     let comma = if fields.is_empty() { "" } else { "," };
     let body = format!("{body}{comma}\"data\":{}}}", data.get());
-    let answer = client::agent()
+    let answer = args
+        .url
+        .agent()?
         .post(args.url.join("/v1/notifications")?)
         .header("Authorization", args.key.bearer()?)
         .content_type("application/json")
@@ -137,7 +147,7 @@ fn stream(args: &PublishArgs, source: &str) -> Result<(), Failure> {
     let (url, bearer, agent) = (
         args.url.join("/v1/notifications")?,
         args.key.bearer()?,
-        client::agent(),
+        args.url.agent()?,
     );
     let (mut sent, mut rejected) = (0u64, 0u64);
     let mut lines = reader.lines();

@@ -10,12 +10,12 @@ use serde_json::json;
 use std::io::Write as _;
 use std::path::PathBuf;
 use tokio::runtime::Runtime;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Where the configuration comes from; the later wins: defaults, files, environment, `--set`.
 #[derive(Args)]
 pub struct ConfigArgs {
-    /// A configuration file: .yaml, .yml, .json or .toml; may be given several times
+    /// A configuration file: .yaml, .yml, .json, .toml or .properties; may be given several times
     #[arg(long, value_name = "FILE")]
     pub config: Vec<PathBuf>,
     /// A ready-made configuration (none in this release)
@@ -34,12 +34,9 @@ impl ConfigArgs {
                 "--preset: there is no preset `{preset}` in this release"
             )));
         }
-        let env = std::env::vars_os();
         let given = Given {
             files: self.config.clone(),
-            env: env
-                .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-                .collect(),
+            env: std::env::vars_os().collect(),
             sets: self.set.clone(),
         };
         config::load(&given).map_err(Failure::faults)
@@ -60,6 +57,7 @@ pub struct ServeArgs {
 const SERVE_HELP: &str = "\
 Every key can also be set by an environment variable: http.listen is POSTRIDER_HTTP__LISTEN.
 When the node is up it writes one line to standard output. SIGTERM or Ctrl-C drains it.
+SIGHUP reads the configuration again: keys, origins, rates, certificates and the log level change at once.
 
 Example:
   postrider serve --config postrider.yaml --set log.level=debug";
@@ -67,14 +65,47 @@ Example:
 /// Runs until a signal, then drains.
 pub fn run(args: &ServeArgs) -> Result<(), Failure> {
     let loaded = args.config.load()?;
-    logging::start(args.log_format, loaded.config.log.level);
+    let level = logging::start(args.log_format, loaded.config.log.level);
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
     let runtime = runtime()?;
     let node = Node::start(loaded.config, None, runtime.handle().clone()).map_err(start_failure)?;
+    node.reload().register(&["log.level"], move |config| {
+        let (level, wanted) = (level.clone(), config.log.level);
+        Ok(Box::new(move || level.set(wanted)))
+    });
+    // Before anyone is told that the node is up, so that no hang-up ends it.
+    let hangups = {
+        let _entered = runtime.enter();
+        signal(SignalKind::hangup())?
+    };
     say_ready(&node, args.log_format)?;
-    runtime.block_on(run_until_signal(node))
+    runtime.block_on(run_until_signal(node, Some((hangups, &args.config))))
+}
+
+/// Reads the configuration again, as it was given at the start, and hands it to the running node.
+fn reload(node: &Node, config: &ConfigArgs) {
+    let kept = |fault: &str| tracing::error!("the configuration in force is kept: {fault}");
+    let loaded = match config.load() {
+        Ok(loaded) => loaded,
+        Err(Failure::Configuration(faults)) => return faults.iter().for_each(|fault| kept(fault)),
+        Err(Failure::Other(error)) => return kept(&format!("{error:#}")),
+    };
+    for warning in &loaded.warnings {
+        tracing::warn!("{warning}");
+    }
+    match node.reload().reload(loaded.config) {
+        Err(faults) => faults.iter().for_each(|fault| kept(fault)),
+        Ok(reloaded) => {
+            let changed = reloaded.changed.join(", ");
+            tracing::info!(changed, "the configuration was read again");
+            if !reloaded.needs_restart.is_empty() {
+                let keys = reloaded.needs_restart.join(", ");
+                tracing::warn!("changed, but not in force before a restart: {keys}");
+            }
+        }
+    }
 }
 
 /// The runtime for everything that is no session.
@@ -87,6 +118,9 @@ pub fn runtime() -> anyhow::Result<Runtime> {
 
 /// What to do about a node that does not start.
 pub fn start_failure(error: StartError) -> Failure {
+    if let StartError::Tls(fault) = &error {
+        return Failure::Configuration(vec![fault.to_string()]);
+    }
     let advice = match &error {
         StartError::Listen { key, source, .. } if source.kind() == std::io::ErrorKind::AddrInUse => {
             format!("another process has that address: stop it, or choose another with --set {key}=…")
@@ -107,7 +141,10 @@ pub fn say_ready(node: &Node, format: LogFormat) -> anyhow::Result<()> {
         LogFormat::Json => {
             json!({"event": "ready", "http": http.to_string(), "ops": ops.to_string()}).to_string()
         }
-        LogFormat::Text => format!("postrider is ready: http://{http}, operations http://{ops}"),
+        LogFormat::Text => {
+            let scheme = if node.is_tls() { "https" } else { "http" };
+            format!("postrider is ready: {scheme}://{http}, operations http://{ops}")
+        }
     };
     let mut out = std::io::stdout().lock();
     writeln!(out, "{line}")?;
@@ -115,17 +152,31 @@ pub fn say_ready(node: &Node, format: LogFormat) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Waits for SIGTERM or SIGINT and drains; a second one ends at once.
-pub async fn run_until_signal(node: Node) -> Result<(), Failure> {
+/// Waits for SIGTERM or SIGINT and drains; a second one ends at once. Each SIGHUP reads the configuration again,
+/// where there is one to read.
+pub async fn run_until_signal(node: Node, mut hangups: Option<(Signal, &ConfigArgs)>) -> Result<(), Failure> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            config = hangup(&mut hangups) => reload(&node, config),
+        }
     }
     tokio::select! {
         () = node.drain() => Ok(()),
         _ = terminate.recv() => Err(Failure::Other(anyhow::anyhow!("stopped by a second signal before the drain was over"))),
         _ = interrupt.recv() => Err(Failure::Other(anyhow::anyhow!("stopped by a second signal before the drain was over"))),
     }
+}
+
+/// What to read again, at the next SIGHUP.
+async fn hangup<'a>(hangups: &mut Option<(Signal, &'a ConfigArgs)>) -> &'a ConfigArgs {
+    if let Some((signal, config)) = hangups
+        && signal.recv().await.is_some()
+    {
+        return config;
+    }
+    std::future::pending().await
 }

@@ -71,7 +71,7 @@ pub fn mint(
     claims.insert("iat".into(), (now.0 / 1000).into());
     claims.insert("exp".into(), (now.plus(ttl).0 / 1000).into());
     for (name, value) in [("iss", &jwt.issuer), ("aud", &jwt.audience)] {
-        if let Some(value) = value {
+        if let Some(value) = value.as_ref().and_then(|any| any.as_slice().first()) {
             claims.insert(name.into(), value.as_str().into());
         }
     }

@@ -26,7 +26,7 @@ pub struct WhyArgs {
 /// Tells the story.
 pub fn run(args: &WhyArgs) -> Result<(), Failure> {
     let id = NotificationId::new(&args.id).map_err(|e| Failure::usage(format!("ID: {e}")))?;
-    let (agent, bearer) = (client::agent(), args.key.bearer()?);
+    let (agent, bearer) = (args.url.agent()?, args.key.bearer()?);
     let path = format!("/v1/notifications/{id}");
     let url = args.url.join("")?;
     let get = |path: &str| agent.get(format!("{url}{path}")).header("Authorization", &bearer);

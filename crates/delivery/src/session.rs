@@ -3,73 +3,68 @@
 //! is not kept but read forward later, so replay joins live without a hole, a repeat or a reordering, and a
 //! slow client costs no memory.
 //!
+//! Under `explicit`, what is not acknowledged is sent again, beside this: neither waits for the other.
+//!
 //! Invariant: per feed, `sent` only rises, by one entry at a time, save over a gap that the client is told.
 //! Knows nothing of transports; a transport is an [`Outbox`].
 
+mod again;
+mod opening;
+mod progress;
+
+pub use opening::{AckMode, FeedStart, Opening};
+
 use postrider_model::{
-    Cursor, Entry, EntryKind, FeedId, FeedSpan, InboxPage, Position, SessionId, State, Timestamp, Topic,
-    UserId, WithdrawReason,
+    Cursor, Entry, EntryKind, FeedId, InboxEntry, InboxPage, NotificationId, Position, SessionId, State,
+    Timestamp, UserId, WithdrawReason,
 };
+use progress::Progress;
 use std::sync::Arc;
 
-/// How a session acknowledges.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum AckMode {
-    /// On the evidence that its transport gives.
-    #[default]
-    Auto,
-    /// Only on the client's word.
-    Explicit,
-    /// Never; it only watches.
-    None,
+/// One moment, by both clocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Moment {
+    /// By the wall clock: times to live go by it.
+    pub wall: Timestamp,
+    /// By the clock that never jumps: timers go by it.
+    pub steady: Timestamp,
 }
 
-impl AckMode {
-    /// Reads the `ack` parameter.
-    pub fn parse(text: &str) -> Option<AckMode> {
-        match text {
-            "auto" => Some(AckMode::Auto),
-            "explicit" => Some(AckMode::Explicit),
-            "none" => Some(AckMode::None),
-            _ => None,
+/// What a session reads of a feed, and what for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reading {
+    /// What comes after this offset, to be sent for the first time.
+    Forward {
+        /// The last offset that was sent.
+        after: u64,
+    },
+    /// What is still pending of a stretch that was sent before. Where nothing of it can be, the page is empty.
+    Again {
+        /// The stretch's first offset.
+        first: u64,
+        /// And its last.
+        last: u64,
+    },
+}
+
+/// An entry as this user has it: from a wake, or of a page.
+struct Share<'a> {
+    entry: &'a Arc<Entry>,
+    /// Pending for a mark, which has none.
+    state: State,
+    dismissed: bool,
+    attempts: u32,
+}
+
+impl<'a> Share<'a> {
+    fn of(read: &'a InboxEntry) -> Share<'a> {
+        Share {
+            entry: &read.entry,
+            state: read.state.unwrap_or(State::Pending),
+            dismissed: read.dismissed,
+            attempts: read.attempts,
         }
     }
-}
-
-/// What a client asked for when it connected.
-#[derive(Debug, Clone)]
-pub struct Opening {
-    /// This session's id.
-    pub session: SessionId,
-    /// Whose inbox.
-    pub user: UserId,
-    /// How it acknowledges.
-    pub ack: AckMode,
-    /// Where it goes on from.
-    pub cursor: Option<Cursor>,
-    /// Session topics: they carry no delivery state.
-    pub topics: Vec<Topic>,
-}
-
-impl Opening {
-    /// The feeds of its inbox: the user's own, `all`, and the session topics.
-    pub fn feeds(&self) -> Vec<FeedId> {
-        let own = [FeedId::User(self.user.clone()), FeedId::All];
-        own.into_iter()
-            .chain(self.topics.iter().cloned().map(FeedId::Topic))
-            .collect()
-    }
-}
-
-/// What the engine knows of one of the feeds at the moment a session opens.
-#[derive(Debug, Clone, Copy)]
-pub struct FeedStart {
-    /// What is held.
-    pub span: FeedSpan,
-    /// The user's floor; 0 for a session topic.
-    pub floor: u64,
-    /// Whether the cursor's position in this feed is a place of it; `None` where the cursor has none.
-    pub held: Option<bool>,
 }
 
 /// Where a session's effects go.
@@ -80,12 +75,15 @@ pub trait Outbox {
     fn takes_repeats(&self) -> bool {
         true
     }
-    /// Send this entry.
-    fn send(&mut self, entry: &Arc<Entry>);
+    /// Send this entry. Where only the client's word settles it, `attempt` says which attempt this is: it is to be
+    /// counted, and the client is told from 2 on.
+    fn send(&mut self, entry: &Arc<Entry>, attempt: Option<u32>);
     /// Tell the client that entries are missing; what is held begins at `oldest`.
     fn gap(&mut self, oldest: Timestamp);
-    /// Read this feed forward from after `after` and give the page back to [`Session::page`].
-    fn read(&mut self, feed: &FeedId, after: u64);
+    /// Tell the client that these are not sent to it any more, though it has not acknowledged them.
+    fn stalled(&mut self, ids: &[NotificationId]);
+    /// Read this and give the page back to [`Session::page`].
+    fn read(&mut self, feed: &FeedId, reading: Reading);
     /// Record that everything in `feed` up to `through` is delivered.
     fn settle(&mut self, feed: &FeedId, through: Position);
 }
@@ -100,102 +98,6 @@ pub struct Session {
     moved: bool,
 }
 
-/// Where a session stands in one feed.
-#[derive(Debug)]
-struct Progress {
-    feed: FeedId,
-    /// Everything at or below is sent, or not for this session. The epoch is unknown until the first entry.
-    sent: u64,
-    /// The place to name in a cursor; `None` while it is not known.
-    place: Option<Position>,
-    /// The newest offset that is known to exist.
-    head: u64,
-    /// A page was asked for and has not come.
-    reading: bool,
-    /// A wake may have been lost: only a page can tell whether there is more.
-    suspect: bool,
-    /// The client must be told that entries are missing before it gets the next.
-    gap: bool,
-    /// Whether entries here have a delivery state for the user.
-    settles: bool,
-    /// What is settled, as far as this session knows.
-    floor: u64,
-    /// The floor as the engine told it. What this session settled itself may still be judged otherwise.
-    judged: u64,
-    /// At or below this only pending entries are sent; above, all that is not final.
-    pending_only: u64,
-    /// At or below this the client says that it had the entries: they are repeats.
-    had: u64,
-    /// Marks at or below this speak of nothing that this client ever had.
-    marks_after: u64,
-}
-
-impl Progress {
-    fn open(feed: FeedId, start: FeedStart, ack: AckMode, place: Option<Position>) -> Progress {
-        let settles = !matches!(feed, FeedId::Topic(_));
-        let head = start.span.head;
-        let oldest = start.span.first.saturating_sub(1);
-        let mut progress = Progress {
-            feed,
-            sent: 0,
-            place: None,
-            head: head.offset,
-            reading: false,
-            suspect: false,
-            gap: false,
-            settles,
-            floor: start.floor,
-            judged: start.floor,
-            pending_only: 0,
-            had: 0,
-            marks_after: 0,
-        };
-        match (place, start.held) {
-            (Some(place), Some(true)) => {
-                progress.place = Some(place);
-                progress.marks_after = place.offset;
-                if ack == AckMode::Explicit && settles {
-                    progress.sent = start.floor.max(oldest).min(place.offset);
-                    progress.pending_only = place.offset;
-                    progress.had = place.offset;
-                } else {
-                    progress.sent = place.offset;
-                }
-            }
-            (Some(place), _) => {
-                // Until the client was told of the gap its cursor names the old place, and so finds it again.
-                progress.place = Some(place);
-                progress.gap = true;
-                progress.sent = oldest;
-            }
-            (None, _) if settles => {
-                progress.sent = start.floor.max(oldest).min(head.offset);
-                progress.pending_only = head.offset;
-                progress.marks_after = head.offset;
-                progress.place = (progress.sent == head.offset).then_some(head);
-            }
-            (None, _) => {
-                progress.sent = head.offset;
-                progress.place = Some(head);
-                progress.marks_after = head.offset;
-            }
-        }
-        progress
-    }
-
-    fn is_behind(&self) -> bool {
-        self.sent < self.head || self.gap || self.suspect
-    }
-
-    fn ask(&mut self, outbox: &mut impl Outbox) {
-        if !self.reading && self.is_behind() && outbox.has_room() {
-            self.reading = true;
-            self.suspect = false;
-            outbox.read(&self.feed, self.sent);
-        }
-    }
-}
-
 impl Session {
     /// Opens a session where `starts` says, in the order of [`Opening::feeds`]. Under `auto` a cursor settles
     /// what it covers.
@@ -203,7 +105,7 @@ impl Session {
         let place = |feed: &FeedId| opening.cursor.as_ref().and_then(|cursor| cursor.get(feed));
         let feeds = opening.feeds().into_iter().zip(starts).map(|(feed, start)| {
             let place = place(&feed);
-            Progress::open(feed, *start, opening.ack, place)
+            Progress::open(feed, *start, opening.ack, opening.redelivery, place)
         });
         let mut session = Session {
             id: opening.session.clone(),
@@ -254,9 +156,11 @@ impl Session {
         }
     }
 
-    /// Whether anything that exists is still to be sent.
+    /// Whether anything that exists is still to be sent, or is due again and waits for room.
     pub fn is_behind(&self) -> bool {
-        self.feeds.iter().any(Progress::is_behind)
+        self.feeds
+            .iter()
+            .any(|progress| progress.is_behind() || progress.is_late())
     }
 
     /// Wakes may have been lost: looks at every feed once more.
@@ -267,13 +171,13 @@ impl Session {
         }
     }
 
-    /// Whether a page that was asked for has not come yet.
+    /// Whether a page of what comes next was asked for and has not come.
     pub fn is_reading(&self) -> bool {
         self.feeds.iter().any(|progress| progress.reading)
     }
 
     /// Entries were appended and are durable: sends those that come next.
-    pub fn appended(&mut self, entries: &[Arc<Entry>], now: Timestamp, outbox: &mut impl Outbox) {
+    pub fn appended(&mut self, entries: &[Arc<Entry>], now: Moment, outbox: &mut impl Outbox) {
         for entry in entries {
             let Some(at) = self.feeds.iter().position(|progress| progress.feed == entry.feed) else {
                 continue;
@@ -285,14 +189,15 @@ impl Session {
                 let expired = entry
                     .notification()
                     .and_then(|n| n.expires_at)
-                    .is_some_and(|at| at <= now);
-                self.offer(
-                    at,
+                    .is_some_and(|at| at <= now.wall);
+                let state = if expired { State::Expired } else { State::Pending };
+                let fresh = Share {
                     entry,
-                    if expired { State::Expired } else { State::Pending },
-                    false,
-                    outbox,
-                );
+                    state,
+                    dismissed: false,
+                    attempts: 0,
+                };
+                self.offer(at, fresh, now, outbox);
             } else {
                 progress.ask(outbox);
             }
@@ -306,16 +211,31 @@ impl Session {
             return false;
         }
         if outbox.has_room() {
-            outbox.send(entry);
+            outbox.send(entry, None);
         }
         true
     }
 
     /// A page that was asked for.
-    pub fn page(&mut self, feed: &FeedId, page: &InboxPage, now: Timestamp, outbox: &mut impl Outbox) {
+    pub fn page(
+        &mut self,
+        feed: &FeedId,
+        reading: Reading,
+        page: &InboxPage,
+        now: Moment,
+        outbox: &mut impl Outbox,
+    ) {
         let Some(at) = self.feeds.iter().position(|progress| progress.feed == *feed) else {
             return;
         };
+        match reading {
+            Reading::Forward { .. } => self.page_forward(at, page, now, outbox),
+            Reading::Again { .. } => self.page_again(at, page, now, outbox),
+        }
+        self.feeds[at].ask(outbox);
+    }
+
+    fn page_forward(&mut self, at: usize, page: &InboxPage, now: Moment, outbox: &mut impl Outbox) {
         let progress = &mut self.feeds[at];
         progress.reading = false;
         progress.head = progress.head.max(page.span.head.offset);
@@ -327,7 +247,7 @@ impl Session {
                 .entries
                 .iter()
                 .find_map(|e| e.entry.notification().map(|n| n.time));
-            outbox.gap(oldest.unwrap_or(now));
+            outbox.gap(oldest.unwrap_or(now.wall));
             if std::mem::take(&mut progress.gap) {
                 progress.place = None;
             }
@@ -344,13 +264,7 @@ impl Session {
                 progress.sent = progress.had;
             }
             if read.entry.position.offset == self.feeds[at].sent + 1 {
-                self.offer(
-                    at,
-                    &read.entry,
-                    read.state.unwrap_or(State::Pending),
-                    read.dismissed,
-                    outbox,
-                );
+                self.offer(at, Share::of(read), now, outbox);
             }
         }
         let progress = &mut self.feeds[at];
@@ -359,44 +273,50 @@ impl Session {
             progress.place = Some(page.span.head);
             self.moved = true;
         }
-        progress.ask(outbox);
     }
 
     /// A page could not be read; asks again.
-    pub fn page_failed(&mut self, feed: &FeedId, outbox: &mut impl Outbox) {
+    pub fn page_failed(&mut self, feed: &FeedId, reading: Reading, outbox: &mut impl Outbox) {
         if let Some(progress) = self.feeds.iter_mut().find(|progress| progress.feed == *feed) {
-            progress.reading = false;
+            match (reading, &mut progress.redelivery) {
+                (Reading::Forward { .. }, _) => progress.reading = false,
+                (Reading::Again { .. }, Some(redelivery)) => {
+                    redelivery.page_came();
+                }
+                (Reading::Again { .. }, None) => {}
+            }
             progress.ask(outbox);
         }
     }
 
     /// Sends the next entry of a feed, or passes over it.
-    fn offer(
-        &mut self,
-        at: usize,
-        entry: &Arc<Entry>,
-        state: State,
-        dismissed: bool,
-        outbox: &mut impl Outbox,
-    ) {
+    fn offer(&mut self, at: usize, share: Share<'_>, now: Moment, outbox: &mut impl Outbox) {
+        let entry = share.entry;
         let offset = entry.position.offset;
         let progress = &self.feeds[at];
         let wanted = match &entry.kind {
-            EntryKind::Notification(_, withdrawn) => {
-                let open = match state {
+            EntryKind::Notification(..) => {
+                let open = match share.state {
                     State::Pending => true,
                     State::Delivered => offset > progress.pending_only,
                     State::Read | State::Expired | State::Cancelled | State::Dead => false,
                 };
-                let holds = |feed: &FeedId| self.feeds.iter().any(|progress| progress.feed == *feed);
-                open && !dismissed && withdrawn.is_none() && entry.is_for(&self.user, holds)
+                open && self.shows(&share)
             }
             EntryKind::Read { origin, .. } => {
                 offset > progress.marks_after && origin.as_ref() != Some(&self.id)
             }
-            EntryKind::Withdrawn { target, reason, .. } => {
-                let acknowledged = *reason == WithdrawReason::Expired && *target <= progress.judged;
-                offset > progress.marks_after && !acknowledged
+            EntryKind::Withdrawn {
+                target,
+                reason,
+                origin,
+                ..
+            } => {
+                // A user's own feed is told only of what was pending for this user.
+                let wide = progress.feed == FeedId::All;
+                let acknowledged = wide && *reason == WithdrawReason::Expired && *target <= progress.judged;
+                let own = origin.as_ref() == Some(&self.id);
+                offset > progress.marks_after && !acknowledged && !own
             }
         };
         let progress = &mut self.feeds[at];
@@ -405,9 +325,32 @@ impl Session {
             progress.place = Some(entry.position);
         }
         self.moved = true;
-        if wanted {
-            outbox.send(entry);
+        if entry.notification().is_none() {
+            let all = self
+                .feeds
+                .iter_mut()
+                .filter_map(|progress| progress.redelivery.as_mut());
+            all.for_each(|redelivery| redelivery.doubt());
         }
+        let progress = &mut self.feeds[at];
+        if !wanted {
+            return;
+        }
+        let pending = entry.notification().is_some() && share.state != State::Delivered;
+        let counts = progress.counts && pending;
+        // The engine may not have counted yet what the client says that it had.
+        let least = if offset <= progress.had { 2 } else { 1 };
+        outbox.send(entry, counts.then(|| share.attempts.saturating_add(1).max(least)));
+        if let Some(redelivery) = progress.redelivery.as_mut().filter(|_| counts) {
+            redelivery.sent(offset, 1, now.steady);
+        }
+    }
+
+    /// Whether the user's screens show this notification here, whatever its state.
+    fn shows(&self, share: &Share<'_>) -> bool {
+        let holds = |feed: &FeedId| self.feeds.iter().any(|progress| progress.feed == *feed);
+        let kept = matches!(&share.entry.kind, EntryKind::Notification(_, None)) && !share.dismissed;
+        kept && share.entry.is_for(&self.user, holds)
     }
 
     /// The session's cursor, where it changed since it was last taken.
@@ -475,5 +418,7 @@ impl Session {
     }
 }
 
+#[cfg(test)]
+mod again_tests;
 #[cfg(test)]
 mod tests;

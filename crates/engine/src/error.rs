@@ -18,6 +18,12 @@ pub enum EngineError {
     /// The store failed; nothing of what was asked is promised. The text is for the operator.
     #[error("the store failed: {0}")]
     Store(String),
+    /// There are as many dead letters as are kept; until some are redriven or thrown away nothing is accepted.
+    #[error("the dead letters are full: redrive or delete some")]
+    DeadLettersFull,
+    /// As much is held as `retention.total_bytes` allows, and none of it can be forgotten yet.
+    #[error("the store is full: what it holds may not be forgotten yet")]
+    Full,
     /// The engine is shutting down.
     #[error("the store is closed")]
     Closed,
@@ -28,7 +34,11 @@ impl EngineError {
     pub fn is_transient(&self) -> bool {
         matches!(
             self,
-            EngineError::Busy | EngineError::Store(_) | EngineError::Closed
+            EngineError::Busy
+                | EngineError::Store(_)
+                | EngineError::DeadLettersFull
+                | EngineError::Full
+                | EngineError::Closed
         )
     }
 }

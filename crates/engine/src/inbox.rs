@@ -35,6 +35,7 @@ pub async fn read_inbox(
                 entry,
                 state,
                 dismissed,
+                attempts: standing.attempts_at(offset),
             }
         })
         .collect();

@@ -1,6 +1,6 @@
 //! What an engine is: it keeps feeds and what is known of each user's place in them, and wakes the nodes.
 //!
-//! An engine is the three traits here. Every engine passes the [`contract`] suite unchanged; nothing above
+//! An engine is the five traits here. Every engine passes the [`contract`] suite unchanged; nothing above
 //! this crate knows which one runs. What always holds of every engine:
 //!
 //! * **Nothing is answered before it is durable.** A receipt, a settled count, a wake: each comes after the
@@ -18,20 +18,23 @@ mod embedded;
 mod error;
 mod inbox;
 
-pub use embedded::{Embedded, EmbeddedOptions, StoreFault};
+#[cfg(feature = "stores")]
+pub use embedded::stores;
+pub use embedded::{Broadcasts, Embedded, EmbeddedOptions, Rules, StoreFault};
 pub use error::EngineError;
 pub use inbox::{InboxEntry, InboxPage, read_inbox};
 
 use async_trait::async_trait;
 use postrider_model::{
-    Entry, FeedId, FeedSpan, Mark, Notification, NotificationId, Position, Publication, Receipt, Settlement,
-    Standing, State, Timestamp, UserId,
+    Attempt, DeadLetter, DeadLetterFilter, DeadLetterId, DeadLetterPage, Entry, FeedId, FeedSpan, Mark,
+    Notification, NotificationId, Position, Publication, Receipt, Settlement, Standing, State, Timestamp,
+    UserId,
 };
 use std::sync::Arc;
 
 /// Everything an engine does, for those who hold one.
-pub trait Engine: Feeds + Settlements + Wakes {}
-impl<T: Feeds + Settlements + Wakes> Engine for T {}
+pub trait Engine: Feeds + Settlements + DeadLetters + Users + Wakes {}
+impl<T: Feeds + Settlements + DeadLetters + Users + Wakes> Engine for T {}
 
 /// What is stored of a notification.
 #[derive(Debug, Clone)]
@@ -121,7 +124,12 @@ pub trait Settlements: Send + std::marker::Sync {
     /// recorded, and that is no error.
     async fn settle(&self, batch: Vec<Settlement>, sync: Sync) -> Result<Vec<u64>, EngineError>;
 
-    /// A user's floor in a feed and the single marks on `from..=to`.
+    /// Counts attempts: at most one per user, entry and `delivery.ack_timeout`, however many sessions were
+    /// sent it meanwhile. One ack timeout after the last that is allowed the entry is dead for that user,
+    /// unless it was settled. Does not wait for the disk: a crash may forget some, never add any.
+    async fn attempt(&self, batch: Vec<Attempt>) -> Result<(), EngineError>;
+
+    /// A user's floor in a feed and the single marks and attempts on `from..=to`.
     async fn standing(
         &self,
         user: &UserId,
@@ -145,6 +153,60 @@ pub enum Recipients {
     One(UserId),
     /// Every recipient of a list of users, or every user with a mark on a wide notification.
     All,
+}
+
+/// What nothing could deliver.
+#[async_trait]
+pub trait DeadLetters: Send + std::marker::Sync {
+    /// Those that fit the filter and come after `after`, oldest first, at most `limit`. Looks at a bounded
+    /// number of rows: a page can be short, or empty, and yet say where to go on.
+    async fn dead_letters(
+        &self,
+        filter: &DeadLetterFilter,
+        after: Option<DeadLetterId>,
+        limit: usize,
+    ) -> Result<DeadLetterPage, EngineError>;
+
+    /// One of them.
+    async fn dead_letter(&self, id: DeadLetterId) -> Result<Option<DeadLetter>, EngineError>;
+
+    /// Appends each notification anew, under its id, to its user's feed, where it is pending; the dead letter
+    /// is gone then. What cannot be redriven keeps its place. In the order asked.
+    async fn redrive(&self, ids: Vec<DeadLetterId>) -> Result<Vec<Redriven>, EngineError>;
+
+    /// Throws a dead letter away; the notification's state stays dead. False where there was none.
+    async fn discard(&self, id: DeadLetterId) -> Result<bool, EngineError>;
+
+    /// Keeps a source's message that no notification could be made of. The letter's own id is given here.
+    async fn bury(&self, letter: DeadLetter) -> Result<DeadLetterId, EngineError>;
+
+    /// How many there are.
+    async fn count_dead_letters(&self) -> Result<u64, EngineError>;
+}
+
+/// What became of a dead letter that was to be redriven.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Redriven {
+    /// It is pending again.
+    Yes,
+    /// There is no such dead letter (any more).
+    Unknown,
+    /// Its time has run out.
+    Expired,
+    /// It is no notification, or its body is gone.
+    Impossible,
+}
+
+/// What is known of users.
+#[async_trait]
+pub trait Users: Send + std::marker::Sync {
+    /// Forgets a user: feed, states, dead letters, and the notifications that were for nobody else. False
+    /// where nothing was known. Erasing again changes nothing.
+    async fn erase(&self, user: &UserId) -> Result<bool, EngineError>;
+
+    /// A session of this user begins. Where `inbox.broadcasts` is `from_first_session`, the first one decides
+    /// from where on the user is a recipient of what is for everyone.
+    async fn arrive(&self, user: &UserId) -> Result<(), EngineError>;
 }
 
 /// What an engine tells its listeners.

@@ -3,14 +3,18 @@
 //! Invariant: reading is resumable. Bytes stay in the connection's buffer until a whole answer (or a whole piece of
 //! a streamed body) is there, so that a read that ends at its deadline loses nothing.
 //!
-//! It does not follow redirects, pool, retry, compress or speak TLS, and it never corrects what a test wants to send.
+//! It does not follow redirects, pool, retry or compress, and it never corrects what a test wants to send.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use rustls::ClientConfig;
 use serde_json::Value;
+
+use crate::tls::Stream;
 
 mod wire;
 
@@ -97,7 +101,7 @@ pub enum Cut {
 
 /// One connection.
 pub struct Conn {
-    stream: TcpStream,
+    stream: Stream,
     buffer: Vec<u8>,
     framing: Framing,
 }
@@ -105,6 +109,15 @@ pub struct Conn {
 impl Conn {
     /// Connects; `recv_buffer` sets `SO_RCVBUF` before the connection is made.
     pub fn open(addr: SocketAddr, recv_buffer: Option<usize>) -> Result<Conn> {
+        Conn::open_with(addr, recv_buffer, None)
+    }
+
+    /// As [`Conn::open`], with TLS where there is a configuration for it.
+    pub fn open_with(
+        addr: SocketAddr,
+        recv_buffer: Option<usize>,
+        tls: Option<Arc<ClientConfig>>,
+    ) -> Result<Conn> {
         let socket = socket2::Socket::new(socket2::Domain::for_address(addr), socket2::Type::STREAM, None)?;
         if let Some(bytes) = recv_buffer {
             socket.set_recv_buffer_size(bytes)?;
@@ -114,7 +127,7 @@ impl Conn {
             .connect_timeout(&addr.into(), Duration::from_secs(5))
             .with_context(|| format!("connect {addr}"))?;
         Ok(Conn {
-            stream: socket.into(),
+            stream: Stream::new(socket.into(), tls)?,
             buffer: Vec::new(),
             framing: Framing::Done,
         })
@@ -122,8 +135,11 @@ impl Conn {
 
     /// Writes bytes as they are; gives up after `30 s` without progress.
     pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        self.stream.set_write_timeout(Some(Duration::from_secs(30)))?;
-        self.stream.write_all(bytes).context("write request")
+        self.stream
+            .socket()
+            .set_write_timeout(Some(Duration::from_secs(30)))?;
+        self.stream.write_all(bytes).context("write request")?;
+        self.stream.flush().context("write request")
     }
 
     /// Writes one piece of a chunked body; an empty one ends the body.
@@ -220,11 +236,19 @@ impl Conn {
 
     /// Ends the connection.
     pub fn cut(self, how: Cut) {
-        cut(&self.stream, how);
+        cut(self.stream.socket(), how);
     }
 
-    /// Gives up the framing: the socket, and what was read beyond the last head.
+    /// Gives up the framing: the socket of a connection without TLS, and what was read beyond the last head.
     pub fn into_parts(self) -> (TcpStream, Vec<u8>) {
+        match self.stream {
+            Stream::Plain(socket) => (socket, self.buffer),
+            Stream::Tls(_) => panic!("the socket of a connection with TLS is of no use by itself"),
+        }
+    }
+
+    /// Gives up the framing: the bytes to come, and what was read beyond the last head.
+    pub fn into_stream(self) -> (Stream, Vec<u8>) {
         (self.stream, self.buffer)
     }
 
@@ -232,7 +256,7 @@ impl Conn {
         let left = deadline
             .saturating_duration_since(Instant::now())
             .max(Duration::from_millis(1));
-        self.stream.set_read_timeout(Some(left))?;
+        self.stream.socket().set_read_timeout(Some(left))?;
         let start = self.buffer.len();
         self.buffer.resize(start + READ_BYTES, 0);
         let got = self.stream.read(&mut self.buffer[start..]);

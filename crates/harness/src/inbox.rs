@@ -59,8 +59,17 @@ pub enum Received {
     KeepAlive,
     /// SSE's `retry:`, in milliseconds.
     Retry(u64),
-    /// An error told inside a session, by its code.
+    /// These are not sent to this session any more, although they were not acknowledged.
+    Stalled(Vec<String>),
+    /// An error told inside a session, by its code; an event stream tells only `transient_dropped`.
     Error(String),
+    /// A WebSocket's ack or read is durable: its `ref`, and how many entries it settled.
+    Settled {
+        /// What the client called it.
+        reference: u64,
+        /// How many entries changed.
+        count: u64,
+    },
     /// The session is over; nothing follows.
     End(End),
 }
@@ -124,6 +133,8 @@ pub struct Connect {
     pub poll_limit: u32,
     /// Seconds that one poll may wait.
     pub poll_wait: u32,
+    /// Whether a poll under `explicit` yields what an earlier one of the session had.
+    pub repeats: bool,
 }
 
 impl Connect {
@@ -137,6 +148,7 @@ impl Connect {
             recv_buffer: None,
             poll_limit: 100,
             poll_wait: 20,
+            repeats: false,
         }
     }
 

@@ -4,8 +4,11 @@
 //! client does, the same over three transports), [`reader`] (a client that comes back after every cut) and
 //! [`account`] (the judge: what was accepted against what arrived).
 //!
-//! Invariant: nothing here looks into the server's code or its data directory. A check that passes therefore holds
-//! for any implementation of the same interface.
+//! Beside them [`machine`], [`volume`], [`injection`] and [`skewed_clock`] bring the faults of a machine upon a node:
+//! a full or failing disk, a power loss, a clock that is set.
+//!
+//! Invariant: nothing here looks into the server's code, or takes the files of its data directory for anything but
+//! bytes. A check that passes therefore holds for any implementation of the same interface.
 //!
 //! It does not use an async runtime and does not retry on behalf of a test, except where a name says so.
 
@@ -17,10 +20,15 @@
 pub mod account;
 pub mod http;
 pub mod inbox;
+pub mod injection;
+pub mod machine;
 pub mod node;
 pub mod publish;
 pub mod reader;
 pub mod settle;
+pub mod skewed_clock;
+pub mod tls;
 pub mod token;
 pub mod user;
+pub mod volume;
 pub mod wait;

@@ -5,6 +5,7 @@
 //!
 //! It does not interpret logs and does not touch the data directory.
 
+use std::fmt;
 use std::fs::OpenOptions;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -14,8 +15,10 @@ use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use rustls::ClientConfig;
 use serde_json::{Value, json};
 
+use crate::http::{Conn, Request, once};
 use crate::token::SECRET;
 
 /// API key with every scope.
@@ -26,6 +29,8 @@ pub const KEY_PUBLISH: &str = "publish-key-0123456789abcdef0123456789ab";
 pub const KEY_READ: &str = "read-key-0123456789abcdef0123456789abcde";
 /// How long a node may take to be up.
 const READY_DEADLINE: Duration = Duration::from_secs(30);
+/// How long a node that closed its standard output may take to end.
+const EXIT_DEADLINE: Duration = Duration::from_secs(5);
 /// How much of the log is printed when a test fails.
 const LOG_TAIL_BYTES: usize = 16 * 1024;
 
@@ -33,6 +38,7 @@ const LOG_TAIL_BYTES: usize = 16 * 1024;
 #[derive(Clone, Default)]
 pub struct Endpoint {
     state: Arc<(Mutex<Option<SocketAddr>>, Condvar)>,
+    tls: Arc<OnceLock<Arc<ClientConfig>>>,
 }
 
 impl Endpoint {
@@ -60,11 +66,72 @@ impl Endpoint {
         self.wait(Instant::now() + READY_DEADLINE)
     }
 
+    /// From now on whoever connects by this endpoint does so with TLS. The first choice stays.
+    pub fn speak_tls(&self, config: Arc<ClientConfig>) {
+        self.tls.get_or_init(|| config);
+    }
+
+    /// A connection to the node; `recv_buffer` sets `SO_RCVBUF` before it is made.
+    pub fn connect(&self, recv_buffer: Option<usize>) -> Result<Conn> {
+        Conn::open_with(self.addr()?, recv_buffer, self.tls.get().cloned())
+    }
+
     fn set(&self, addr: Option<SocketAddr>) {
         *self.state.0.lock().unwrap_or_else(PoisonError::into_inner) = addr;
         self.state.1.notify_all();
     }
 }
+
+/// How a node is started, beside what every node of the harness has.
+#[derive(Clone, Debug, Default)]
+pub struct NodeOptions {
+    /// Further `--set` values.
+    pub sets: Vec<(String, String)>,
+    /// Where its data is; none for a directory of its own, which ends with the node.
+    pub data_dir: Option<PathBuf>,
+    /// Variables of its environment.
+    pub env: Vec<(String, String)>,
+    /// Most open files, soft and hard limit alike; none for what the test itself may have.
+    pub open_files: Option<u64>,
+}
+
+impl NodeOptions {
+    /// With these `--set` values.
+    pub fn sets(sets: &[(&str, &str)]) -> NodeOptions {
+        NodeOptions {
+            sets: sets.iter().map(|&(k, v)| (k.to_owned(), v.to_owned())).collect(),
+            ..NodeOptions::default()
+        }
+    }
+
+    /// With its data at a place that outlives the node.
+    #[must_use]
+    pub fn data_dir(mut self, dir: &Path) -> NodeOptions {
+        self.data_dir = Some(dir.to_owned());
+        self
+    }
+}
+
+/// A node that ended before it was ready.
+#[derive(Debug)]
+pub struct DidNotStart {
+    /// How it ended; `None` where it neither ended nor became ready.
+    pub status: Option<ExitStatus>,
+    /// The end of what it logged.
+    pub log: String,
+}
+
+impl fmt::Display for DidNotStart {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "the node wrote no ready line; exit {:?}; its log ends with:\n{}",
+            self.status, self.log
+        )
+    }
+}
+
+impl std::error::Error for DidNotStart {}
 
 /// A running node, or one between two runs.
 pub struct Node {
@@ -73,7 +140,7 @@ pub struct Node {
     /// Address of the operations listener of the present run.
     pub ops: SocketAddr,
     child: Option<Child>,
-    sets: Vec<(String, String)>,
+    options: NodeOptions,
     dir: tempfile::TempDir,
     last_http: SocketAddr,
 }
@@ -81,19 +148,35 @@ pub struct Node {
 impl Node {
     /// Starts a node on free ports with a data directory of its own; `sets` are further `--set` values.
     pub fn start(sets: &[(&str, &str)]) -> Result<Node> {
-        let dir = tempfile::Builder::new().prefix("postrider-").tempdir()?;
+        Node::start_with(NodeOptions::sets(sets))
+    }
+
+    /// Starts a node on free ports. One that ends before it is ready is a [`DidNotStart`] inside the error.
+    pub fn start_with(options: NodeOptions) -> Result<Node> {
         let none = SocketAddr::from(([127, 0, 0, 1], 0));
-        let sets = sets.iter().map(|&(k, v)| (k.to_owned(), v.to_owned())).collect();
         let mut node = Node {
             endpoint: Endpoint::default(),
             ops: none,
             child: None,
-            sets,
-            dir,
+            options,
+            dir: tempfile::Builder::new().prefix("postrider-").tempdir()?,
             last_http: none,
         };
         node.launch(none)?;
         Ok(node)
+    }
+
+    /// Starts a node that must refuse to start, and returns how it did.
+    pub fn refusal(options: NodeOptions) -> Result<DidNotStart> {
+        match Node::start_with(options) {
+            Ok(_) => bail!("the node started where it must refuse"),
+            Err(e) => e.downcast::<DidNotStart>(),
+        }
+    }
+
+    /// The process of the present run.
+    pub fn pid(&self) -> Result<u32> {
+        Ok(self.child.as_ref().context("the node is not running")?.id())
     }
 
     /// Ends the process as a power cut would for it: `SIGKILL`.
@@ -107,8 +190,7 @@ impl Node {
 
     /// Sends `SIGTERM` and returns at once; the endpoint stays set while the node drains.
     pub fn signal_term(&self) -> Result<()> {
-        let pid = self.child.as_ref().context("the node is not running")?.id();
-        let pid = rustix::process::Pid::from_raw(pid.try_into()?).context("pid")?;
+        let pid = rustix::process::Pid::from_raw(self.pid()?.try_into()?).context("pid")?;
         Ok(rustix::process::kill_process(pid, rustix::process::Signal::TERM)?)
     }
 
@@ -166,9 +248,31 @@ impl Node {
         Ok((ticks(11)? + ticks(12)?) as f64 / rustix::param::clock_ticks_per_second() as f64)
     }
 
+    /// One sample of `/metrics` by its name and labels as they stand there; 0 where there is none.
+    pub fn metric(&self, sample: &str) -> Result<f64> {
+        let answer = once(self.ops, &Request::new("GET", "/metrics"))?;
+        let text = answer.text();
+        let value = text
+            .lines()
+            .find_map(|line| line.strip_prefix(sample)?.strip_prefix(' '));
+        value.map_or(Ok(0.0), |value| Ok(value.trim().parse()?))
+    }
+
+    /// `/ready`: the status, and what it says.
+    pub fn ready(&self) -> Result<(u16, Value)> {
+        let answer = once(self.ops, &Request::new("GET", "/ready"))?;
+        Ok((answer.status(), answer.json()?))
+    }
+
+    /// How many files the node has open.
+    pub fn open_files(&self) -> Result<usize> {
+        Ok(std::fs::read_dir(self.proc("fd")?)?.count())
+    }
+
     /// The node's data directory.
     pub fn data_dir(&self) -> PathBuf {
-        self.dir.path().join("data")
+        let own = || self.dir.path().join("data");
+        self.options.data_dir.clone().unwrap_or_else(own)
     }
 
     /// All that the node has logged over its runs.
@@ -178,8 +282,7 @@ impl Node {
     }
 
     fn proc(&self, file: &str) -> Result<String> {
-        let pid = self.child.as_ref().context("the node is not running")?.id();
-        Ok(format!("/proc/{pid}/{file}"))
+        Ok(format!("/proc/{}/{file}", self.pid()?))
     }
 
     fn log_path(&self) -> PathBuf {
@@ -190,6 +293,16 @@ impl Node {
         let log = self.log();
         let from = log.len().saturating_sub(LOG_TAIL_BYTES);
         log[log.ceil_char_boundary(from)..].to_owned()
+    }
+
+    /// The binary, by way of `prlimit` where it is to have fewer open files.
+    fn program(&self) -> Result<Command> {
+        let Some(files) = self.options.open_files else {
+            return Ok(Command::new(binary()?));
+        };
+        let mut command = Command::new("prlimit");
+        command.arg(format!("--nofile={files}:{files}")).arg(binary()?);
+        Ok(command)
     }
 
     fn launch(&mut self, http: SocketAddr) -> Result<()> {
@@ -205,7 +318,7 @@ impl Node {
             {"name": "publish", "key": KEY_PUBLISH, "scopes": ["publish"]},
             {"name": "read", "key": KEY_READ, "scopes": ["read"]},
         ]);
-        let mut command = Command::new(binary()?);
+        let mut command = self.program()?;
         command.args(["serve", "--log-format", "json"]);
         let data_dir = self.data_dir();
         let fixed = [
@@ -215,7 +328,7 @@ impl Node {
             ("auth.jwt.hmac_secret", SECRET.to_owned()),
             ("auth.api_keys", keys.to_string()),
         ];
-        let own = self.sets.iter().map(|(k, v)| (k.as_str(), v.clone()));
+        let own = self.options.sets.iter().map(|(k, v)| (k.as_str(), v.clone()));
         for (key, value) in fixed.into_iter().chain(own) {
             command.args(["--set", &format!("{key}={value}")]);
         }
@@ -223,15 +336,17 @@ impl Node {
         for (name, _) in std::env::vars().filter(|(n, _)| n.starts_with("POSTRIDER_")) {
             command.env_remove(name);
         }
+        command.envs(self.options.env.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
         let mut child = command.spawn().context("start the node")?;
         let stdout = child.stdout.take().context("no stdout")?;
         self.child = Some(child);
         let ready = match await_ready(stdout) {
             Ok(ready) => ready,
-            Err(e) => {
-                let status = self.child.as_mut().map(Child::try_wait);
-                bail!("{e:#}; exit {status:?}; its log ends with:\n{}", self.log_tail());
+            Err(_) => {
+                let status = self.wait_exit(EXIT_DEADLINE).ok();
+                let log = self.log_tail();
+                return Err(DidNotStart { status, log }.into());
             }
         };
         let addr = |name: &str| -> Result<SocketAddr> {

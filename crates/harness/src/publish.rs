@@ -46,7 +46,7 @@ impl Publisher {
     pub fn call(&mut self, request: Request) -> Result<Answer> {
         let mut conn = match self.conn.take() {
             Some(conn) => conn,
-            None => Conn::open(self.endpoint.addr()?, None)?,
+            None => self.endpoint.connect(None)?,
         };
         let answer = conn.call(&request.bearer(&self.key), Instant::now() + ANSWER_DEADLINE)?;
         let closes = answer
@@ -98,7 +98,7 @@ impl Publisher {
 
     /// Opens a streaming NDJSON request on a connection of its own.
     pub fn stream(&self) -> Result<Stream> {
-        let mut conn = Conn::open(self.endpoint.addr()?, None)?;
+        let mut conn = self.endpoint.connect(None)?;
         let request = Request::new("POST", "/v1/notifications")
             .bearer(&self.key)
             .header("Content-Type", "application/x-ndjson")
@@ -212,7 +212,7 @@ fn item(line: &Value) -> Result<Item> {
 }
 
 /// Puts the two lists of an array's answer back into the order sent; each index must be there exactly once.
-pub(crate) fn items(answer: &Value, sent: usize) -> Result<Vec<Item>> {
+pub fn items(answer: &Value, sent: usize) -> Result<Vec<Item>> {
     let mut items: Vec<Option<Item>> = vec![None; sent];
     let lists = [("accepted", true), ("rejected", false)];
     for (name, accepted) in lists {

@@ -7,8 +7,9 @@
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
-use crate::http::{Answer, Request, once};
+use crate::http::{Answer, Request};
 use crate::node::Endpoint;
+use crate::wait::within;
 
 /// A user with a token.
 #[derive(Clone)]
@@ -120,7 +121,9 @@ impl User {
 
     /// Any request under the user's token.
     pub fn call(&self, request: Request) -> Result<Answer> {
-        once(self.endpoint.addr()?, &request.bearer(&self.token))
+        self.endpoint
+            .connect(None)?
+            .call(&request.bearer(&self.token), within(30))
     }
 
     fn settle(&self, path: &str, body: &Value) -> Result<u64> {

@@ -25,6 +25,8 @@ pub enum EntryKind {
         target: u64,
         /// Why.
         reason: WithdrawReason,
+        /// The session that took it, which keeps it on its screen.
+        origin: Option<SessionId>,
     },
 }
 

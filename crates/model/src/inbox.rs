@@ -12,6 +12,8 @@ pub struct InboxEntry {
     pub state: Option<State>,
     /// Whether it has been taken off the screens, whatever its state.
     pub dismissed: bool,
+    /// How often it was attempted before, where only the client's word settles.
+    pub attempts: u32,
 }
 
 /// A stretch of a feed as one user's inbox has it.

@@ -7,6 +7,7 @@
 //! way to make one from outside input is a function that returns a `Result`.
 
 mod cursor;
+mod dead_letter;
 mod entry;
 mod feed;
 mod ids;
@@ -19,12 +20,13 @@ mod state;
 mod units;
 
 pub use cursor::{Cursor, CursorError, MAX_CURSOR_FEEDS};
+pub use dead_letter::{DeadBody, DeadLetter, DeadLetterFilter, DeadLetterId, DeadLetterPage, DeadReason};
 pub use entry::{Entry, EntryKind, Forms};
 pub use feed::{Epoch, FeedId, FeedKind, FeedSpan, Position};
 pub use ids::{IdError, NotificationId, SessionId, Topic, UserId};
 pub use inbox::{InboxEntry, InboxPage};
 pub use notification::{Audience, Devices, Durability, Notification};
 pub use publication::{Publication, Receipt, RequestKey};
-pub use settlement::{Evidence, SettleKind, SettleTarget, Settlement, Transport};
+pub use settlement::{Attempt, Evidence, SettleKind, SettleTarget, Settlement, Transport};
 pub use state::{Mark, MarkKind, Standing, State, WithdrawReason, state_of};
 pub use units::{ByteSize, Millis, Timestamp, UnitError};

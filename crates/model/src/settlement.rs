@@ -92,3 +92,14 @@ pub struct Settlement {
     /// Over which transport.
     pub transport: Option<Transport>,
 }
+
+/// An entry is being sent to a session that settles only by its word.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attempt {
+    /// To whom.
+    pub user: UserId,
+    /// In which feed it stands.
+    pub feed: FeedId,
+    /// Where.
+    pub offset: u64,
+}

@@ -100,6 +100,8 @@ pub enum MarkKind {
     Dead = 5,
     /// Taken off the screens after it was delivered; its state stays.
     Dismissed = 6,
+    /// Put here anew after it was given up: the story goes on at this entry.
+    Redriven = 7,
 }
 
 impl MarkKind {
@@ -112,6 +114,7 @@ impl MarkKind {
             Self::Expired,
             Self::Dead,
             Self::Dismissed,
+            Self::Redriven,
         ]
         .into_iter()
         .find(|k| *k as u8 == byte)
@@ -144,12 +147,39 @@ pub struct Standing {
     pub floor: u64,
     /// Marks on single entries of the stretch, by rising offset.
     pub marks: Vec<Mark>,
+    /// Entries of the stretch that are pending although the floor passed them, by rising offset: they are for
+    /// the first device that takes them.
+    pub open: Vec<u64>,
+    /// The oldest such entry of the whole feed: there a session without a cursor begins.
+    pub first_open: Option<u64>,
+    /// Up to here the user is no recipient of what stands in a wide feed.
+    pub joined: u64,
+    /// How often entries of the stretch were attempted where only the client's word settles, by rising
+    /// offset; what is not here was never.
+    pub attempts: Vec<(u64, u32)>,
 }
 
 impl Standing {
+    /// Where a session without a cursor begins: right after this offset.
+    pub fn start(&self) -> u64 {
+        let open = self.first_open.map_or(u64::MAX, |open| open.saturating_sub(1));
+        self.floor.min(open)
+    }
+
+    /// Whether the floor covers entry `offset`.
+    pub fn covers(&self, offset: u64) -> bool {
+        offset <= self.floor && self.open.binary_search(&offset).is_err()
+    }
+
     /// Whether entry `offset` has a mark of this kind.
     pub fn has(&self, offset: u64, kind: MarkKind) -> bool {
         self.at(offset).any(|mark| mark.kind == kind)
+    }
+
+    /// How often entry `offset` was attempted.
+    pub fn attempts_at(&self, offset: u64) -> u32 {
+        let at = self.attempts.binary_search_by_key(&offset, |(at, _)| *at);
+        at.map_or(0, |at| self.attempts[at].1)
     }
 
     /// The marks on entry `offset`.
@@ -162,7 +192,8 @@ impl Standing {
 }
 
 /// The state of `notification`, which stands at `offset`, for a user who is one of its recipients.
-/// A user's own mark first, then the floor, then what befell the whole feed, then the clock.
+/// A user's own mark first, then the floor, then what befell the whole feed, then the clock. A floor that
+/// passed what was given up does not deliver it: only a word about that entry does.
 pub fn state_of(
     notification: &Notification,
     withdrawn: Option<WithdrawReason>,
@@ -177,10 +208,12 @@ pub fn state_of(
         State::Cancelled
     } else if has(MarkKind::Expired) {
         State::Expired
-    } else if has(MarkKind::Delivered) || offset <= standing.floor {
+    } else if has(MarkKind::Delivered) {
         State::Delivered
     } else if has(MarkKind::Dead) {
         State::Dead
+    } else if standing.covers(offset) {
+        State::Delivered
     } else {
         match withdrawn {
             Some(WithdrawReason::Expired) => State::Expired,

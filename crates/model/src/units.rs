@@ -201,6 +201,30 @@ macro_rules! text_form {
     };
 }
 
+/// The schema of a number with one of these units, or without.
+macro_rules! unit_schema {
+    ($name:ident, $kind:literal, $pattern:literal) => {
+        impl schemars::JsonSchema for $name {
+            fn inline_schema() -> bool {
+                true
+            }
+            fn schema_name() -> std::borrow::Cow<'static, str> {
+                stringify!($name).into()
+            }
+            fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+                schemars::json_schema!({
+                    "type": ["string", "integer"],
+                    "pattern": $pattern,
+                    "minimum": 0,
+                    "x-type": $kind,
+                })
+            }
+        }
+    };
+}
+
+unit_schema!(Millis, "duration", r"^[0-9]+(\.[0-9]+)? ?(ms|s|m|h|d)$");
+unit_schema!(ByteSize, "size", r"^[0-9]+(\.[0-9]+)? ?(B|KiB|MiB|GiB|TiB)?$");
 text_form!(Millis, |n: u64| n
     .checked_mul(1000)
     .filter(|ms| *ms < 9_000_000_000_000_000)

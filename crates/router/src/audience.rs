@@ -1,6 +1,5 @@
 //! Whom a draft is for: the audience rules of the publish interface.
 
-use crate::limits::TOPICS_PER_NOTIFICATION;
 use crate::{Draft, Fault, FaultCode, Limits, Publisher};
 use postrider_model::{Audience, IdError, Topic, UserId};
 use std::collections::HashSet;
@@ -18,7 +17,7 @@ pub(crate) fn audience(draft: &Draft, publisher: &Publisher<'_>, limits: &Limits
             each_once("users", users, UserId::new).map(Audience::Users)
         }
         (None, Some(topics)) => {
-            check_count("topics", topics.len(), TOPICS_PER_NOTIFICATION)?;
+            check_count("topics", topics.len(), limits.topics_per_notification)?;
             each_once("topics", topics, Topic::new).map(Audience::Topics)
         }
         (None, None) if publisher.may_broadcast => Ok(Audience::Everyone),

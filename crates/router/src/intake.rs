@@ -1,9 +1,9 @@
 //! The rules of the publish interface, in one place: a draft is admitted whole or refused with one fault.
 
-use crate::limits::{COLLAPSE_KEY_BYTES, SUBJECT_BYTES};
+use crate::limits::COLLAPSE_KEY_BYTES;
 use crate::{Draft, Fault, FaultCode, Limits, audience, digest};
 use postrider_model::{
-    Devices, Durability, Notification, NotificationId, Publication, RequestKey, Timestamp,
+    Audience, Devices, Durability, Notification, NotificationId, Publication, RequestKey, Timestamp,
 };
 use std::sync::Arc;
 
@@ -42,7 +42,7 @@ pub fn admit(
     let audience = audience::audience(&draft, publisher, limits)?;
     let exclude = audience::excluded(&draft, limits)?;
     check_data(&draft, limits)?;
-    check_text("subject", draft.subject.as_deref(), 0, SUBJECT_BYTES)?;
+    check_text("subject", draft.subject.as_deref(), 0, limits.subject.as_usize())?;
     check_text(
         "collapse_key",
         draft.collapse_key.as_deref(),
@@ -50,6 +50,7 @@ pub fn admit(
         COLLAPSE_KEY_BYTES,
     )?;
     check_durability(&draft)?;
+    check_devices(draft.devices, &audience)?;
     check_times(&draft)?;
     if let Some(policy) = draft.policy.as_deref().filter(|policy| *policy != POLICY_DEFAULT) {
         let detail = format!(
@@ -57,10 +58,6 @@ pub fn admit(
             shortened(policy)
         );
         return Err(Fault::invalid("/policy", detail));
-    }
-    if draft.devices == Devices::First {
-        let detail = "`first` is not in this release; without `devices` every device gets it";
-        return Err(Fault::invalid("/devices", detail));
     }
     let id = match &draft.id {
         Some(text) => NotificationId::new(text).map_err(|e| Fault::invalid("/id", e.to_string()))?,
@@ -122,6 +119,7 @@ fn check_durability(draft: &Draft) -> Result<(), Fault> {
         ("policy", draft.policy.is_some()),
         ("deliver_at", draft.deliver_at.is_some()),
         ("collapse_key", draft.collapse_key.is_some()),
+        ("devices", draft.devices == Devices::First),
     ];
     match refused.iter().find(|(_, given)| *given) {
         Some((field, _)) => Err(Fault::invalid(
@@ -130,6 +128,15 @@ fn check_durability(draft: &Draft) -> Result<(), Fault> {
         )),
         None => Ok(()),
     }
+}
+
+/// The first device takes it by an acknowledgement, and session topics know none.
+fn check_devices(devices: Devices, audience: &Audience) -> Result<(), Fault> {
+    if devices == Devices::First && matches!(audience, Audience::Topics(_)) {
+        let detail = "`first` is for users and for everyone: what goes to a topic is not acknowledged";
+        return Err(Fault::invalid("/devices", detail));
+    }
+    Ok(())
 }
 
 fn check_times(draft: &Draft) -> Result<(), Fault> {

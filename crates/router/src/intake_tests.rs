@@ -196,6 +196,24 @@ fn what_breaks_a_rule_is_refused_at_its_place() {
             "invalid_notification",
             "/collapse_key",
         ),
+        (
+            Draft {
+                devices: Devices::First,
+                ..transient()
+            },
+            "invalid_notification",
+            "/devices",
+        ),
+        (
+            Draft {
+                users: None,
+                topics: Some(names(&["orders"])),
+                devices: Devices::First,
+                ..draft()
+            },
+            "invalid_notification",
+            "/devices",
+        ),
     ];
     for (draft, code, pointer) in table {
         assert_eq!(refused(draft), (code, Some(pointer.to_owned())));
@@ -329,12 +347,16 @@ fn the_digest_knows_every_word_but_not_the_time_the_id_or_a_default() {
             durability: Durability::Transient,
             ..draft()
         },
+        Draft {
+            devices: Devices::First,
+            ..draft()
+        },
     ];
     let mut digests: Vec<_> = others.into_iter().map(|draft| admitted(draft).content).collect();
     digests.push(first);
     digests.sort_unstable();
     digests.dedup();
-    assert_eq!(digests.len(), 11);
+    assert_eq!(digests.len(), 12);
 }
 
 #[test]

@@ -5,6 +5,7 @@
 
 mod body;
 mod cancel;
+mod dead_letters;
 mod demo;
 mod edge;
 mod history;
@@ -12,11 +13,13 @@ mod inbox;
 mod notification;
 mod publish;
 mod query;
+mod redrive;
 mod refusal;
 mod stream;
 mod submit;
 mod ticket;
 mod timeline;
+mod users;
 
 pub use demo::DemoPage;
 
@@ -27,12 +30,14 @@ use crate::metrics::Metrics;
 use crate::tasks::Tasks;
 use axum::Router;
 use axum::http::{HeaderMap, header};
-use axum::routing::{get, post};
+use axum::routing::{any, delete, get, post};
 use postrider_engine::Engine;
 use postrider_router::Limits;
 use postrider_transports::Problem;
+pub use redrive::AT_A_RATE as MAX_REDRIVES;
 pub(crate) use refusal::Refusal;
 use std::sync::Arc;
+use tokio::sync::Semaphore;
 
 /// What the API serves from.
 pub struct Api {
@@ -52,6 +57,8 @@ pub struct Api {
     pub tasks: Tasks,
     /// The way of an inbox request that came on a connection of the API.
     pub bridge: Arc<dyn Bridge>,
+    /// Turns of redrives that go on by themselves: so many may.
+    pub redrives: Arc<Semaphore>,
     /// The sample page, in a demo.
     pub demo: Option<DemoPage>,
 }
@@ -82,9 +89,18 @@ pub fn router(api: Arc<Api>) -> Router {
         .route("/v1/inbox/ack", post(inbox::ack))
         .route("/v1/inbox/read", post(inbox::read))
         .route("/v1/inbox/history", get(history::history))
-        .route("/v1/tickets", post(ticket::issue));
+        .route("/v1/tickets", post(ticket::issue))
+        .route("/v1/dead-letters", get(dead_letters::list))
+        .route("/v1/dead-letters/redrive", post(redrive::by_filter))
+        .route(
+            "/v1/dead-letters/{id}",
+            get(dead_letters::show).delete(dead_letters::delete),
+        )
+        .route("/v1/dead-letters/{id}/redrive", post(dead_letters::redrive))
+        .route("/v1/users/{id}", delete(users::erase));
     for path in bridge::PATHS {
-        router = router.route(path, get(bridge::carry));
+        // Not `get`, which would also promise `HEAD`.
+        router = router.route(path, any(bridge::carry));
     }
     if api.demo.is_some() {
         router = router.route("/demo", get(demo::page));

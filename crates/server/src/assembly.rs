@@ -5,31 +5,31 @@
 //! the engine close, so that nothing accepted is left behind.
 
 use crate::api::{self, Api, DemoPage};
-use crate::auth::{Auth, AuthFault, TicketKey};
+use crate::auth::{self, Auth, AuthFault, TicketKey};
 use crate::bridge::Bridge;
-use crate::config::{Config, EngineKind};
+use crate::config::{Broadcasts, Config, EngineKind};
 use crate::drain::{Drain, DrainSwitch, drain_switch};
 use crate::files;
 use crate::front::Front;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, StoreLevels};
 use crate::ops;
+use crate::reload::Reload;
 use crate::tasks::Tasks;
-use postrider_engine::{Embedded, EmbeddedOptions, Engine};
+use crate::tls::{Certificates, TlsConfigFault};
+use postrider_engine::{Embedded, EmbeddedOptions, Engine, Rules};
 use postrider_model::Millis;
-use postrider_transports::{Hub, HubOptions};
+use postrider_transports::{Address, Bounds, Hub, HubOptions};
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Handle;
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 
 /// How often a drain looks whether the sessions are gone.
 const DRAIN_LOOK: Duration = Duration::from_millis(20);
-/// Comments and pings go out after so much silence.
-const KEEP_ALIVE: Millis = Millis::from_secs(15);
-/// A WebSocket client that does not even answer pings for so long is gone.
-const SILENCE: Millis = Millis::from_secs(45);
+/// Connections that may wait to be accepted; the system has a bound of its own (`net.core.somaxconn`).
+const BACKLOG: i32 = 4096;
 /// Open files that the store, the API and the log may need beside the sessions' sockets.
 const FILES_FOR_OTHERS: u64 = 512;
 
@@ -56,6 +56,9 @@ pub enum StartError {
     /// The keys of tokens cannot be used.
     #[error("tokens cannot be checked")]
     Auth(#[from] AuthFault),
+    /// The certificate or its key cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsConfigFault),
     /// The hub did not start.
     #[error("the hub did not start")]
     Hub(#[source] std::io::Error),
@@ -70,6 +73,8 @@ pub struct Node {
     api_tasks: Tasks,
     drain: DrainSwitch,
     timeout: Millis,
+    reload: Reload,
+    is_tls: bool,
     /// Keeps the operations listener open until the very end.
     _never: DrainSwitch,
 }
@@ -77,19 +82,19 @@ pub struct Node {
 impl Node {
     /// Starts everything; when it returns, clients can connect.
     pub fn start(config: Config, demo: Option<DemoPage>, runtime: Handle) -> Result<Node, StartError> {
+        let reload = Reload::new(config.clone());
+        let certificates = Certificates::open(&config.http.tls, crate::now())?;
         let http = listen("http.listen", config.http.listen)?;
         let ops_listener = listen("ops.listen", config.ops.listen)?;
         let metrics = Arc::new(Metrics::default());
         let engine = Arc::new(open_engine(&config, &metrics)?);
-        let auth = Arc::new(Auth::new(
-            &config.auth,
-            &config.http.allowed_origins,
-            &config.topics.open,
-            ticket_key(&config)?,
-        )?);
+        let auth = Arc::new(Auth::new(&config, ticket_key(&config)?, crate::steady_clock())?);
+        let reloading = auth.clone();
+        reload.register(auth::RELOADED, move |config| reloading.prepare(config));
+        let awaiting = auth.clone();
         let (drain, draining) = drain_switch();
         let api_tasks = Tasks::new(runtime.clone());
-        let front = Arc::new(Front::new(api_tasks.clone(), draining.clone()));
+        let front = Arc::new(Front::new(api_tasks.clone(), draining.clone(), &config.http));
         let hub = start_hub(
             &config,
             engine.clone(),
@@ -107,21 +112,40 @@ impl Node {
             drain: draining.clone(),
             tasks: api_tasks.clone(),
             bridge: Arc::new(ToHub(hub.clone())),
+            redrives: Arc::new(Semaphore::new(api::MAX_REDRIVES)),
             demo,
         })));
         let (never, forever) = drain_switch();
+        let (certificate_runtime, watched_until) = (runtime.clone(), draining.clone());
         let (http_addr, ops_addr) = (
             local(&http, config.http.listen),
             local(&ops_listener, config.ops.listen),
         );
-        open_ops(ops_listener, &hub, metrics, draining, forever, runtime).map_err(|source| {
-            StartError::Listen {
-                key: "ops.listen",
-                addr: ops_addr,
-                source,
-            }
+        let drains = (draining, forever);
+        open_ops(
+            ops_listener,
+            &hub,
+            engine.clone(),
+            awaiting,
+            metrics,
+            drains,
+            runtime,
+        )
+        .map_err(|source| StartError::Listen {
+            key: "ops.listen",
+            addr: ops_addr,
+            source,
         })?;
-        hub.listen(http).map_err(|source| StartError::Listen {
+        let is_tls = certificates.is_some();
+        let listening = match certificates {
+            None => hub.listen(http),
+            Some(certificates) => {
+                certificates.register(&reload);
+                certificates.watch(&Tasks::new(certificate_runtime), watched_until);
+                hub.listen_tls(http, certificates.server_config()?)
+            }
+        };
+        listening.map_err(|source| StartError::Listen {
             key: "http.listen",
             addr: http_addr,
             source,
@@ -135,6 +159,8 @@ impl Node {
             api_tasks,
             drain,
             timeout,
+            reload,
+            is_tls,
             _never: never,
         })
     }
@@ -144,9 +170,19 @@ impl Node {
         self.http
     }
 
+    /// Whether the public listener speaks TLS.
+    pub fn is_tls(&self) -> bool {
+        self.is_tls
+    }
+
     /// Where the operations listener is.
     pub fn ops(&self) -> SocketAddr {
         self.ops
+    }
+
+    /// The parts of it that can take a new configuration while it runs.
+    pub fn reload(&self) -> &Reload {
+        &self.reload
     }
 
     /// Stops: no new sessions, clients told to come back elsewhere, requests under way finished, everything
@@ -192,13 +228,20 @@ async fn close(hub: Arc<Hub>, engine: Arc<Embedded>) {
 struct ToHub(Arc<Hub>);
 
 impl Bridge for ToHub {
-    fn adopt(&self, socket: UnixStream, already_read: Vec<u8>) {
-        self.0.adopt(socket, already_read);
+    fn adopt(&self, socket: UnixStream, client: Option<Address>, already_read: Vec<u8>) {
+        self.0.adopt(socket, client, already_read);
     }
 }
 
 fn listen(key: &'static str, addr: SocketAddr) -> Result<TcpListener, StartError> {
-    TcpListener::bind(addr).map_err(|source| StartError::Listen { key, addr, source })
+    let listener = TcpListener::bind(addr).map_err(|source| StartError::Listen { key, addr, source })?;
+    // Again, for more room than the standard library gives: all the clients of a node that restarts come at once.
+    rustix::net::listen(&listener, BACKLOG).map_err(|error| StartError::Listen {
+        key,
+        addr,
+        source: error.into(),
+    })?;
+    Ok(listener)
 }
 
 /// Where a listener really is, once port 0 has become one.
@@ -213,10 +256,29 @@ fn open_engine(config: &Config, metrics: &Arc<Metrics>) -> Result<Embedded, Star
             EngineKind::Embedded => Some(config.data_dir.clone()),
             EngineKind::Memory => None,
         },
+        rules: rules(config),
         clock: Arc::new(crate::now),
         on_commit: Box::new(move |_commands, took| metrics.observe_sync(took)),
     };
     Embedded::open(options).map_err(StartError::Store)
+}
+
+fn rules(config: &Config) -> Rules {
+    Rules {
+        age: config.retention.age,
+        entries_per_feed: config.retention.entries_per_feed,
+        bytes_per_feed: config.retention.bytes_per_feed.0,
+        total_bytes: config.retention.total_bytes.0,
+        audit: config.retention.audit,
+        dedupe: config.dedupe.window,
+        ack_timeout: config.delivery.ack_timeout,
+        max_total_attempts: config.delivery.max_total_attempts,
+        dead_letters: config.dead_letters.max,
+        broadcasts: match config.inbox.broadcasts {
+            Broadcasts::Retained => postrider_engine::Broadcasts::Retained,
+            Broadcasts::FromFirstSession => postrider_engine::Broadcasts::FromFirstSession,
+        },
+    }
 }
 
 /// Kept where the engine keeps what it stores: tickets live as long as that.
@@ -237,15 +299,32 @@ fn start_hub(
 ) -> std::io::Result<Hub> {
     let open_files = files::raise_limit();
     let options = HubOptions {
-        shards: std::thread::available_parallelism().map_or(1, usize::from),
+        shards: match config.session.shards {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            shards => shards,
+        },
         sessions_per_user: config.limits.sessions_per_user,
-        max_connections: open_files.saturating_sub(FILES_FOR_OTHERS).max(64),
+        sessions_per_address: config.limits.sessions_per_address,
+        max_connections: match config.http.max_connections {
+            0 => open_files.saturating_sub(FILES_FOR_OTHERS).max(64),
+            most => most,
+        },
         ack_probe: config.ack.probe,
         ack_flush: config.ack.flush,
+        ack_timeout: config.delivery.ack_timeout,
+        max_attempts: config.delivery.max_attempts,
+        arrivals: config.inbox.broadcasts == Broadcasts::FromFirstSession,
         tcp_evidence: config.session.tcp_evidence,
-        keep_alive: KEEP_ALIVE,
-        silence: SILENCE,
+        keep_alive: config.session.keep_alive,
+        silence: config.session.silence,
         drain_spread: config.drain.spread,
+        bounds: Bounds {
+            max_feeds: config.inbox.max_feeds,
+            outbox: config.session.outbox.as_usize(),
+            stall_timeout: config.session.stall_timeout,
+            head_timeout: config.http.head_timeout,
+            idle_timeout: config.http.idle_timeout,
+        },
         clock: Arc::new(crate::now),
         steady: crate::steady_clock(),
     };
@@ -264,20 +343,34 @@ fn start_hub(
 fn open_ops(
     listener: TcpListener,
     hub: &Arc<Hub>,
+    engine: Arc<Embedded>,
+    auth: Arc<Auth>,
     metrics: Arc<Metrics>,
-    drain: Drain,
-    never: Drain,
+    (drain, never): (Drain, Drain),
     runtime: Handle,
 ) -> std::io::Result<()> {
     listener.set_nonblocking(true)?;
     let stats = hub.stats().clone();
-    let refresh: ops::Refresh = Arc::new(move |metrics| metrics.take_hub(&stats));
+    let store = engine.clone();
+    let refresh: ops::Refresh = Arc::new(move |metrics| {
+        metrics.take_hub(&stats);
+        metrics.take_store(StoreLevels {
+            failing: store.is_failing(),
+            dead_letters: store.dead_letter_count(),
+            held_bytes: store.held_bytes(),
+        });
+    });
+    let refusing: ops::Refusing = Arc::new(move || {
+        let why = "the store cannot be written; publishing is refused, and the log says why";
+        engine.is_failing().then_some(why)
+    });
+    let awaiting: ops::Awaiting = Arc::new(move || auth.awaited());
     let tasks = Tasks::new(runtime);
     let listener = {
         let _entered = tasks.runtime().enter();
         tokio::net::TcpListener::from_std(listener)?
     };
-    let router = ops::router(metrics, refresh, drain);
+    let router = ops::router(metrics, refresh, drain, refusing, awaiting);
     tasks.spawn("ops listener", ops::serve(listener, router, tasks.clone(), never));
     Ok(())
 }

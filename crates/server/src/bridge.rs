@@ -8,18 +8,23 @@ use crate::api::Api;
 use crate::api::Refusal;
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
 use axum::response::Response;
 use hyper::client::conn::http1;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
-use postrider_transports::Problem;
+use postrider_transports::{Address, Problem};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use tokio::io::AsyncWriteExt as _;
+use tokio::sync::Semaphore;
 
 /// The routes that the hub serves.
 pub const PATHS: [&str; 3] = ["/v1/inbox", "/v1/inbox/stream", "/v1/inbox/ws"];
+/// Requests carried at a time, each by two open files; one more gets a 503. A client of HTTP/2 that takes no
+/// answers holds as many as it has streams.
+const MAX_CARRIED: usize = 8192;
+static PLACES: Semaphore = Semaphore::const_new(MAX_CARRIED);
 /// Bytes that hyper may hold of an answer.
 const ANSWER_BYTES: usize = 64 * 1024;
 
@@ -44,19 +49,20 @@ const HOP_BY_HOP: [HeaderName; 2] = [header::CONNECTION, header::TRANSFER_ENCODI
 /// Where connections for the hub go.
 pub trait Bridge: Send + Sync {
     /// Takes a connection, as if it had been accepted.
-    fn adopt(&self, socket: UnixStream, already_read: Vec<u8>);
+    fn adopt(&self, socket: UnixStream, client: Option<Address>, already_read: Vec<u8>);
 }
 
 /// Carries one request over.
 pub(crate) async fn carry(State(api): State<Arc<Api>>, mut request: Request) -> Result<Response, Refusal> {
-    if request.method() == Method::HEAD {
+    if request.method() != Method::GET {
         return Err(Problem::method_not_allowed("GET").into());
     }
     let (mut sender, theirs) = connect(&api).await.map_err(|error| {
-        tracing::warn!(%error, "no way to the hub");
+        tracing::debug!(%error, "no way to the hub");
         Problem::unavailable(1)
     })?;
-    api.bridge.adopt(theirs, Vec::new());
+    let client = request.extensions().get::<Address>().copied();
+    api.bridge.adopt(theirs, client, Vec::new());
     let carried =
         carried(&request).map_err(|_| Problem::invalid_request("The request's target cannot be read."))?;
     let wants_upgrade = carried.headers().contains_key(header::UPGRADE);
@@ -74,6 +80,10 @@ pub(crate) async fn carry(State(api): State<Arc<Api>>, mut request: Request) -> 
     } else {
         for name in HOP_BY_HOP {
             answer.headers_mut().remove(name);
+        }
+        if request.version() == Version::HTTP_2 {
+            // It has no upgrades: the problem document says what to do.
+            answer.headers_mut().remove(header::UPGRADE);
         }
     }
     Ok(answer.map(Body::new))
@@ -96,6 +106,7 @@ async fn copy_both(here: TokioIo<Upgraded>, there: TokioIo<Upgraded>) {
 async fn connect(
     api: &Api,
 ) -> Result<(http1::SendRequest<Body>, UnixStream), Box<dyn std::error::Error + Send + Sync>> {
+    let place = PLACES.try_acquire()?;
     let (ours, theirs) = UnixStream::pair()?;
     ours.set_nonblocking(true)?;
     let ours = tokio::net::UnixStream::from_std(ours)?;
@@ -106,6 +117,7 @@ async fn connect(
         if let Err(error) = connection.with_upgrades().await {
             tracing::debug!(%error, "a carried request ended");
         }
+        drop(place);
     });
     Ok((sender, theirs))
 }

@@ -12,9 +12,12 @@ pub fn now() -> Timestamp {
     Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
+/// Counts milliseconds from anywhere, and never jumps.
+pub type SteadyClock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+
 /// Milliseconds since this was called, by a clock that nobody sets.
 #[allow(clippy::disallowed_methods, reason = "the edge where time comes in")]
-pub fn steady_clock() -> Arc<dyn Fn() -> Timestamp + Send + Sync> {
+pub fn steady_clock() -> SteadyClock {
     let start = Instant::now();
     Arc::new(move || Timestamp(u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX)))
 }

@@ -1,47 +1,82 @@
 //! Configuration: what every key means, its default, and how layers of it become one.
 //!
+//! The structs are the one definition. Their doc comments are the meaning of each key, their types and attributes
+//! its kind and range; the parser, the faults, the reference page and the schema for editors are all read off them.
+//!
 //! Invariant: a [`Config`] that came out of [`load`] is whole and consistent; whatever was wrong was
 //! reported, each fault on one line with its file, key and the nearest known key. No secret is ever
 //! written out: a [`Secret`] shows as `***`.
 
+mod api_keys;
+mod changed;
 mod checks;
-mod keys;
+mod doc;
+mod fault;
+mod files;
+mod key;
 mod layers;
+mod nearest;
+mod properties;
+mod reference;
+mod schema;
 mod secret;
+mod sections;
 mod show;
+mod tree;
+mod value;
 
-pub use layers::{ConfigFault, Given, Loaded, load};
+pub use changed::changed;
+pub use doc::{commented_defaults, reference_page};
+pub use fault::ConfigFault;
+pub use layers::{Given, Loaded, load};
+pub use schema::schema;
 pub use secret::Secret;
+pub use sections::{
+    AckConfig, Broadcasts, DeadLettersConfig, DedupeConfig, DeliveryConfig, DrainConfig, EngineConfig,
+    EngineKind, HttpConfig, InboxConfig, LogConfig, LogLevel, OpsConfig, RedisConfig, RetentionConfig,
+    SessionConfig, TlsConfig, TopicsConfig,
+};
 pub use show::show;
 
 use crate::auth::AuthConfig;
-use postrider_model::{ByteSize, Millis};
 use postrider_router::Limits;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 /// The whole configuration of a node.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// The public listener.
     pub http: HttpConfig,
-    /// The operations listener.
+    /// The operations listener: health, readiness, metrics.
     pub ops: OpsConfig,
-    /// Where the engine keeps what it stores; made if it is not there.
+    /// The directory in which the engine keeps what it stores; made if it is not there. Relative to the working
+    /// directory of the process.
+    #[schemars(extend("x-type" = "path"))]
     pub data_dir: PathBuf,
-    /// Which engine.
+    /// What stores notifications and wakes sessions.
     pub engine: EngineConfig,
     /// Who may publish, read and receive.
     pub auth: AuthConfig,
-    /// Bounds on what is published.
+    /// Bounds on what is published, and on who connects.
     pub limits: Limits,
+    /// How long what was stored is kept, and how much of it.
+    pub retention: RetentionConfig,
+    /// Notifications that are published twice.
+    pub dedupe: DedupeConfig,
+    /// How often an entry is sent until it is acknowledged.
+    pub delivery: DeliveryConfig,
+    /// What an inbox holds.
+    pub inbox: InboxConfig,
+    /// What nothing could deliver.
+    pub dead_letters: DeadLettersConfig,
     /// How automatic acknowledgement works.
     pub ack: AckConfig,
-    /// Rules for sessions.
+    /// How a session is kept alive, and when it is given up.
     pub session: SessionConfig,
-    /// Session topics.
+    /// Topics that a client may ask for when it connects.
     pub topics: TopicsConfig,
     /// How a node stops.
     pub drain: DrainConfig,
@@ -58,6 +93,11 @@ impl Default for Config {
             engine: EngineConfig::default(),
             auth: AuthConfig::default(),
             limits: Limits::default(),
+            retention: RetentionConfig::default(),
+            dedupe: DedupeConfig::default(),
+            delivery: DeliveryConfig::default(),
+            inbox: InboxConfig::default(),
+            dead_letters: DeadLettersConfig::default(),
             ack: AckConfig::default(),
             session: SessionConfig::default(),
             topics: TopicsConfig::default(),
@@ -65,159 +105,4 @@ impl Default for Config {
             log: LogConfig::default(),
         }
     }
-}
-
-/// `http.*`
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct HttpConfig {
-    /// Address and port of the public listener; port 0 picks a free one.
-    pub listen: SocketAddr,
-    /// Most bytes of one request's body, and of one line of NDJSON.
-    pub max_body: ByteSize,
-    /// Origins whose pages may use the API, such as `https://app.example.com`; `*` is any, without cookies.
-    pub allowed_origins: Vec<String>,
-}
-
-impl Default for HttpConfig {
-    fn default() -> Self {
-        HttpConfig {
-            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
-            max_body: ByteSize::mib(16),
-            allowed_origins: Vec::new(),
-        }
-    }
-}
-
-/// `ops.*`
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct OpsConfig {
-    /// Address and port of the operations listener; keep it off the public network.
-    pub listen: SocketAddr,
-}
-
-impl Default for OpsConfig {
-    fn default() -> Self {
-        OpsConfig {
-            listen: SocketAddr::from(([127, 0, 0, 1], 9090)),
-        }
-    }
-}
-
-/// `engine.*`
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct EngineConfig {
-    /// Which engine stores feeds and wakes nodes.
-    #[serde(rename = "type")]
-    pub kind: EngineKind,
-}
-
-/// The engines of this release.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum EngineKind {
-    /// In the data directory of this node.
-    #[default]
-    Embedded,
-    /// In memory only: all is lost when the node stops. For tests.
-    Memory,
-}
-
-impl<'de> Deserialize<'de> for EngineKind {
-    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(d)?;
-        match text.as_str() {
-            "embedded" => Ok(EngineKind::Embedded),
-            "memory" => Ok(EngineKind::Memory),
-            "redis" | "nats" => Err(serde::de::Error::custom(format!(
-                "the engine `{text}` is not in this release; there are `embedded` and `memory`"
-            ))),
-            _ => Err(serde::de::Error::custom(format!(
-                "there is no engine `{text}`; there are `embedded` and `memory`"
-            ))),
-        }
-    }
-}
-
-/// `ack.*`
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct AckConfig {
-    /// At most one WebSocket ping per session in this time.
-    pub probe: Millis,
-    /// Automatic settlement reaches the disk at most this late.
-    pub flush: Millis,
-}
-
-impl Default for AckConfig {
-    fn default() -> Self {
-        AckConfig {
-            probe: Millis::from_secs(1),
-            flush: Millis::from_secs(1),
-        }
-    }
-}
-
-/// `session.*`
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct SessionConfig {
-    /// Whether bytes that the peer's TCP acknowledged count as delivered on SSE. Off behind a buffering proxy.
-    pub tcp_evidence: bool,
-}
-
-impl Default for SessionConfig {
-    fn default() -> Self {
-        SessionConfig { tcp_evidence: true }
-    }
-}
-
-/// `topics.*`
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct TopicsConfig {
-    /// Patterns of topics that any user may have as session topics; `*` matches any run.
-    pub open: Vec<String>,
-}
-
-/// `drain.*`
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct DrainConfig {
-    /// A drain takes at most this long.
-    pub timeout: Millis,
-    /// Over how long clients are told to spread their return.
-    pub spread: Millis,
-}
-
-impl Default for DrainConfig {
-    fn default() -> Self {
-        DrainConfig {
-            timeout: Millis::from_secs(20),
-            spread: Millis::from_secs(10),
-        }
-    }
-}
-
-/// `log.*`
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct LogConfig {
-    /// The least level that is logged.
-    pub level: LogLevel,
-}
-
-/// Log levels.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-#[allow(missing_docs, reason = "the usual five")]
-pub enum LogLevel {
-    Error,
-    Warn,
-    #[default]
-    Info,
-    Debug,
-    Trace,
 }

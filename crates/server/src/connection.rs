@@ -1,11 +1,16 @@
-//! Serves HTTP/1.1 on one connection, beginning with bytes that someone else has read already.
+//! Serves HTTP/1.1 on one connection, beginning with bytes that someone else has read already. Each request carries
+//! the client's [`Address`] as an extension.
 
 use crate::drain::Drain;
 use axum::Router;
 use bytes::{Buf as _, Bytes};
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use postrider_transports::Address;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
@@ -14,29 +19,29 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-/// A request's head must come within this; a kept connection may rest as long.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
 /// Bytes that one connection may buffer, each way; also the longest head.
 const BUFFER_BYTES: usize = 64 * 1024;
 
-/// Serves requests until the client leaves, or the node drains and the one under way is answered.
-pub async fn serve_connection(
+/// Serves requests until the client leaves, or the node drains and the one under way is answered. A request's head
+/// must come within `idle_timeout`; a kept connection may rest as long.
+pub async fn serve_http1(
     router: Router,
-    socket: TcpStream,
-    already_read: Bytes,
+    io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     peer: SocketAddr,
     drain: Drain,
+    idle_timeout: Duration,
 ) {
-    let io = TokioIo::new(Prefixed {
-        prefix: already_read,
-        socket,
+    let routes = TowerToHyperService::new(router);
+    let client = Address::from(peer.ip());
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(client);
+        routes.call(request)
     });
-    let service = TowerToHyperService::new(router);
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
+        .header_read_timeout(idle_timeout)
         .max_buf_size(BUFFER_BYTES)
-        .serve_connection(io, service)
+        .serve_connection(TokioIo::new(io), service)
         .with_upgrades();
     let mut connection = pin!(connection);
     let served = tokio::select! {
@@ -52,9 +57,19 @@ pub async fn serve_connection(
 }
 
 /// A socket, before which stand the bytes that were read from it before.
-struct Prefixed {
+pub struct Prefixed {
     prefix: Bytes,
     socket: TcpStream,
+}
+
+impl Prefixed {
+    /// `prefix` first, then what the socket gives.
+    pub fn new(prefix: Vec<u8>, socket: TcpStream) -> Prefixed {
+        Prefixed {
+            prefix: prefix.into(),
+            socket,
+        }
+    }
 }
 
 impl AsyncRead for Prefixed {

@@ -14,10 +14,17 @@ mod connection;
 mod drain;
 mod files;
 mod front;
+mod http2;
 mod metrics;
 mod ops;
+mod rates;
+mod reload;
 mod tasks;
+mod tls;
+mod tls_stream;
 
 pub use api::DemoPage;
 pub use assembly::{Node, StartError};
-pub use clock::{now, steady_clock};
+pub use clock::{SteadyClock, now, steady_clock};
+pub use reload::{Apply, Reload, Reloaded};
+pub use tls::TlsConfigFault;

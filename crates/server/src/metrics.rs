@@ -23,6 +23,9 @@ const SYNC_BUCKETS: [f64; 12] = [
     0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.0,
 ];
 
+/// The places in what is counted by kind.
+const KINDS: [SettleKind; 2] = [SettleKind::Delivered, SettleKind::Read];
+
 type Labels = [(&'static str, &'static str); 1];
 
 /// All metrics of a node.
@@ -32,14 +35,31 @@ pub struct Metrics {
     rejected: Family<Labels, Counter>,
     deliveries: Family<Labels, Counter>,
     settled: Family<Labels, Counter>,
-    /// What clients said by a request of the API, and what the hub settled; the metric is their sum.
+    /// What clients said by a request of the API, and by a frame; the metric is their sum.
     settled_by_api: [AtomicU64; 2],
-    settled_by_hub: AtomicU64,
+    settled_by_frame: [AtomicU64; 2],
+    evidence: Counter,
     sessions: Family<Labels, Gauge>,
     connections: Gauge,
     transient_dropped: Counter,
     wakes_lost: Counter,
+    tls_handshakes: Counter,
+    tls_faults: Counter,
     sync_seconds: Histogram,
+    dead_letters: Gauge,
+    held_bytes: Gauge,
+    store_failing: Gauge,
+}
+
+/// How things are with the store now.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct StoreLevels {
+    /// Whether the last thing that was to be stored could not be.
+    pub failing: bool,
+    /// Dead letters there are.
+    pub dead_letters: u64,
+    /// Bytes that notifications hold.
+    pub held_bytes: u64,
 }
 
 impl fmt::Debug for Metrics {
@@ -57,10 +77,16 @@ impl Default for Metrics {
             deliveries: Family::default(),
             settled: Family::default(),
             settled_by_api: Default::default(),
-            settled_by_hub: AtomicU64::new(0),
+            settled_by_frame: Default::default(),
+            evidence: Counter::default(),
+            dead_letters: Gauge::default(),
+            held_bytes: Gauge::default(),
+            store_failing: Gauge::default(),
             connections: Gauge::default(),
             transient_dropped: Counter::default(),
             wakes_lost: Counter::default(),
+            tls_handshakes: Counter::default(),
+            tls_faults: Counter::default(),
             sessions: Family::default(),
             sync_seconds: Histogram::new(SYNC_BUCKETS),
         };
@@ -90,8 +116,13 @@ impl Metrics {
         );
         r.register(
             "settled",
-            "Entries that reached a state by a client's word or evidence",
+            "Entries that a client acknowledged or read by its own word",
             self.settled.clone(),
+        );
+        r.register(
+            "evidence",
+            "Settlements by evidence, each of which may cover many entries",
+            self.evidence.clone(),
         );
         r.register("sessions", "Sessions open now", self.sessions.clone());
         r.register(
@@ -106,12 +137,23 @@ impl Metrics {
             "Wakes for which a shard had no room",
             self.wakes_lost.clone(),
         );
+        let what = "TLS handshakes completed";
+        r.register("tls_handshakes", what, self.tls_handshakes.clone());
+        let what = "Connections ended by a fault of TLS, or before their handshake was complete";
+        r.register("tls_faults", what, self.tls_faults.clone());
         r.register(
             "store_sync_seconds",
             "Time of one commit to the store",
             self.sync_seconds.clone(),
         );
-        r.register("dead_letters", "Dead letters held", Gauge::<i64>::default());
+        r.register("dead_letters", "Dead letters held", self.dead_letters.clone());
+        r.register(
+            "held_bytes",
+            "Bytes that retained notifications hold",
+            self.held_bytes.clone(),
+        );
+        let what = "1 while what is to be stored cannot be, and publishing is refused";
+        r.register("store_failing", what, self.store_failing.clone());
         let ready = Family::<Labels, Gauge>::default();
         ready.get_or_create(&[("source", "http")]).set(1);
         r.register("source_ready", "Whether a source can take notifications", ready);
@@ -166,14 +208,27 @@ impl Metrics {
         level(&self.connections, stats.connections());
         total(&self.transient_dropped, stats.transient_dropped());
         total(&self.wakes_lost, stats.wakes_lost());
-        self.settled_by_hub.store(stats.settled(), Ordering::Relaxed);
+        total(&self.tls_handshakes, stats.handshakes());
+        total(&self.tls_faults, stats.tls_faults());
+        total(&self.evidence, stats.settled());
+        for (said, kind) in self.settled_by_frame.iter().zip(KINDS) {
+            said.store(stats.said(kind), Ordering::Relaxed);
+        }
+    }
+
+    /// Takes over how things are with the store.
+    pub fn take_store(&self, levels: StoreLevels) {
+        let level = |gauge: &Gauge, value: u64| gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+        level(&self.dead_letters, levels.dead_letters);
+        level(&self.held_bytes, levels.held_bytes);
+        level(&self.store_failing, u64::from(levels.failing));
     }
 
     /// The text that Prometheus reads.
     pub fn render(&self) -> String {
-        let api = |state: usize| self.settled_by_api[state].load(Ordering::Relaxed);
-        let delivered = api(0) + self.settled_by_hub.load(Ordering::Relaxed);
-        for (state, total) in [(State::Delivered, delivered), (State::Read, api(1))] {
+        for (at, state) in [State::Delivered, State::Read].into_iter().enumerate() {
+            let ways = [&self.settled_by_api[at], &self.settled_by_frame[at]];
+            let total = ways.map(|way| way.load(Ordering::Relaxed)).iter().sum();
             let counter = self.settled.get_or_create(&[("state", state.as_str())]);
             counter.inner().store(total, Ordering::Relaxed);
         }
@@ -199,6 +254,11 @@ mod tests {
         metrics.count_settled(SettleKind::Read, 2);
         metrics.take_hub(&HubStats::default());
         metrics.observe_sync(Duration::from_millis(1));
+        metrics.take_store(StoreLevels {
+            failing: true,
+            dead_letters: 7,
+            held_bytes: 0,
+        });
         let text = metrics.render();
         for line in [
             "postrider_notifications_accepted_total{source=\"http\"} 3",
@@ -207,7 +267,9 @@ mod tests {
             "postrider_settled_total{state=\"read\"} 2",
             "postrider_sessions{transport=\"websocket\"} 0",
             "postrider_store_sync_seconds_count 1",
-            "postrider_dead_letters 0",
+            "postrider_dead_letters 7",
+            "postrider_store_failing 1",
+            "postrider_evidence_total 0",
             "postrider_source_ready{source=\"http\"} 1",
         ] {
             assert!(text.contains(line), "{line} in\n{text}");

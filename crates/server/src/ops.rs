@@ -1,7 +1,7 @@
 //! The operations listener: whether the node lives, whether it is ready, and what it counts. It has a port
 //! of its own, which does not belong on a public network.
 
-use crate::connection::serve_connection;
+use crate::connection::serve_http1;
 use crate::drain::Drain;
 use crate::metrics::{CONTENT_TYPE, Metrics};
 use crate::tasks::Tasks;
@@ -9,8 +9,7 @@ use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use axum::{Json, Router};
-use bytes::Bytes;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -18,26 +17,33 @@ use tokio::sync::Semaphore;
 
 /// Connections at a time; further ones wait.
 const CONNECTIONS: usize = 64;
+/// A connection may rest so long between two requests.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 /// After a failed accept, which usually means too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Brings gauges that others count up to date before they are shown.
 pub type Refresh = Arc<dyn Fn(&Metrics) + Send + Sync>;
+/// Why nothing can be accepted now, if so; for whoever asks, so without detail.
+pub type Refusing = Arc<dyn Fn() -> Option<&'static str> + Send + Sync>;
+
+/// The configuration's key of what the node needs from elsewhere and has not got. It serves the rest meanwhile, so
+/// this is told and does not make it unready.
+pub type Awaiting = Arc<dyn Fn() -> Option<&'static str> + Send + Sync>;
 
 /// `/health`, `/ready`, `/metrics`.
-pub fn router(metrics: Arc<Metrics>, refresh: Refresh, drain: Drain) -> Router {
+pub fn router(
+    metrics: Arc<Metrics>,
+    refresh: Refresh,
+    drain: Drain,
+    refusing: Refusing,
+    awaiting: Awaiting,
+) -> Router {
     let version = env!("CARGO_PKG_VERSION");
     let health = move || async move { Json(json!({ "status": "ok", "version": version })) };
     let ready = move || {
-        let draining = drain.has_begun();
-        async move {
-            let status = if draining {
-                StatusCode::SERVICE_UNAVAILABLE
-            } else {
-                StatusCode::OK
-            };
-            (status, Json(json!({ "ready": !draining, "draining": draining })))
-        }
+        let answer = readiness(drain.has_begun(), refusing(), awaiting());
+        async move { answer }
     };
     let metrics = move || {
         refresh(&metrics);
@@ -50,6 +56,32 @@ pub fn router(metrics: Arc<Metrics>, refresh: Refresh, drain: Drain) -> Router {
         .route("/metrics", get(metrics))
 }
 
+/// Whether anyone should be sent here, and why not.
+fn readiness(
+    draining: bool,
+    refusing: Option<&'static str>,
+    awaiting: Option<&'static str>,
+) -> (StatusCode, Json<Value>) {
+    let reason = if draining {
+        Some("the node drains")
+    } else {
+        refusing
+    };
+    match reason {
+        None => {
+            let mut told = json!({ "ready": true, "draining": false });
+            if let Some(key) = awaiting {
+                told["awaiting"] = json!([key]);
+            }
+            (StatusCode::OK, Json(told))
+        }
+        Some(reason) => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            Json(json!({ "ready": false, "draining": draining, "reason": reason })),
+        ),
+    }
+}
+
 /// Accepts until the runtime ends: a draining node still answers its probes.
 pub async fn serve(listener: TcpListener, router: Router, tasks: Tasks, never: Drain) {
     let room = Arc::new(Semaphore::new(CONNECTIONS));
@@ -59,7 +91,7 @@ pub async fn serve(listener: TcpListener, router: Router, tasks: Tasks, never: D
         };
         match listener.accept().await {
             Ok((socket, peer)) => {
-                let served = serve_connection(router.clone(), socket, Bytes::new(), peer, never.clone());
+                let served = serve_http1(router.clone(), socket, peer, never.clone(), IDLE_TIMEOUT);
                 tasks.spawn("ops connection", async move {
                     served.await;
                     drop(place);
@@ -70,5 +102,30 @@ pub async fn serve(listener: TcpListener, router: Router, tasks: Tasks, never: D
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_ready_says_why() {
+        let ready = |draining, refusing| {
+            let (status, Json(told)) = readiness(draining, refusing, None);
+            (status.as_u16(), told["reason"].as_str().map(str::to_owned))
+        };
+        assert_eq!(ready(false, None), (200, None));
+        let (status, Json(told)) = readiness(false, None, Some("auth.jwt.jwks_url"));
+        assert_eq!(
+            (status.as_u16(), &told["awaiting"][0]),
+            (200, &json!("auth.jwt.jwks_url"))
+        );
+        assert_eq!(ready(false, Some("full")), (503, Some("full".to_owned())));
+        // A drain does not end, so it is the better reason of the two.
+        assert_eq!(
+            ready(true, Some("full")),
+            (503, Some("the node drains".to_owned()))
+        );
     }
 }

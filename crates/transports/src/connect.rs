@@ -1,5 +1,6 @@
 //! Reads an inbox request: who asks, from where to go on, over which wire. Pure but for the gate.
 
+use crate::addresses::Address;
 use crate::gate::{Credentials, Gate, Identity};
 use crate::head::{Head, InboxRoute};
 use crate::problem::Problem;
@@ -12,14 +13,15 @@ const MAX_WAIT_S: u32 = 120;
 const DEFAULT_WAIT_S: u32 = 30;
 const MAX_LIMIT: usize = 1000;
 const DEFAULT_LIMIT: usize = 100;
-/// Feeds of one inbox (`inbox.max_feeds`): the user's own, `all`, and the rest topics.
-const MAX_TOPICS: usize = 98;
-const _: () = assert!(MAX_TOPICS + 2 <= MAX_CURSOR_FEEDS);
+/// Feeds of an inbox that are no topics: the user's own, and `all`.
+const OTHER_FEEDS: usize = 2;
 
 /// A request for an inbox, let in and understood.
 #[derive(Debug)]
 pub(crate) struct Request {
     pub identity: Identity,
+    /// The ticket that it came with, to be spent when everything else is in order, and whether it resumes.
+    pub ticket: Option<(String, bool)>,
     pub ack: AckMode,
     pub cursor: Option<Cursor>,
     pub topics: Vec<Topic>,
@@ -53,13 +55,17 @@ impl WireRequest {
 pub(crate) fn read(
     head: &Head<'_>,
     route: InboxRoute,
+    client: Option<Address>,
     gate: &dyn Gate,
     now: Timestamp,
+    max_feeds: usize,
 ) -> Result<Request, Problem> {
     if head.has_body() {
         return Err(Problem::invalid_request("A request for an inbox has no body."));
     }
     let ticket = head.param("ticket")?;
+    let resumes = names_a_cursor(head, route);
+    let by_ticket = head.header("authorization").is_none();
     let identity = gate.identify(
         &Credentials {
             authorization: head.header("authorization"),
@@ -68,7 +74,8 @@ pub(crate) fn read(
             origin: head.header("origin"),
             sec_fetch_site: head.header("sec-fetch-site"),
             host: head.header("host"),
-            resumes: names_a_cursor(head, route),
+            resumes,
+            client,
         },
         now,
     )?;
@@ -81,7 +88,7 @@ pub(crate) fn read(
         Some(text) => AckMode::parse(&text)
             .ok_or_else(|| Problem::invalid_request("`ack` is one of auto, explicit and none."))?,
     };
-    let topics = topics(head, gate, &identity)?;
+    let topics = topics(head, gate, &identity, max_feeds)?;
     let cursor = cursor(head, route, &identity)?;
     let state = match head.param("state")?.as_deref() {
         None | Some("0") => false,
@@ -99,6 +106,9 @@ pub(crate) fn read(
     };
     Ok(Request {
         identity,
+        ticket: ticket
+            .filter(|_| by_ticket)
+            .map(|ticket| (ticket.into_owned(), resumes)),
         ack,
         cursor,
         topics,
@@ -136,7 +146,13 @@ fn cursor(head: &Head<'_>, route: InboxRoute, identity: &Identity) -> Result<Opt
     })
 }
 
-fn topics(head: &Head<'_>, gate: &dyn Gate, identity: &Identity) -> Result<Vec<Topic>, Problem> {
+fn topics(
+    head: &Head<'_>,
+    gate: &dyn Gate,
+    identity: &Identity,
+    max_feeds: usize,
+) -> Result<Vec<Topic>, Problem> {
+    let most = max_feeds.min(MAX_CURSOR_FEEDS).saturating_sub(OTHER_FEEDS);
     let mut topics = Vec::new();
     let Some(list) = head.param("topics")? else {
         return Ok(topics);
@@ -152,9 +168,9 @@ fn topics(head: &Head<'_>, gate: &dyn Gate, identity: &Identity) -> Result<Vec<T
         if !topics.contains(&topic) {
             topics.push(topic);
         }
-        if topics.len() > MAX_TOPICS {
+        if topics.len() > most {
             return Err(Problem::invalid_request(format!(
-                "`topics` may name at most {MAX_TOPICS} topics."
+                "`topics` may name at most {most} topics."
             )));
         }
     }

@@ -1,12 +1,15 @@
 //! One socket of a shard: its bytes in and out, and the stage it is in. What the bytes mean is decided in
 //! [`crate::shard`] (requests) and [`crate::live`] (sessions).
 
+use crate::addresses::{Address, Place};
 use crate::connect::Request;
 use crate::live::{Effect, Live};
-use crate::outgoing::Outgoing;
+use crate::outgoing::{Outgoing, Outlet};
+use crate::tls::TlsSocket;
 use mio::net::{TcpStream, UnixStream};
 use postrider_model::{Entry, SessionId, Timestamp};
 use std::io::{self, Read, Write};
+use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
@@ -20,13 +23,16 @@ pub(crate) struct Key {
 /// A socket from a client, or from the API that received an inbox request on a connection of its own.
 pub(crate) enum Socket {
     Tcp(TcpStream),
+    Tls(Box<TlsSocket>),
     Bridged(UnixStream),
 }
 
+/// What a client sent, as it came: of a [`Socket::Tls`] ciphertext, for its layer to read.
 impl Read for Socket {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
             Socket::Tcp(socket) => socket.read(buffer),
+            Socket::Tls(socket) => socket.tcp.read(buffer),
             Socket::Bridged(socket) => socket.read(buffer),
         }
     }
@@ -36,44 +42,91 @@ impl Write for Socket {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Socket::Tcp(socket) => socket.write(bytes),
+            Socket::Tls(socket) => socket.write(bytes),
             Socket::Bridged(socket) => socket.write(bytes),
         }
     }
     fn write_vectored(&mut self, slices: &[io::IoSlice<'_>]) -> io::Result<usize> {
         match self {
             Socket::Tcp(socket) => socket.write_vectored(slices),
+            Socket::Tls(socket) => socket.write_vectored(slices),
             Socket::Bridged(socket) => socket.write_vectored(slices),
         }
     }
     fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+        match self {
+            Socket::Tls(socket) => socket.flush(),
+            Socket::Tcp(_) | Socket::Bridged(_) => Ok(()),
+        }
+    }
+}
+
+impl Outlet for Socket {
+    fn held(&self) -> usize {
+        match self {
+            Socket::Tls(socket) => socket.layer.unsent().len(),
+            Socket::Tcp(_) | Socket::Bridged(_) => 0,
+        }
     }
 }
 
 impl Socket {
-    /// The bytes that the client's TCP has not acknowledged; `None` where this socket cannot know.
-    pub fn unacknowledged(&self) -> Option<u32> {
+    /// From now on [`Socket::has_reached`] can tell of this place in what is written.
+    pub fn watch(&mut self, place: u64) {
+        if let Socket::Tls(socket) = self {
+            socket.watch(place);
+        }
+    }
+
+    /// Whether the client's TCP has acknowledged everything up to a watched place, of `written` bytes; no where
+    /// this socket cannot know.
+    pub fn has_reached(&self, place: u64, written: u64) -> bool {
+        if !self.is_direct() {
+            return false;
+        }
+        let Ok(left) = postrider_outq::unacknowledged_bytes(self.as_fd()) else {
+            return false;
+        };
         match self {
-            Socket::Tcp(socket) => postrider_outq::unacknowledged_bytes(AsFd::as_fd(socket)).ok(),
-            Socket::Bridged(_) => None,
+            Socket::Tls(socket) => socket.has_reached(place, left),
+            Socket::Tcp(_) | Socket::Bridged(_) => written.saturating_sub(u64::from(left)) >= place,
         }
     }
 
     /// Whether its TCP is the client's own.
     pub fn is_direct(&self) -> bool {
-        matches!(self, Socket::Tcp(_))
+        matches!(self, Socket::Tcp(_) | Socket::Tls(_))
     }
 
-    pub fn shutdown_write(&self) -> io::Result<()> {
+    /// Whether the TLS handshake is under way.
+    pub fn is_handshaking(&self) -> bool {
+        matches!(self, Socket::Tls(socket) if socket.layer.is_handshaking())
+    }
+
+    /// Whether the TLS handshake chose HTTP/2.
+    pub fn speaks_http2(&self) -> bool {
+        matches!(self, Socket::Tls(socket) if socket.layer.speaks_http2())
+    }
+
+    /// Tells the client that nothing more comes. False where that has to wait for the socket.
+    pub fn shutdown_write(&mut self) -> io::Result<bool> {
         match self {
-            Socket::Tcp(socket) => socket.shutdown(std::net::Shutdown::Write),
-            Socket::Bridged(socket) => socket.shutdown(std::net::Shutdown::Write),
+            Socket::Tcp(socket) => socket.shutdown(Shutdown::Write)?,
+            Socket::Bridged(socket) => socket.shutdown(Shutdown::Write)?,
+            Socket::Tls(socket) => {
+                if !socket.goodbye()? {
+                    return Ok(false);
+                }
+                socket.tcp.shutdown(Shutdown::Write)?;
+            }
         }
+        Ok(true)
     }
 
     pub fn source(&mut self) -> &mut dyn mio::event::Source {
         match self {
             Socket::Tcp(socket) => socket,
+            Socket::Tls(socket) => &mut socket.tcp,
             Socket::Bridged(socket) => socket,
         }
     }
@@ -83,6 +136,7 @@ impl AsFd for Socket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match self {
             Socket::Tcp(socket) => socket.as_fd(),
+            Socket::Tls(socket) => socket.tcp.as_fd(),
             Socket::Bridged(socket) => socket.as_fd(),
         }
     }
@@ -135,6 +189,7 @@ impl Opening {
             session: self.session.clone(),
             user: self.request.identity.user.clone(),
             ack: self.request.ack,
+            redelivery: None,
             cursor: self.request.cursor.clone(),
             topics: self.request.topics.clone(),
         }
@@ -144,6 +199,10 @@ impl Opening {
 pub(crate) struct Connection {
     pub key: Key,
     pub socket: Socket,
+    /// Whose it is, as limits count clients; `None` where that is not known.
+    pub client: Option<Address>,
+    /// While it has a session: that session's share of its client's address.
+    pub place: Option<Place>,
     pub out: Outgoing,
     pub stage: Stage,
     /// The socket refused bytes; it will say when it takes more.
@@ -173,6 +232,16 @@ impl Connection {
         if self.out.written() != before || !self.blocked {
             self.progress_at = now;
         }
+        Ok(())
+    }
+
+    /// Tells the client that this is all, once all is written; again where the socket took no more.
+    pub fn end_writing(&mut self) -> io::Result<()> {
+        if self.shut || self.blocked || self.out.waiting() > 0 {
+            return Ok(());
+        }
+        self.shut = self.socket.shutdown_write()?;
+        self.blocked = !self.shut;
         Ok(())
     }
 

@@ -1,12 +1,17 @@
 //! Who may connect: the seam between the front, which holds sockets, and whoever knows keys and tokens.
 
+use crate::addresses::Address;
 use crate::problem::Problem;
 use postrider_model::{Timestamp, Topic, UserId};
 
 /// Decides who a client is. Called from a loop that serves thousands of sockets: never waits.
 pub trait Gate: Send + Sync {
-    /// The user behind a request for an inbox.
+    /// The user behind a request for an inbox. Changes nothing: a request that is refused later may come again.
     fn identify(&self, credentials: &Credentials<'_>, now: Timestamp) -> Result<Identity, Problem>;
+
+    /// Uses up a ticket that [`Gate::identify`] let in, now that its session can begin. Of several that come
+    /// with the same ticket at once, one gets through.
+    fn spend(&self, ticket: &str, resumes: bool, now: Timestamp) -> Result<(), Problem>;
 
     /// Until when a new token of the same user lets a session go on.
     fn renew(&self, user: &UserId, token: &str, now: Timestamp) -> Result<Timestamp, Problem>;
@@ -35,6 +40,8 @@ pub struct Credentials<'a> {
     pub host: Option<&'a str>,
     /// It names a cursor to go on from, so it may be a session coming back.
     pub resumes: bool,
+    /// Whose connection it is.
+    pub client: Option<Address>,
 }
 
 /// A user, let in.

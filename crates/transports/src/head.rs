@@ -79,6 +79,12 @@ pub fn is_http2_preface(bytes: &[u8]) -> bool {
     bytes.starts_with(b"PRI * HTTP/2")
 }
 
+/// Whether these bytes begin what a client of HTTP/2 says first, and do not end it.
+pub fn is_partial_http2_preface(bytes: &[u8]) -> bool {
+    const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    bytes.len() < PREFACE.len() && PREFACE.starts_with(bytes)
+}
+
 /// Reads a head from the beginning of a connection's, or of the next request's, bytes.
 pub fn parse(bytes: &[u8]) -> Parsed<'_> {
     let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];

@@ -1,10 +1,12 @@
 //! The hub: one shard per core, the engine's wakes posted to each, and what all shards share.
 
+use crate::addresses::{Address, AddressCounts};
 use crate::gate::Gate;
 use crate::mailbox::{Mailbox, Post};
 use crate::shard::{Shard, session_id};
 use crate::stats::HubStats;
-use postrider_delivery::LifetimeRules;
+use crate::tls::Layer;
+use postrider_delivery::{LifetimeRules, RedeliveryRules};
 use postrider_engine::Engine;
 use postrider_model::{Millis, SessionId, Timestamp, UserId};
 use std::collections::HashMap;
@@ -18,10 +20,50 @@ use tokio::sync::Semaphore;
 /// Pages that all sessions together may have under way. Bounds the memory of a reconnect storm.
 const MAX_READING: usize = 64;
 
+/// Of what is sent again, fewer, and beside those: a first delivery does not wait behind a repeat.
+const MAX_READING_AGAIN: usize = 16;
+
 /// Takes the connections that ask for something else than an inbox.
 pub trait Refer: Send + Sync {
-    /// Serves the rest of this connection; `already_read` comes before what the socket will give.
-    fn refer(&self, socket: std::net::TcpStream, already_read: Vec<u8>);
+    /// Serves the rest of this connection; `already_read` comes before what the link will give.
+    fn refer(&self, link: Link, already_read: Vec<u8>);
+}
+
+/// A connection on its way to whoever serves the rest of it.
+#[derive(Debug)]
+pub enum Link {
+    /// In the clear.
+    Plain(std::net::TcpStream),
+    /// With TLS, wherever that stands.
+    Tls(std::net::TcpStream, Box<Layer>),
+}
+
+/// What one connection may hold and how long it may take; its defaults are the product's.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// Feeds of one inbox: the user's own, `all`, and the rest topics (`inbox.max_feeds`).
+    pub max_feeds: usize,
+    /// Bytes that may wait for one session's socket. Above it nothing more is encoded for the session; once the
+    /// socket has taken half, it is read forward from the engine (`session.outbox`).
+    pub outbox: usize,
+    /// A client that takes nothing of what waits for so long is gone (`session.stall_timeout`).
+    pub stall_timeout: Millis,
+    /// A request's head must be complete this soon (`http.head_timeout`).
+    pub head_timeout: Millis,
+    /// A connection between two requests may rest this long (`http.idle_timeout`).
+    pub idle_timeout: Millis,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Bounds {
+            max_feeds: 100,
+            outbox: 128 << 10,
+            stall_timeout: Millis::from_secs(300),
+            head_timeout: Millis::from_secs(10),
+            idle_timeout: Millis::from_secs(75),
+        }
+    }
 }
 
 /// How a hub behaves.
@@ -31,12 +73,20 @@ pub struct HubOptions {
     pub shards: usize,
     /// Sessions of one user (`limits.sessions_per_user`).
     pub sessions_per_user: usize,
+    /// Sessions of one client address (`limits.sessions_per_address`); 0: any number.
+    pub sessions_per_address: usize,
     /// Sockets of all shards together.
     pub max_connections: u64,
     /// The shortest time between two probes of a session (`ack.probe`).
     pub ack_probe: Millis,
     /// How long settlements by evidence may wait (`ack.flush`).
     pub ack_flush: Millis,
+    /// What an explicit session's client has not acknowledged so long is sent again (`delivery.ack_timeout`).
+    pub ack_timeout: Millis,
+    /// How often an entry is sent to one session at most (`delivery.max_attempts`).
+    pub max_attempts: u32,
+    /// Whether the engine has to know that a user arrives (`inbox.broadcasts`: `from_first_session`).
+    pub arrivals: bool,
     /// Whether a stream's entries are settled by TCP's acknowledgement (`session.tcp_evidence`).
     pub tcp_evidence: bool,
     /// After so much silence a keep-alive is sent.
@@ -45,6 +95,8 @@ pub struct HubOptions {
     pub silence: Millis,
     /// The window over which clients come back after a drain (`drain.spread`).
     pub drain_spread: Millis,
+    /// What one connection may hold and how long it may take.
+    pub bounds: Bounds,
     /// Tells the time.
     pub clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
     /// Counts milliseconds from anywhere, and never jumps: timers go by it.
@@ -58,6 +110,8 @@ pub(crate) struct Rules {
     pub sse: LifetimeRules,
     pub websocket: LifetimeRules,
     pub probe: Millis,
+    pub redelivery: RedeliveryRules,
+    pub bounds: Bounds,
 }
 
 /// What all shards share.
@@ -69,7 +123,10 @@ pub(crate) struct Shared {
     pub steady: Arc<dyn Fn() -> Timestamp + Send + Sync>,
     pub stats: Arc<HubStats>,
     pub sessions: SessionCounts,
+    pub addresses: Arc<AddressCounts>,
     pub reading: Arc<Semaphore>,
+    pub reading_again: Arc<Semaphore>,
+    pub arrivals: bool,
     pub rules: Rules,
     pub max_connections: u64,
     pub ack_flush: Millis,
@@ -161,7 +218,10 @@ impl Hub {
                 most: options.sessions_per_user,
                 counts: Mutex::default(),
             },
+            addresses: AddressCounts::new(options.sessions_per_address),
             reading: Arc::new(Semaphore::new(MAX_READING)),
+            reading_again: Arc::new(Semaphore::new(MAX_READING_AGAIN)),
+            arrivals: options.arrivals,
             rules: Rules {
                 poll: LifetimeRules {
                     keep_alive: Millis(u64::MAX / 4),
@@ -170,6 +230,11 @@ impl Hub {
                 sse: silent(None),
                 websocket: silent(Some(options.silence)),
                 probe: options.ack_probe,
+                redelivery: RedeliveryRules {
+                    ack_timeout: options.ack_timeout,
+                    max_attempts: options.max_attempts,
+                },
+                bounds: options.bounds,
             },
             max_connections: options.max_connections,
             ack_flush: options.ack_flush,
@@ -206,18 +271,38 @@ impl Hub {
     /// # Errors
     /// Where the socket cannot be shared.
     pub fn listen(&self, listener: std::net::TcpListener) -> io::Result<()> {
+        self.listen_by(listener, None)
+    }
+
+    /// As [`Hub::listen`], with TLS. A node has one listener.
+    ///
+    /// # Errors
+    /// Where the socket cannot be shared.
+    pub fn listen_tls(
+        &self,
+        listener: std::net::TcpListener,
+        config: Arc<rustls::ServerConfig>,
+    ) -> io::Result<()> {
+        self.listen_by(listener, Some(&config))
+    }
+
+    fn listen_by(
+        &self,
+        listener: std::net::TcpListener,
+        tls: Option<&Arc<rustls::ServerConfig>>,
+    ) -> io::Result<()> {
         listener.set_nonblocking(true)?;
         for mailbox in &self.mailboxes {
-            mailbox.post(Post::Listen(listener.try_clone()?));
+            mailbox.post(Post::Listen(listener.try_clone()?, tls.cloned()));
         }
         Ok(())
     }
 
     /// Serves an inbox request that arrived on a connection of the API: `head` is the request's head, and
-    /// the answer comes back on `socket`.
-    pub fn adopt(&self, socket: UnixStream, head: Vec<u8>) {
+    /// the answer comes back on `socket`. `client` is who asked.
+    pub fn adopt(&self, socket: UnixStream, client: Option<Address>, head: Vec<u8>) {
         let n = self.next.fetch_add(1, Ordering::Relaxed) % self.mailboxes.len();
-        self.mailboxes[n].post(Post::Adopt(socket, head));
+        self.mailboxes[n].post(Post::Adopt(socket, client, head));
     }
 
     /// Lets no new session begin, and tells those there are to come back over a window of time.

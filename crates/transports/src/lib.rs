@@ -7,6 +7,7 @@
 //! Invariant: a shard's loop never waits for anything but its sockets; what the engine has to look up comes
 //! back as a message. Every socket is owned by one loop.
 
+mod addresses;
 mod client_frame;
 mod connect;
 mod connection;
@@ -21,9 +22,11 @@ pub mod response;
 mod shard;
 pub mod sse;
 mod stats;
+pub mod tls;
 pub mod websocket;
 
+pub use addresses::Address;
 pub use gate::{Credentials, Gate, Identity};
-pub use hub::{Hub, HubOptions, Refer};
+pub use hub::{Bounds, Hub, HubOptions, Link, Refer};
 pub use problem::Problem;
 pub use stats::HubStats;

@@ -1,22 +1,23 @@
 //! A session and its wire: turns what the session decides into bytes, and what the client sends into what
 //! the session is told. One for all transports; they differ in [`Wire`] alone.
 
+mod poll;
+mod sink;
+
+pub(crate) use poll::Poll;
+
 use crate::connection::{Key, Socket};
 use crate::outgoing::Outgoing;
+use crate::problem::Problem;
 use crate::shard::Turn;
 use crate::websocket::Decoder;
 use crate::{response, sse, websocket};
 use bytes::Bytes;
-use postrider_delivery::{Lifetime, LifetimeEvent, LifetimeRules, Outbox, Probe, Probing, Session};
-use postrider_model::{
-    Cursor, Entry, EntryKind, Evidence, FeedId, InboxPage, Millis, Position, SessionId, SettleKind,
-    SettleTarget, Settlement, Timestamp, Transport, UserId,
-};
+use postrider_delivery::{Lifetime, LifetimeEvent, LifetimeRules, Outbox, Probe, Probing, Reading, Session};
+use postrider_model::{Entry, Evidence, FeedId, InboxPage, Millis, Position, Timestamp, Transport};
+use sink::Sink;
 use std::sync::Arc;
 
-/// Bytes that may wait for one session's socket. Above it nothing more is encoded for the session; once the
-/// socket has taken half, it is read forward from the engine.
-pub(crate) const OUTBOX_BYTES: usize = 128 << 10;
 /// Bytes of entries in one long-poll answer; at least one entry goes whatever its size.
 const POLL_BYTES: usize = 1 << 20;
 /// Acks of one WebSocket session that may wait for the disk; above it the socket is not read.
@@ -26,8 +27,6 @@ pub(crate) const MAX_SETTLING: usize = 256;
 pub(crate) const REPEAT_PAUSE: Millis = Millis(1000);
 /// How soon after a write to look whether the client's TCP has acknowledged it.
 const TCP_LOOK: Millis = Millis(100);
-/// A client that takes nothing of what waits for so long is gone.
-const STALLED: Millis = Millis(300_000);
 /// How often the pause between two such looks doubles.
 const TCP_LOOK_DOUBLINGS: u32 = 6;
 /// A poll whose page has not come ends so long after its time.
@@ -59,109 +58,6 @@ pub(crate) enum Wire {
     Poll(Poll),
     Sse { tcp_evidence: bool },
     WebSocket { decoder: Decoder },
-}
-
-/// A waiting poll's answer, as it grows.
-pub(crate) struct Poll {
-    pub entries: Vec<Arc<Entry>>,
-    pub bytes: usize,
-    pub limit: usize,
-    pub gap: bool,
-    pub state: bool,
-    /// Where the client said it is: an entry at or below is one that it had before.
-    pub cursor: Option<Cursor>,
-    /// How many entries are new to the client.
-    pub news: usize,
-    /// When an answer of nothing but repeats may go.
-    pub repeats_at: Timestamp,
-    /// Transient notifications were dropped for want of room.
-    pub dropped_transient: bool,
-    pub deadline: Timestamp,
-    pub keep_alive: bool,
-    pub cors: Vec<(&'static str, String)>,
-    /// What the client sent after the request: the next one.
-    pub rest: Vec<u8>,
-}
-
-/// Gives the session's effects to the wire and to the loop.
-struct Sink<'a> {
-    key: Key,
-    wire: &'a mut Wire,
-    out: &'a mut Outgoing,
-    turn: &'a mut Turn,
-    /// Who settles, and on what ground.
-    by: (&'a UserId, &'a SessionId, Evidence, Transport),
-    sent: u64,
-}
-
-impl Outbox for Sink<'_> {
-    fn has_room(&self) -> bool {
-        match &*self.wire {
-            Wire::Poll(poll) => poll.entries.len() < poll.limit && poll.bytes < POLL_BYTES,
-            _ => self.out.waiting() < OUTBOX_BYTES,
-        }
-    }
-
-    fn takes_repeats(&self) -> bool {
-        match &*self.wire {
-            // Half of an answer, so that a client that does not acknowledge still gets what is new.
-            Wire::Poll(poll) => poll.entries.len() - poll.news < poll.limit.div_ceil(2),
-            _ => true,
-        }
-    }
-
-    fn send(&mut self, entry: &Arc<Entry>) {
-        self.sent += 1;
-        if let Some(at) = entry
-            .notification()
-            .and_then(|notification| notification.expires_at)
-        {
-            let soonest = &mut self.turn.soonest_expiry;
-            *soonest = Some(soonest.map_or(at, |soonest| soonest.min(at)));
-        }
-        match &mut *self.wire {
-            Wire::Poll(poll) => {
-                poll.bytes += entry.json().len();
-                let had = poll.cursor.as_ref().and_then(|cursor| cursor.get(&entry.feed));
-                let transient = entry.position.offset == 0;
-                poll.news +=
-                    usize::from(transient || had.is_none_or(|had| entry.position.offset > had.offset));
-                poll.entries.push(entry.clone());
-            }
-            Wire::Sse { .. } => self.out.push(sse::entry_block(entry)),
-            Wire::WebSocket { .. } => self.out.push(websocket::entry_frame(entry)),
-        }
-    }
-
-    fn gap(&mut self, oldest: Timestamp) {
-        match &mut *self.wire {
-            Wire::Poll(poll) => poll.gap = true,
-            Wire::Sse { .. } => self.out.push(sse::gap(oldest)),
-            Wire::WebSocket { .. } => self.out.push(websocket::gap_frame(oldest)),
-        }
-    }
-
-    fn read(&mut self, feed: &FeedId, after: u64) {
-        self.turn.reads.push((
-            self.key,
-            self.by.0.clone(),
-            self.by.1.clone(),
-            feed.clone(),
-            after,
-        ));
-    }
-
-    fn settle(&mut self, feed: &FeedId, through: Position) {
-        let (user, session, evidence, transport) = self.by;
-        self.turn.settlements.push(Settlement {
-            user: user.clone(),
-            kind: SettleKind::Delivered,
-            target: SettleTarget::Through(vec![(feed.clone(), through)]),
-            evidence,
-            session: Some(session.clone()),
-            transport: Some(transport),
-        });
-    }
 }
 
 /// What a finished turn asks of the loop.
@@ -247,7 +143,7 @@ impl Live {
         effect: Effect<'_>,
     ) {
         let transport = self.transport();
-        let now = turn.wall;
+        let now = turn.moment();
         let (user, id) = (self.session.user().clone(), self.session.id().clone());
         let by = (&user, &id, evidence, transport);
         let mut sink = Sink {
@@ -267,10 +163,11 @@ impl Live {
                     self.dropped_transient = true;
                 }
             }
-            Effect::Page(feed, page) => self.session.page(feed, page, now, &mut sink),
-            Effect::PageFailed(feed) => self.session.page_failed(feed, &mut sink),
+            Effect::Page(feed, reading, page) => self.session.page(feed, reading, page, now, &mut sink),
+            Effect::PageFailed(feed, reading) => self.session.page_failed(feed, reading, &mut sink),
             Effect::CatchUp => self.session.catch_up(&mut sink),
             Effect::Suspect => self.session.suspect(&mut sink),
+            Effect::Redeliver => self.session.redeliver(now, &mut sink),
             Effect::Settled(places) => self.session.settled(places, &mut sink),
         }
         let sent = sink.sent;
@@ -284,7 +181,7 @@ impl Live {
         &mut self,
         key: Key,
         held_back: bool,
-        socket: &Socket,
+        socket: &mut Socket,
         out: &mut Outgoing,
         turn: &mut Turn,
     ) -> Next {
@@ -304,11 +201,15 @@ impl Live {
                     .map(|(name, value)| (*name, value.as_str()))
                     .collect();
                 let keep_alive = poll.keep_alive && !turn.draining;
-                out.push(response::json(
-                    &poll_body(poll, &self.session),
-                    keep_alive,
-                    &extra,
-                ));
+                let overdue = self.session.is_reading() && turn.now >= poll.deadline;
+                out.push(
+                    if overdue && !something && poll.entries.is_empty() && !turn.draining {
+                        // What could not be read must not pass for an inbox that holds nothing more.
+                        response::problem(&Problem::unavailable(1), keep_alive, &extra)
+                    } else {
+                        response::json(&poll.body(&self.session), keep_alive, &extra)
+                    },
+                );
                 return Next::Answered {
                     keep_alive,
                     rest: std::mem::take(&mut poll.rest),
@@ -324,7 +225,7 @@ impl Live {
             };
             return Next::At(next.min(self.lifetime.next_at(&turn.rules.poll)));
         }
-        if self.dropped_transient && out.waiting() < OUTBOX_BYTES {
+        if self.dropped_transient && out.waiting() < turn.rules.bounds.outbox {
             self.dropped_transient = false;
             match self.wire {
                 Wire::WebSocket { .. } => out.push(websocket::error_frame("transient_dropped")),
@@ -335,6 +236,10 @@ impl Live {
             self.push_cursor(&cursor, out);
         }
         self.probe(key, socket, out, turn);
+        // What a client has not taken is not sent to it again.
+        if !held_back && self.session.redeliver_at().is_some_and(|at| at <= turn.now) {
+            self.apply(key, out, turn, Evidence::Cursor, Effect::Redeliver);
+        }
         self.keep_alive(held_back, out, turn)
     }
 
@@ -347,15 +252,13 @@ impl Live {
     }
 
     /// Looks for evidence that the client has what it was sent.
-    fn probe(&mut self, key: Key, socket: &Socket, out: &mut Outgoing, turn: &mut Turn) {
+    fn probe(&mut self, key: Key, socket: &mut Socket, out: &mut Outgoing, turn: &mut Turn) {
         let by_tcp = matches!(self.wire, Wire::Sse { tcp_evidence: true });
-        if by_tcp && let Some(token) = self.probing.under_way() {
-            let acknowledged = socket
-                .unacknowledged()
-                .map(|left| out.written().saturating_sub(u64::from(left)));
-            if acknowledged.is_some_and(|bytes| bytes >= token) {
-                self.evidence(token, Evidence::Tcp, key, out, turn);
-            }
+        if by_tcp
+            && let Some(token) = self.probing.under_way()
+            && socket.has_reached(token, out.written())
+        {
+            self.evidence(token, Evidence::Tcp, key, out, turn);
         }
         let due = self
             .probing
@@ -370,7 +273,10 @@ impl Live {
                 out.push(websocket::ping(&self.pings.to_be_bytes()));
                 self.pings
             }
-            Wire::Sse { tcp_evidence: true } => out.end(),
+            Wire::Sse { tcp_evidence: true } => {
+                socket.watch(out.end());
+                out.end()
+            }
             _ => return,
         };
         self.looks = 0;
@@ -414,7 +320,7 @@ impl Live {
         if out.written() != self.progress.0 {
             self.progress = (out.written(), turn.now);
         }
-        let stalled_at = self.progress.1.plus(STALLED);
+        let stalled_at = self.progress.1.plus(turn.rules.bounds.stall_timeout);
         if held_back {
             // It is slow and not gone: a ping behind all that waits cannot have reached it.
             rules.silence = None;
@@ -452,6 +358,8 @@ impl Live {
         let mut next = self.lifetime.next_at(rules);
         if held_back {
             next = next.min(stalled_at);
+        } else if let Some(at) = self.session.redeliver_at() {
+            next = next.min(at);
         }
         let by_tcp = matches!(self.wire, Wire::Sse { tcp_evidence: true });
         if by_tcp && self.probing.under_way().is_some() {
@@ -498,10 +406,11 @@ impl Live {
 pub(crate) enum Effect<'a> {
     Appended(&'a [Arc<Entry>]),
     Transient(&'a Arc<Entry>),
-    Page(&'a FeedId, &'a InboxPage),
-    PageFailed(&'a FeedId),
+    Page(&'a FeedId, Reading, &'a InboxPage),
+    PageFailed(&'a FeedId, Reading),
     CatchUp,
     Suspect,
+    Redeliver,
     Settled(&'a [(FeedId, Position)]),
 }
 
@@ -519,42 +428,4 @@ pub(crate) fn close_frame(code: u16, reason: &str, retry: Millis) -> Bytes {
 pub(crate) fn stream_start(cors: &[(&'static str, String)]) -> [Bytes; 2] {
     let extra: Vec<_> = cors.iter().map(|(name, value)| (*name, value.as_str())).collect();
     [response::event_stream(&extra), sse::retry(SSE_RETRY.0)]
-}
-
-fn poll_body(poll: &Poll, session: &Session) -> Vec<u8> {
-    let mut body = Vec::with_capacity(poll.bytes + 128);
-    let list = |body: &mut Vec<u8>, entries: &mut dyn Iterator<Item = &[u8]>| {
-        for (i, json) in entries.enumerate() {
-            if i > 0 {
-                body.push(b',');
-            }
-            body.extend_from_slice(json);
-        }
-    };
-    let is_notification = |entry: &&Arc<Entry>| matches!(entry.kind, EntryKind::Notification(..));
-    body.extend_from_slice(br#"{"notifications":["#);
-    list(
-        &mut body,
-        &mut poll
-            .entries
-            .iter()
-            .filter(is_notification)
-            .map(|entry| &entry.json()[..]),
-    );
-    body.extend_from_slice(br#"],"events":["#);
-    let dropped: Option<&[u8]> = poll
-        .dropped_transient
-        .then_some(br#"{"type":"error","code":"transient_dropped"}"#);
-    let state: Option<&[u8]> = poll.state.then_some(br#"{"type":"state","state":{}}"#);
-    let marks = poll
-        .entries
-        .iter()
-        .filter(|entry| !is_notification(entry))
-        .map(|entry| &entry.json()[..]);
-    list(&mut body, &mut state.into_iter().chain(dropped).chain(marks));
-    body.extend_from_slice(br#"],"cursor":""#);
-    body.extend_from_slice(session.cursor().as_bytes());
-    body.extend_from_slice(br#"","gap":"#);
-    body.extend_from_slice(if poll.gap { b"true}" } else { b"false}" });
-    body
 }

@@ -2,11 +2,12 @@
 //! dropped and the shard is told so; answers that a connection waits for are never dropped, and there are
 //! no more of them than were asked for.
 
+use crate::addresses::Address;
 use crate::connection::Key;
 use crate::stats::HubStats;
-use postrider_delivery::FeedStart;
+use postrider_delivery::{FeedStart, Reading};
 use postrider_engine::{EngineError, Wake};
-use postrider_model::{FeedId, InboxPage, SessionId};
+use postrider_model::{Attempt, FeedId, InboxPage, SessionId, Settlement, UserId};
 use std::collections::VecDeque;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,6 +16,19 @@ use tokio::sync::OwnedSemaphorePermit;
 /// Wakes that may wait in one mailbox.
 const MAX_WAKES: usize = 1024;
 
+/// A page that a session needs.
+pub(crate) struct PageWanted {
+    /// Whose connection.
+    pub key: Key,
+    /// Whose share of the feed.
+    pub user: UserId,
+    /// Which session of the connection.
+    pub session: SessionId,
+    pub feed: FeedId,
+    /// From where, and what for.
+    pub reading: Reading,
+}
+
 pub(crate) enum Post {
     Wake(Wake),
     /// The answer to a connection that is opening a session.
@@ -22,20 +36,20 @@ pub(crate) enum Post {
     /// A page that a session asked for (a poll's connection may have begun another session since); the permit
     /// bounds how many there are at once.
     Page(
-        Key,
-        SessionId,
-        FeedId,
+        PageWanted,
         Result<InboxPage, EngineError>,
         Option<OwnedSemaphorePermit>,
     ),
     /// A client's own ack or read is durable, or could not be made so.
     Settled(Key, Option<u64>, Result<u64, EngineError>),
     /// Settlements by evidence that were not taken: to be tried again.
-    Unsettled(Vec<postrider_model::Settlement>),
+    Unsettled(Vec<Settlement>),
+    /// The engine has the attempts it was handed, but for these, which are to be tried again.
+    Attempted(Vec<Attempt>),
     /// A connection that arrived elsewhere and asks for an inbox.
-    Adopt(UnixStream, Vec<u8>),
-    /// Accept from this socket.
-    Listen(std::net::TcpListener),
+    Adopt(UnixStream, Option<Address>, Vec<u8>),
+    /// Accept from this socket, with this TLS if any.
+    Listen(std::net::TcpListener, Option<Arc<rustls::ServerConfig>>),
     Drain,
     Stop,
 }

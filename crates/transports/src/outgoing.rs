@@ -7,39 +7,54 @@ use std::io::{self, IoSlice, Write};
 /// Slices given to the kernel in one send.
 const MAX_SLICES: usize = 64;
 
+/// A socket as it is written to. Its `flush` gives the kernel what it holds, or would block.
+pub(crate) trait Outlet: Write {
+    /// Bytes that it took and the kernel did not.
+    fn held(&self) -> usize;
+}
+
 /// Bytes on their way to a socket.
 #[derive(Default)]
 pub(crate) struct Outgoing {
     queue: VecDeque<Bytes>,
-    waiting: usize,
-    written: u64,
+    queued: usize,
+    /// Bytes that the socket took.
+    taken: u64,
+    /// Bytes that the socket holds, with what TLS adds to them.
+    held: usize,
 }
 
 impl Outgoing {
     pub fn push(&mut self, bytes: Bytes) {
         if !bytes.is_empty() {
-            self.waiting += bytes.len();
+            self.queued += bytes.len();
             self.queue.push_back(bytes);
         }
     }
 
-    /// Bytes that wait here.
+    /// Bytes that wait for the kernel.
     pub fn waiting(&self) -> usize {
-        self.waiting
+        self.queued + self.held
     }
 
-    /// Bytes handed to the socket so far.
+    /// Bytes that the kernel has taken so far; with TLS about so many.
     pub fn written(&self) -> u64 {
-        self.written
+        self.taken.saturating_sub(self.held as u64)
     }
 
     /// Where the stream will stand once all that waits is written.
     pub fn end(&self) -> u64 {
-        self.written + self.waiting as u64
+        self.taken + self.queued as u64
     }
 
     /// Writes until everything is out or the socket would block. True when everything is out.
-    pub fn flush(&mut self, socket: &mut impl Write) -> io::Result<bool> {
+    pub fn flush(&mut self, socket: &mut impl Outlet) -> io::Result<bool> {
+        let done = self.write(socket);
+        self.held = socket.held();
+        done
+    }
+
+    fn write(&mut self, socket: &mut impl Outlet) -> io::Result<bool> {
         while !self.queue.is_empty() {
             let mut slices = [IoSlice::new(&[]); MAX_SLICES];
             let count = self.queue.len().min(MAX_SLICES);
@@ -56,12 +71,16 @@ impl Outgoing {
         }
         // A socket at rest keeps no memory.
         self.queue = VecDeque::new();
-        Ok(true)
+        match socket.flush() {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     fn took(&mut self, mut n: usize) {
-        self.written += n as u64;
-        self.waiting -= n;
+        self.taken += n as u64;
+        self.queued -= n;
         while n > 0 {
             let Some(front) = self.queue.front_mut() else {
                 return;
@@ -95,6 +114,12 @@ mod tests {
         }
         fn flush(&mut self) -> io::Result<()> {
             Ok(())
+        }
+    }
+
+    impl Outlet for Slow {
+        fn held(&self) -> usize {
+            0
         }
     }
 

@@ -1,30 +1,31 @@
 //! One loop per core: its sockets, its sessions, which sessions hear which feed. A turn takes what the
 //! sockets and the mailbox bring, lets the sessions decide, and then makes one send per touched socket.
 
+mod handing;
 mod requests;
 mod sessions;
 mod sockets;
+mod tls;
 
+use crate::addresses::Address;
 use crate::client_frame::{ClientFrame, Said};
 use crate::connect::{self, Request, WireRequest};
 use crate::connection::{Connection, Key, Opening, Socket, Stage};
 use crate::head::{self, InboxRoute, Parsed};
-use crate::hub::{Refer, Rules, Shared};
-use crate::live::{
-    Effect, Live, MAX_SETTLING, Next, OUTBOX_BYTES, Poll, REPEAT_PAUSE, Wire, close_frame, stream_start,
-};
-use crate::mailbox::{Mailbox, Post};
+use crate::hub::{Link, Refer, Rules, Shared};
+use crate::live::{Effect, Live, MAX_SETTLING, Next, Poll, REPEAT_PAUSE, Wire, close_frame, stream_start};
+use crate::mailbox::{Mailbox, PageWanted, Post};
 use crate::outgoing::Outgoing;
 use crate::problem::Problem;
 use crate::stats::HubStats;
 use crate::websocket::{Decoder, Message};
 use crate::{response, websocket};
 use mio::{Events, Interest, Poll as Poller, Token};
-use postrider_delivery::{AckMode, FeedStart, Lifetime};
+use postrider_delivery::{AckMode, FeedStart, Lifetime, Moment};
 use postrider_engine::{ReadLimit, Sync, Wake, read_inbox};
 use postrider_model::{
-    Cursor, Entry, Evidence, FeedId, Millis, SessionId, SettleTarget, Settlement, Timestamp, Transport,
-    UserId,
+    Attempt, Cursor, Entry, Evidence, FeedId, Millis, SessionId, SettleTarget, Settlement, Timestamp,
+    Transport, UserId,
 };
 use slab::Slab;
 use std::collections::{BTreeSet, HashMap, VecDeque};
@@ -38,10 +39,6 @@ const LISTENER: Token = Token(usize::MAX - 1);
 const READ_BUFFER: usize = 64 << 10;
 /// Reads of one socket in one turn, so that a fast sender does not keep the others waiting.
 const MAX_READS: usize = 8;
-/// A request's head must be complete this soon.
-const HEAD_TIMEOUT: Millis = Millis(10_000);
-/// A connection between two requests may rest this long.
-const KEEP_ALIVE_TIMEOUT: Millis = Millis(75_000);
 /// After the last word, the other side has this long to take it and close.
 const CLOSING_TIMEOUT: Millis = Millis(5_000);
 /// Bytes that a client may send ahead of the answer to its poll.
@@ -50,19 +47,21 @@ const MAX_AHEAD: usize = head::MAX_HEAD;
 const UNTAKEN_TIMEOUT: Millis = Millis(60_000);
 /// How soon to accept again after the system refused (too many open files).
 const ACCEPT_RETRY: Millis = Millis(100);
-/// Answers to a WebSocket client's own frames (pongs, settled) may take the place of entries up to here; then its
-/// socket is not read until it has taken some.
-const MAX_ANSWERS: usize = OUTBOX_BYTES * 4;
+/// Answers to a WebSocket client's own frames (pongs, settled) may take the place of entries up to so many
+/// outboxes; then its socket is not read until it has taken some.
+const MAX_ANSWERS: usize = 4;
 /// One page that a session reads.
 const PAGE: ReadLimit = ReadLimit {
     entries: 256,
-    bytes: OUTBOX_BYTES,
+    bytes: 128 << 10,
 };
 /// Tries to make a client's ack durable while the store is busy, and the pause between them.
 const SETTLE_TRIES: u32 = 40;
 const SETTLE_PAUSE: Duration = Duration::from_millis(50);
 /// Settlements by evidence that may wait for a busy store; more are dropped, and those entries come again.
 const MAX_UNFLUSHED: usize = 100_000;
+/// Attempts that may wait for the engine; more are not counted, and those entries are given up later.
+const MAX_UNCOUNTED: usize = 100_000;
 
 /// What a turn gathers and what it goes by.
 pub(crate) struct Turn {
@@ -73,8 +72,10 @@ pub(crate) struct Turn {
     pub draining: bool,
     pub rules: Rules,
     pub stats: Arc<HubStats>,
-    /// Pages to read: for whom, whose share, of what, after which offset.
-    pub reads: Vec<(Key, UserId, SessionId, FeedId, u64)>,
+    /// Pages to read.
+    pub reads: Vec<PageWanted>,
+    /// Attempts, not yet handed to the engine.
+    pub attempts: Vec<Attempt>,
     /// Settlements by evidence, not yet handed to the engine.
     pub settlements: Vec<Settlement>,
     /// The soonest end of anything sent that has a time to live.
@@ -86,6 +87,21 @@ impl Turn {
     pub fn steady(&self, wall: Timestamp) -> Timestamp {
         self.now.plus(wall.since(self.wall))
     }
+
+    /// Now, by both clocks.
+    pub fn moment(&self) -> Moment {
+        Moment {
+            wall: self.wall,
+            steady: self.now,
+        }
+    }
+
+    /// An entry was sent that only its client's word settles.
+    pub fn attempted(&mut self, attempt: Attempt) {
+        if self.attempts.len() < MAX_UNCOUNTED {
+            self.attempts.push(attempt);
+        }
+    }
 }
 
 pub(crate) struct Shard {
@@ -94,6 +110,7 @@ pub(crate) struct Shard {
     mailbox: Arc<Mailbox>,
     listener: Option<mio::net::TcpListener>,
     accept_again: Option<Timestamp>,
+    tls: tls::Handshakes,
     connections: Slab<Connection>,
     generation: u64,
     /// Which slots hear a feed.
@@ -104,7 +121,11 @@ pub(crate) struct Shard {
     unread: VecDeque<Key>,
     turn: Turn,
     flush_at: Option<Timestamp>,
+    /// The engine is counting attempts; those that come meanwhile wait.
+    counting: bool,
     buffer: Box<[u8]>,
+    /// What TLS made of what was read.
+    plain: Vec<u8>,
     stopping: bool,
 }
 
@@ -121,6 +142,7 @@ impl Shard {
             rules: shared.rules,
             stats: shared.stats.clone(),
             reads: Vec::new(),
+            attempts: Vec::new(),
             settlements: Vec::new(),
             soonest_expiry: None,
         };
@@ -130,6 +152,7 @@ impl Shard {
             mailbox: mailbox.clone(),
             listener: None,
             accept_again: None,
+            tls: tls::Handshakes::default(),
             connections: Slab::new(),
             generation: 0,
             feeds: HashMap::new(),
@@ -138,7 +161,9 @@ impl Shard {
             unread: VecDeque::new(),
             turn,
             flush_at: None,
+            counting: false,
             buffer: vec![0; READ_BUFFER].into(),
+            plain: Vec::new(),
             stopping: false,
         };
         Ok((shard, mailbox))
@@ -156,6 +181,7 @@ impl Shard {
             }
             self.turn.now = (self.shared.steady)();
             self.turn.wall = (self.shared.clock)();
+            self.tls.begin_turn();
             for event in &events {
                 match event.token() {
                     WAKER => {}
@@ -177,8 +203,10 @@ impl Shard {
             self.finish_touched();
             self.start_reads();
             self.flush_settlements(false);
+            self.flush_attempts();
         }
         self.flush_settlements(true);
+        self.flush_last_attempts();
     }
 
     fn wait(&self) -> Option<Duration> {
@@ -212,31 +240,28 @@ impl Shard {
                 Post::Wake(Wake::Appended(entries)) => self.woken(&entries),
                 Post::Wake(Wake::Transient(entries)) => self.transient(&entries),
                 Post::Opened(key, starts) => self.opened(key, starts),
-                Post::Page(key, session, feed, page, permit) => {
-                    if self.is_current(key) && self.is_session(key.slot, &session) {
-                        match page {
-                            Ok(page) => self.apply(key.slot, Effect::Page(&feed, &page)),
-                            Err(error) => {
-                                tracing::warn!(%error, %feed, "a page could not be read");
-                                self.apply(key.slot, Effect::PageFailed(&feed));
-                            }
-                        }
-                    }
+                Post::Page(wanted, page, permit) => {
+                    self.page_came(&wanted, page);
                     drop(permit);
+                }
+                Post::Attempted(left) => {
+                    self.counting = false;
+                    left.into_iter().for_each(|attempt| self.turn.attempted(attempt));
                 }
                 Post::Settled(key, reference, outcome) => self.settled(key, reference, outcome),
                 Post::Unsettled(settlements) => {
                     let room = MAX_UNFLUSHED.saturating_sub(self.turn.settlements.len());
                     self.turn.settlements.extend(settlements.into_iter().take(room));
                 }
-                Post::Adopt(socket, already_read) => match socket.set_nonblocking(true) {
+                Post::Adopt(socket, client, already_read) => match socket.set_nonblocking(true) {
                     Ok(()) => self.adopt(
                         Socket::Bridged(mio::net::UnixStream::from_std(socket)),
+                        client,
                         already_read,
                     ),
                     Err(error) => tracing::warn!(%error, "cannot take over a connection"),
                 },
-                Post::Listen(listener) => self.listen(listener),
+                Post::Listen(listener, tls) => self.listen(listener, tls),
                 Post::Drain => self.drain(),
                 Post::Stop => self.stopping = true,
             }
@@ -252,7 +277,8 @@ impl Shard {
         self.connections.iter().map(|(slot, _)| slot).collect()
     }
 
-    fn listen(&mut self, listener: std::net::TcpListener) {
+    fn listen(&mut self, listener: std::net::TcpListener, tls: Option<Arc<rustls::ServerConfig>>) {
+        self.tls.config = tls;
         let mut listener = mio::net::TcpListener::from_std(listener);
         match self
             .poller
@@ -313,7 +339,8 @@ impl Shard {
             } else {
                 UNTAKEN_TIMEOUT
             };
-            let untaken = (connection.out.waiting() > 0).then(|| connection.progress_at.plus(patience));
+            let untaken = (connection.out.waiting() > 0 && !connection.socket.is_handshaking())
+                .then(|| connection.progress_at.plus(patience));
             let (deadline, unread) = match &connection.stage {
                 Stage::Head { buffer, deadline } => (*deadline, !buffer.is_empty()),
                 Stage::Closing { deadline } => (*deadline, false),
@@ -341,7 +368,7 @@ impl Shard {
             let key = connection.key;
             let mut next = None;
             if let Stage::Live(live) = &mut connection.stage {
-                let (socket, blocked) = (&connection.socket, connection.blocked);
+                let (socket, blocked) = (&mut connection.socket, connection.blocked);
                 next = Some(live.finish(key, blocked, socket, &mut connection.out, &mut self.turn));
             }
             let held = connection.out.waiting() > 0;
@@ -352,7 +379,7 @@ impl Shard {
             let drained = held && connection.out.waiting() == 0;
             if let Stage::Live(live) = &mut connection.stage
                 && live.session.is_behind()
-                && connection.out.waiting() <= OUTBOX_BYTES / 2
+                && connection.out.waiting() <= self.turn.rules.bounds.outbox / 2
             {
                 live.apply(
                     key,
@@ -362,11 +389,7 @@ impl Shard {
                     Effect::CatchUp,
                 );
             }
-            if matches!(connection.stage, Stage::Closing { .. })
-                && connection.out.waiting() == 0
-                && !std::mem::replace(&mut connection.shut, true)
-                && connection.socket.shutdown_write().is_err()
-            {
+            if matches!(connection.stage, Stage::Closing { .. }) && connection.end_writing().is_err() {
                 self.drop_connection(slot);
                 continue;
             }
@@ -400,11 +423,11 @@ impl Shard {
                 self.set_timer(slot, at);
             }
             Stage::Head { buffer, deadline } if connection.out.waiting() == 0 => {
-                if drained {
+                if drained && !connection.socket.is_handshaking() {
                     *deadline = now.plus(if buffer.is_empty() {
-                        KEEP_ALIVE_TIMEOUT
+                        self.turn.rules.bounds.idle_timeout
                     } else {
-                        HEAD_TIMEOUT
+                        self.turn.rules.bounds.head_timeout
                     });
                     let at = *deadline;
                     self.set_timer(slot, at);
@@ -415,7 +438,7 @@ impl Shard {
             Stage::Live(live)
                 if live.paused
                     && live.settling < MAX_SETTLING
-                    && connection.out.waiting() <= OUTBOX_BYTES =>
+                    && connection.out.waiting() <= self.turn.rules.bounds.outbox =>
             {
                 live.paused = false;
                 self.unread.push_back(key);
@@ -423,58 +446,6 @@ impl Shard {
             // There was no room to say that something was dropped; now there is.
             Stage::Live(live) if drained && live.dropped_transient => self.touch(slot),
             _ => {}
-        }
-    }
-
-    fn start_reads(&mut self) {
-        for (key, user, session, feed, after) in self.turn.reads.drain(..) {
-            let (shared, mailbox) = (self.shared.clone(), self.mailbox.clone());
-            self.shared.spawn(async move {
-                let permit = shared.reading.clone().acquire_owned().await.ok();
-                let now = (shared.clock)();
-                let mut page = read_inbox(&*shared.engine, &user, &feed, after, PAGE, now).await;
-                if page.is_err() {
-                    // The session asks again as soon as it hears: not before the store had a moment.
-                    tokio::time::sleep(SETTLE_PAUSE * 10).await;
-                    page = read_inbox(&*shared.engine, &user, &feed, after, PAGE, (shared.clock)()).await;
-                }
-                mailbox.post(Post::Page(key, session, feed, page, permit));
-            });
-        }
-    }
-
-    /// Hands settlements by evidence to the engine, all of an interval at once.
-    fn flush_settlements(&mut self, at_once: bool) {
-        let now = self.turn.now;
-        if self.turn.settlements.is_empty() {
-            self.flush_at = None;
-            return;
-        }
-        let due = *self.flush_at.get_or_insert(now.plus(self.shared.ack_flush));
-        // Evidence that came in time must not lose to an expiry that comes before the flush.
-        let expiring = self
-            .turn
-            .soonest_expiry
-            .is_some_and(|at| at <= self.turn.wall.plus(self.shared.ack_flush));
-        self.turn.soonest_expiry.take_if(|at| *at <= self.turn.wall);
-        if due > now && !at_once && !expiring && !self.turn.draining {
-            return;
-        }
-        self.flush_at = None;
-        let batch = std::mem::take(&mut self.turn.settlements);
-        self.turn.stats.add_settled(batch.len() as u64);
-        let (shared, mailbox) = (self.shared.clone(), self.mailbox.clone());
-        let settle = async move {
-            if let Err(error) = shared.engine.settle(batch.clone(), Sync::Lazy).await {
-                tracing::debug!(%error, "settlements will be tried again");
-                mailbox.post(Post::Unsettled(batch));
-            }
-        };
-        if at_once {
-            // The engine closes next: what is known must reach it before.
-            self.shared.block_on(settle);
-        } else {
-            self.shared.spawn(settle);
         }
     }
 }

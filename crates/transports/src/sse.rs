@@ -5,7 +5,7 @@
 //! own block brings. Does not know which session gets what.
 
 use bytes::Bytes;
-use postrider_model::{Entry, EntryKind, Timestamp, json::push_string};
+use postrider_model::{Entry, EntryKind, NotificationId, Timestamp, json::push_string};
 
 /// Keeps proxies from closing a quiet connection; no event for the client.
 pub const KEEP_ALIVE: Bytes = Bytes::from_static(b": keep-alive\n\n");
@@ -45,6 +45,26 @@ pub fn gap(oldest: Timestamp) -> Bytes {
     block("gap", format!(r#"{{"oldest":"{oldest}"}}"#).as_bytes())
 }
 
+/// Says that these are not sent in this stream any more, although the client has not acknowledged them.
+pub fn stalled(ids: &[NotificationId]) -> Bytes {
+    let mut data = b"{".to_vec();
+    push_ids(&mut data, ids);
+    data.push(b'}');
+    block("delivery_stalled", &data)
+}
+
+/// `"ids":[…]`
+pub(crate) fn push_ids(out: &mut Vec<u8>, ids: &[NotificationId]) {
+    out.extend_from_slice(br#""ids":["#);
+    for (i, id) in ids.iter().enumerate() {
+        if i > 0 {
+            out.push(b',');
+        }
+        push_string(out, id.as_str());
+    }
+    out.push(b']');
+}
+
 /// The user's state, a compact JSON object.
 pub fn state(state_json: &[u8]) -> Bytes {
     block("state", state_json)
@@ -62,14 +82,9 @@ fn make_entry_block(entry: &Entry) -> Bytes {
     match &entry.kind {
         EntryKind::Notification(..) => block("notification", entry.json()),
         EntryKind::Read { ids, .. } => {
-            data.extend_from_slice(br#"{"ids":["#);
-            for (i, id) in ids.iter().enumerate() {
-                if i > 0 {
-                    data.push(b',');
-                }
-                push_string(&mut data, id.as_str());
-            }
-            data.extend_from_slice(b"]}");
+            data.push(b'{');
+            push_ids(&mut data, ids);
+            data.push(b'}');
             block("read", &data)
         }
         EntryKind::Withdrawn { id, reason, .. } => {
@@ -95,7 +110,7 @@ fn block(event: &str, data: &[u8]) -> Bytes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use postrider_model::{FeedId, NotificationId, Position, UserId, WithdrawReason};
+    use postrider_model::{FeedId, Position, UserId, WithdrawReason};
 
     fn entry(kind: EntryKind) -> Entry {
         let feed = FeedId::User(UserId::new("ada").unwrap());
@@ -122,6 +137,7 @@ mod tests {
             id: id("a"),
             target: 1,
             reason: WithdrawReason::Collapsed,
+            origin: None,
         });
         assert_eq!(
             entry_block(&withdrawn),
@@ -151,6 +167,11 @@ mod tests {
         assert_eq!(
             state(b"{\"unread\":\"3\"}"),
             "event: state\ndata: {\"unread\":\"3\"}\n\n"
+        );
+        let ids = ["a", "b"].map(|id| NotificationId::new(id).unwrap());
+        assert_eq!(
+            stalled(&ids),
+            "event: delivery_stalled\ndata: {\"ids\":[\"a\",\"b\"]}\n\n"
         );
         assert_eq!(KEEP_ALIVE, ": keep-alive\n\n");
     }

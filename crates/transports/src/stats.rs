@@ -1,6 +1,6 @@
 //! What the connection plane counts, for whoever publishes metrics.
 
-use postrider_model::Transport;
+use postrider_model::{SettleKind, Transport};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Counters since start, and gauges of now. Shared by all shards.
@@ -9,9 +9,12 @@ pub struct HubStats {
     deliveries: [AtomicU64; 3],
     sessions: [AtomicU64; 3],
     settled: AtomicU64,
+    said: [AtomicU64; 2],
     connections: AtomicU64,
     transient_dropped: AtomicU64,
     wakes_lost: AtomicU64,
+    handshakes: AtomicU64,
+    tls_faults: AtomicU64,
 }
 
 impl HubStats {
@@ -23,9 +26,13 @@ impl HubStats {
     pub fn sessions(&self, transport: Transport) -> u64 {
         self.sessions[slot(transport)].load(Ordering::Relaxed)
     }
-    /// Settlements by evidence handed to the engine.
+    /// Settlements by evidence handed to the engine; each may cover many entries.
     pub fn settled(&self) -> u64 {
         self.settled.load(Ordering::Relaxed)
+    }
+    /// Entries that clients settled by a frame of theirs.
+    pub fn said(&self, kind: SettleKind) -> u64 {
+        self.said[usize::from(kind == SettleKind::Read)].load(Ordering::Relaxed)
     }
     /// Sockets held by the shards now.
     pub fn connections(&self) -> u64 {
@@ -38,6 +45,14 @@ impl HubStats {
     /// Times a shard's mailbox was full and its sessions had to look for themselves.
     pub fn wakes_lost(&self) -> u64 {
         self.wakes_lost.load(Ordering::Relaxed)
+    }
+    /// TLS handshakes that were completed.
+    pub fn handshakes(&self) -> u64 {
+        self.handshakes.load(Ordering::Relaxed)
+    }
+    /// Connections that ended by a fault of TLS, among them handshakes that were not completed in time.
+    pub fn tls_faults(&self) -> u64 {
+        self.tls_faults.load(Ordering::Relaxed)
     }
 
     pub(crate) fn delivered(&self, transport: Transport, entries: u64) {
@@ -52,6 +67,9 @@ impl HubStats {
     pub(crate) fn add_settled(&self, count: u64) {
         self.settled.fetch_add(count, Ordering::Relaxed);
     }
+    pub(crate) fn add_said(&self, kind: SettleKind, entries: u64) {
+        self.said[usize::from(kind == SettleKind::Read)].fetch_add(entries, Ordering::Relaxed);
+    }
     pub(crate) fn connected(&self) -> u64 {
         self.connections.fetch_add(1, Ordering::Relaxed) + 1
     }
@@ -60,6 +78,12 @@ impl HubStats {
     }
     pub(crate) fn dropped_transient(&self) {
         self.transient_dropped.fetch_add(1, Ordering::Relaxed);
+    }
+    pub(crate) fn shook_hands(&self) {
+        self.handshakes.fetch_add(1, Ordering::Relaxed);
+    }
+    pub(crate) fn faulted(&self) {
+        self.tls_faults.fetch_add(1, Ordering::Relaxed);
     }
     pub(crate) fn lost_wake(&self) {
         self.wakes_lost.fetch_add(1, Ordering::Relaxed);

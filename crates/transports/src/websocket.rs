@@ -9,11 +9,11 @@ pub use decoder::{Decoder, Fault, MAX_FRAMES, MAX_MESSAGE, Message};
 
 use crate::head::Head;
 use crate::problem::Problem;
-use crate::sse::with_attempt;
+use crate::sse::{push_ids, with_attempt};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use postrider_model::{Entry, Timestamp, json::push_string};
+use postrider_model::{Entry, NotificationId, Timestamp, json::push_string};
 use sha1::{Digest as _, Sha1};
 
 /// The subprotocol that is spoken, and named where the client offers it.
@@ -132,6 +132,14 @@ pub fn error_frame(code: &str) -> Bytes {
     member_frame("error", "code", code)
 }
 
+/// These are not sent in this session any more, although the client has not acknowledged them.
+pub fn stalled_frame(ids: &[NotificationId]) -> Bytes {
+    let mut text = br#"{"type":"error","code":"delivery_stalled","#.to_vec();
+    push_ids(&mut text, ids);
+    text.push(b'}');
+    text_frame(&text)
+}
+
 /// The user's state, a JSON object.
 pub fn state_frame(state_json: &[u8]) -> Bytes {
     frame(TEXT, &[br#"{"type":"state","state":"#, state_json, b"}"])
@@ -175,7 +183,7 @@ fn frame(opcode: u8, parts: &[&[u8]]) -> Bytes {
 pub(crate) mod tests {
     use super::*;
     use crate::head::{Parsed, parse};
-    use postrider_model::{Audience, Devices, Durability, EntryKind, FeedId, Notification, NotificationId};
+    use postrider_model::{Audience, Devices, Durability, EntryKind, FeedId, Notification};
     use postrider_model::{Position, UserId, WithdrawReason};
     use std::sync::Arc;
 
@@ -286,8 +294,12 @@ pub(crate) mod tests {
             r#"{"type":"gap","oldest":"1970-01-01T00:00:00.000Z"}"#
         );
         assert_eq!(
-            text(error_frame("delivery_stalled")),
-            r#"{"type":"error","code":"delivery_stalled"}"#
+            text(error_frame("transient_dropped")),
+            r#"{"type":"error","code":"transient_dropped"}"#
+        );
+        assert_eq!(
+            text(stalled_frame(&[NotificationId::new("n-1").unwrap()])),
+            r#"{"type":"error","code":"delivery_stalled","ids":["n-1"]}"#
         );
         assert_eq!(
             text(state_frame(b"{\"a\":\"1\"}")),
@@ -302,6 +314,7 @@ pub(crate) mod tests {
             id,
             target: 1,
             reason: WithdrawReason::Taken,
+            origin: None,
         };
         let entry = Entry {
             kind,

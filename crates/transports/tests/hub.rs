@@ -24,6 +24,9 @@ impl Gate for Anyone {
             topics: Vec::new(),
         })
     }
+    fn spend(&self, _: &str, _: bool, _: Timestamp) -> Result<(), Problem> {
+        Ok(())
+    }
     fn renew(&self, _: &UserId, _: &str, now: Timestamp) -> Result<Timestamp, Problem> {
         Ok(now)
     }
@@ -39,7 +42,10 @@ impl Gate for Anyone {
 struct Referred(Mutex<Vec<Vec<u8>>>);
 
 impl Refer for Referred {
-    fn refer(&self, mut socket: TcpStream, already_read: Vec<u8>) {
+    fn refer(&self, link: Link, already_read: Vec<u8>) {
+        let Link::Plain(mut socket) = link else {
+            panic!("TLS where none was asked for");
+        };
         self.0.lock().unwrap().push(already_read);
         socket.set_nonblocking(false).unwrap();
         socket.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").unwrap();
@@ -71,16 +77,22 @@ fn node() -> Node {
         .unwrap();
     let options = EmbeddedOptions {
         data_dir: None,
+        rules: Default::default(),
         clock: Arc::new(now),
         on_commit: Box::new(|_, _| {}),
     };
     let engine = Arc::new(Embedded::open(options).unwrap());
     let options = HubOptions {
+        bounds: Bounds::default(),
         shards: 2,
+        sessions_per_address: 0,
         sessions_per_user: 4,
         max_connections: 1000,
         ack_probe: Millis(50),
         ack_flush: Millis(50),
+        ack_timeout: Millis(200),
+        max_attempts: 3,
+        arrivals: false,
         tcp_evidence: true,
         keep_alive: Millis(200),
         silence: Millis(2000),
@@ -299,6 +311,7 @@ fn an_adopted_connection_is_served_like_any_other() {
     let (ours, theirs) = UnixStream::pair().unwrap();
     node.hub.adopt(
         theirs,
+        None,
         b"GET /v1/inbox HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ada\r\n\r\n".to_vec(),
     );
     let (status, body) = response(&mut BufReader::new(ours));
@@ -387,4 +400,26 @@ fn a_drain_answers_polls_and_ends_streams() {
     assert!(all.contains("retry: "), "{all}");
     node.hub.stop();
     node.engine.close();
+}
+
+#[test]
+fn an_explicit_stream_is_sent_it_again_and_told_when_that_ends() {
+    let node = node();
+    node.publish("a", "ada");
+    let mut socket = node.connect();
+    get(&mut socket, "/v1/inbox/stream?ack=explicit", "ada", "");
+    let lines = BufReader::new(socket).lines().map(Result::unwrap);
+    let mut data = lines.filter(|line| line.starts_with("data: "));
+    let first = data.next().unwrap();
+    assert!(first.ends_with(r#""data":"a"}"#), "{first}");
+    for attempt in [2, 3] {
+        let again = data.next().unwrap();
+        assert!(again.ends_with(&format!(r#","attempt":{attempt}}}"#)), "{again}");
+    }
+    assert_eq!(data.next().unwrap(), r#"data: {"ids":["a"]}"#);
+    // A poll counts on from what the engine was told.
+    let mut socket = node.connect();
+    get(&mut socket, "/v1/inbox?ack=explicit&wait=0", "ada", "");
+    let (_, body) = response(&mut BufReader::new(socket));
+    assert!(body.contains(r#""data":"a","attempt":"#), "{body}");
 }

@@ -23,6 +23,10 @@ KEY = "key-of-the-back-end-with-all-scopes"
 READER = "key-that-may-only-read"
 PUBLISHER = "key-that-may-only-publish-to-users"
 
+# Made for these tests, for localhost, and trusted by nobody else.
+CERTIFICATE = pathlib.Path(__file__).parent / "certificate.pem"
+WITH_TLS = {"http": {"tls": {"cert": str(CERTIFICATE), "key": str(CERTIFICATE.with_suffix(".key.pem"))}}}
+
 READY_SECONDS = 20
 END_SECONDS = 30
 
@@ -110,6 +114,9 @@ class Node:
 
     @property
     def url(self):
+        if "tls" in self.settings["http"]:
+            # The name that is in the certificate.
+            return f"https://localhost:{self.http.rpartition(':')[2]}"
         return f"http://{self.http}"
 
     def terminate(self):

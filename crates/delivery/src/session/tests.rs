@@ -3,53 +3,64 @@
 
 use super::*;
 use postrider_model::{
-    Audience, Devices, Durability, Epoch, Forms, InboxEntry, Notification, NotificationId,
+    Audience, Devices, Durability, Epoch, FeedSpan, Forms, InboxEntry, Notification, NotificationId,
 };
 use proptest::prelude::*;
 
 #[derive(Default)]
-struct Wire {
-    room: usize,
-    got: Vec<u64>,
-    gaps: usize,
-    reads: Vec<(FeedId, u64)>,
-    settled: Vec<(FeedId, Position)>,
+pub(super) struct Wire {
+    pub room: usize,
+    pub got: Vec<u64>,
+    pub attempts: Vec<Option<u32>>,
+    pub stalled: Vec<NotificationId>,
+    pub gaps: usize,
+    pub reads: Vec<(FeedId, Reading)>,
+    pub settled: Vec<(FeedId, Position)>,
 }
 
 impl Outbox for Wire {
     fn has_room(&self) -> bool {
         self.room > 0
     }
-    fn send(&mut self, entry: &Arc<Entry>) {
+    fn send(&mut self, entry: &Arc<Entry>, attempt: Option<u32>) {
         self.room -= 1;
         self.got.push(entry.position.offset);
+        self.attempts.push(attempt);
     }
     fn gap(&mut self, _oldest: Timestamp) {
         self.gaps += 1;
     }
-    fn read(&mut self, feed: &FeedId, after: u64) {
-        self.reads.push((feed.clone(), after));
+    fn stalled(&mut self, ids: &[NotificationId]) {
+        self.stalled.extend_from_slice(ids);
+    }
+    fn read(&mut self, feed: &FeedId, reading: Reading) {
+        self.reads.push((feed.clone(), reading));
     }
     fn settle(&mut self, feed: &FeedId, through: Position) {
         self.settled.push((feed.clone(), through));
     }
 }
 
-const EPOCH: Epoch = Epoch(7);
+pub(super) const EPOCH: Epoch = Epoch(7);
 
-fn user() -> UserId {
+const START: Moment = Moment {
+    wall: Timestamp(0),
+    steady: Timestamp(0),
+};
+
+pub(super) fn user() -> UserId {
     UserId::new("ada").unwrap()
 }
 
-fn own() -> FeedId {
+pub(super) fn own() -> FeedId {
     FeedId::User(user())
 }
 
-fn place(offset: u64) -> Position {
+pub(super) fn place(offset: u64) -> Position {
     Position { epoch: EPOCH, offset }
 }
 
-fn entry(offset: u64) -> Arc<Entry> {
+pub(super) fn entry(offset: u64) -> Arc<Entry> {
     let notification = Notification {
         id: NotificationId::new(&format!("n{offset}")).unwrap(),
         time: Timestamp(offset),
@@ -74,7 +85,7 @@ fn entry(offset: u64) -> Arc<Entry> {
     })
 }
 
-fn span(first: u64, head: u64) -> FeedSpan {
+pub(super) fn span(first: u64, head: u64) -> FeedSpan {
     FeedSpan {
         first,
         head: if head == 0 { Position::START } else { place(head) },
@@ -92,6 +103,7 @@ fn page(after: u64, head: u64, limit: u64, floor: u64) -> InboxPage {
             entry: entry(offset),
             state: Some(state),
             dismissed: false,
+            attempts: 0,
         }
     });
     InboxPage {
@@ -106,31 +118,37 @@ fn open(ack: AckMode, cursor: Option<u64>, floor: u64, head: u64, wire: &mut Wir
         session: SessionId::new("s").unwrap(),
         user: user(),
         ack,
+        redelivery: None,
         cursor: cursor.map(|offset| Cursor::new([(&own(), place(offset))])),
         topics: Vec::new(),
     };
     let own = FeedStart {
         span: span(1, head),
         floor,
+        begins: floor,
         held: cursor.map(|offset| offset <= head),
     };
     let all = FeedStart {
         span: FeedSpan::EMPTY,
         floor: 0,
+        begins: 0,
         held: None,
     };
     Session::open(&opening, &[own, all], wire)
 }
 
+fn forward(after: u64) -> Reading {
+    Reading::Forward { after }
+}
+
 /// Answers every read from a feed of `head` entries.
 fn serve(session: &mut Session, wire: &mut Wire, head: u64, floor: u64) {
-    while let Some((feed, after)) = wire.reads.pop() {
-        let page = if feed == own() {
-            page(after, head, 3, floor)
-        } else {
-            page(0, 0, 0, 0)
+    while let Some((feed, reading)) = wire.reads.pop() {
+        let page = match reading {
+            Reading::Forward { after } if feed == own() => page(after, head, 3, floor),
+            _ => page(0, 0, 0, 0),
         };
-        session.page(&feed, &page, Timestamp(0), wire);
+        session.page(&feed, reading, &page, START, wire);
     }
 }
 
@@ -150,12 +168,14 @@ proptest! {
                     let new: Vec<_> = (head + 1..=head + n).map(entry).collect();
                     head += n;
                     if step == 0 {
-                        session.appended(&new, Timestamp(0), &mut wire);
+                        session.appended(&new, START, &mut wire);
                     }
                 }
                 2 => {
-                    if let Some((feed, after)) = wire.reads.pop() {
-                        session.page(&feed, &page(after, head, n, 0), Timestamp(0), &mut wire);
+                    if let Some((feed, reading)) = wire.reads.pop()
+                        && let Reading::Forward { after } = reading
+                    {
+                        session.page(&feed, reading, &page(after, head, n, 0), START, &mut wire);
                     }
                 }
                 _ => {
@@ -168,7 +188,7 @@ proptest! {
         // Quiet at last: one more wake, and room for everything.
         wire.room = 10_000;
         head += 1;
-        session.appended(&[entry(head)], Timestamp(0), &mut wire);
+        session.appended(&[entry(head)], START, &mut wire);
         session.catch_up(&mut wire);
         serve(&mut session, &mut wire, head, 0);
         prop_assert_eq!(&wire.got, &(1..=head).collect::<Vec<_>>());
@@ -213,6 +233,11 @@ fn explicit_gets_what_is_pending_below_its_cursor_first() {
     );
     serve(&mut session, &mut wire, 5, 1);
     assert_eq!(wire.got, [2, 3, 4, 5]);
+    assert_eq!(
+        wire.attempts,
+        [Some(2), Some(2), Some(1), Some(1)],
+        "it had those up to 3"
+    );
     assert!(wire.settled.is_empty() && session.unsettled().is_empty());
 }
 
@@ -254,7 +279,7 @@ fn a_client_that_never_reads_costs_no_entries() {
     };
     let mut session = open(AckMode::Auto, None, 0, 0, &mut wire);
     for offset in 1..=1000 {
-        session.appended(&[entry(offset)], Timestamp(0), &mut wire);
+        session.appended(&[entry(offset)], START, &mut wire);
     }
     assert_eq!((wire.got.len(), wire.reads.len()), (2, 0));
     wire.room = 5000;
@@ -271,11 +296,15 @@ fn a_page_older_than_a_wake_hides_nothing() {
     };
     let mut session = open(AckMode::Auto, None, 5, 5, &mut wire);
     session.suspect(&mut wire);
-    session.appended(&[entry(6)], Timestamp(0), &mut wire);
+    session.appended(&[entry(6)], START, &mut wire);
     assert!(wire.got.is_empty(), "a page is being read");
     wire.reads.clear();
-    session.page(&own(), &page(5, 5, 3, 5), Timestamp(0), &mut wire);
-    assert_eq!(wire.reads, [(own(), 5)], "the wake said that there is more");
+    session.page(&own(), forward(5), &page(5, 5, 3, 5), START, &mut wire);
+    assert_eq!(
+        wire.reads,
+        [(own(), forward(5))],
+        "the wake said that there is more"
+    );
     serve(&mut session, &mut wire, 6, 5);
     assert_eq!(wire.got, [6]);
     assert!(!session.is_behind());
@@ -290,7 +319,7 @@ fn a_page_of_long_ago_moves_nothing_back() {
     let mut session = open(AckMode::Auto, None, 0, 3, &mut wire);
     serve(&mut session, &mut wire, 3, 0);
     let cursor = session.cursor();
-    session.page(&own(), &page(1, 1, 3, 0), Timestamp(0), &mut wire);
+    session.page(&own(), forward(1), &page(1, 1, 3, 0), START, &mut wire);
     serve(&mut session, &mut wire, 3, 0);
     assert_eq!((session.cursor(), &wire.got[..]), (cursor, &[1, 2, 3][..]));
 }

@@ -4,9 +4,9 @@ use super::{Fault, Instance, holds};
 use crate::{Engine, EngineError, InboxPage, ReadLimit, RecipientState, Recipients, Sync, read_inbox};
 use bytes::Bytes;
 use postrider_model::{
-    Audience, Devices, Durability, Entry, EntryKind, Evidence, FeedId, IdError, Millis, Notification,
-    NotificationId, Position, Publication, Receipt, RequestKey, SessionId, SettleKind, SettleTarget,
-    Settlement, State, Timestamp, Topic, Transport, UserId,
+    Attempt, Audience, DeadLetter, DeadLetterFilter, Devices, Durability, Entry, EntryKind, Evidence, FeedId,
+    IdError, Millis, Notification, NotificationId, Position, Publication, Receipt, RequestKey, SessionId,
+    SettleKind, SettleTarget, Settlement, State, Timestamp, Topic, Transport, UserId,
 };
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -165,6 +165,39 @@ impl Kit {
         Ok(counts[0])
     }
 
+    /// Reports an attempt on what stands at `offset`.
+    pub async fn attempt(&self, user: &str, feed: &FeedId, offset: u64) -> Result<(), Fault> {
+        let attempt = Attempt {
+            user: user_id(user)?,
+            feed: feed.clone(),
+            offset,
+        };
+        self.engine().attempt(vec![attempt]).await?;
+        // Nothing waits for an attempt; whatever is asked next comes after it.
+        self.instance.tick().await;
+        Ok(())
+    }
+
+    /// The dead letters that fit a filter, oldest first.
+    pub async fn letters(&self, filter: &DeadLetterFilter) -> Result<Vec<DeadLetter>, EngineError> {
+        Ok(self.engine().dead_letters(filter, None, 1000).await?.letters)
+    }
+
+    /// The only dead letter there is.
+    pub async fn letter(&self) -> Result<DeadLetter, Fault> {
+        let mut letters = self.letters(&DeadLetterFilter::default()).await?;
+        holds!(letters.len() == 1, "one dead letter, not {letters:?}");
+        letters
+            .pop()
+            .ok_or_else(|| Fault::from("no dead letter".to_owned()))
+    }
+
+    /// What a session without a cursor begins after.
+    pub async fn start(&self, user: &str, feed: &FeedId) -> Result<u64, Fault> {
+        let standing = self.engine().standing(&user_id(user)?, feed, 1, 1).await?;
+        Ok(standing.start())
+    }
+
     /// Waits for something that an engine may do a little later.
     pub async fn eventually<F>(&self, what: &str, mut look: impl FnMut() -> F) -> Result<(), Fault>
     where
@@ -226,7 +259,9 @@ fn short(entry: &Entry) -> String {
             let ids: Vec<_> = ids.iter().map(NotificationId::as_str).collect();
             format!("read {}", ids.join(" "))
         }
-        EntryKind::Withdrawn { id, target, reason } => {
+        EntryKind::Withdrawn {
+            id, target, reason, ..
+        } => {
             format!("withdrawn {id} at {target} ({})", reason.as_str())
         }
     }
@@ -244,6 +279,7 @@ pub struct Make {
     deliver_in: Option<Millis>,
     request: Option<RequestKey>,
     durability: Durability,
+    devices: Devices,
 }
 
 impl Make {
@@ -259,7 +295,13 @@ impl Make {
             deliver_in: None,
             request: None,
             durability: Durability::Stored,
+            devices: Devices::All,
         }
+    }
+    /// Is for the first device that takes it.
+    pub fn first(mut self) -> Self {
+        self.devices = Devices::First;
+        self
     }
     /// For these users.
     pub fn users<T: ToString>(mut self, users: impl IntoIterator<Item = T>) -> Self {
@@ -340,7 +382,7 @@ impl Make {
             deliver_at: self.deliver_in.map(|span| now.plus(span)),
             collapse_key: self.collapse_key.clone(),
             policy: None,
-            devices: Devices::All,
+            devices: self.devices,
             publisher: "contract".into(),
         };
         let said = format!("{:?} {:?} {:?}", self.data, self.audience, self.exclude);

@@ -4,9 +4,13 @@
 //!
 //! Invariant: a case never depends on another, on the wall clock, or on how an engine keeps its data.
 
+mod dead_letters;
+mod erasing;
 mod fan_out;
 mod feeds;
+mod first_device;
 mod identity;
+mod keeping;
 mod kit;
 mod places;
 mod reading;
@@ -19,7 +23,7 @@ mod withdrawing;
 pub(crate) use kit::settlement;
 pub use kit::{Kit, Make};
 
-use crate::{Engine, EngineError};
+use crate::{Engine, EngineError, Rules};
 use async_trait::async_trait;
 use postrider_model::Timestamp;
 use std::fmt;
@@ -29,8 +33,8 @@ use std::sync::Arc;
 /// An engine to be judged.
 #[async_trait]
 pub trait Subject: Send + Sync {
-    /// A fresh, empty engine whose clock stands at `now`.
-    async fn open(&self, now: Timestamp) -> Box<dyn Instance>;
+    /// A fresh, empty engine whose clock stands at `now`, and that keeps to these rules.
+    async fn open(&self, now: Timestamp, rules: Rules) -> Box<dyn Instance>;
 }
 
 /// One engine under judgement, and the world around it.
@@ -174,17 +178,69 @@ cases! {
         cancel_after_expiry_changes_nothing,
         many_due_at_once,
         a_schedule_survives_a_restart;
+    dead_letters:
+        attempts_count_once_in_an_ack_timeout,
+        after_the_last_attempt_it_is_dead,
+        attempts_end_with_an_ack,
+        a_late_ack_takes_it_out,
+        a_floor_does_not_deliver_what_is_dead,
+        redriven_it_is_pending_again,
+        a_broadcast_is_redriven_for_one,
+        what_ran_out_cannot_be_redriven,
+        discarded_it_stays_dead,
+        cancelled_it_is_no_dead_letter,
+        filters_and_pages,
+        what_cannot_be_decoded_is_buried,
+        full_dead_letters_refuse,
+        dead_letters_survive_a_restart;
+    first_device:
+        the_first_ack_by_id_takes_it,
+        reading_takes_it,
+        a_cursor_does_not_take_it,
+        everyones_is_taken_by_each_user_alone,
+        open_ones_expire_and_are_cancelled;
+    keeping:
+        what_is_too_old_is_forgotten,
+        many_recipients_grow_old,
+        wide_ones_grow_old_too,
+        marks_grow_old,
+        a_full_feed_makes_its_oldest_dead,
+        a_full_wide_feed_expires_its_oldest,
+        a_feed_is_bounded_by_bytes,
+        all_is_bounded_by_bytes,
+        what_is_scheduled_is_kept,
+        a_dead_letter_keeps_its_body,
+        ids_and_request_keys_are_free_again,
+        new_users_begin_with_their_first_session;
+    erasing:
+        a_user_is_forgotten,
+        others_keep_what_is_theirs,
+        a_feed_goes_on_after_erasing,
+        scheduled_and_dead_go_too;
     wakes:
         a_wake_comes_after_what_it_tells,
         marks_wake_too,
         a_transient_one_is_told_and_not_stored;
 }
 
+/// The rules of a case: small numbers where a case is about them.
+fn rules_of(case: &str) -> Rules {
+    match case.split_once("::") {
+        Some(("dead_letters", "full_dead_letters_refuse")) => Rules {
+            dead_letters: 2,
+            ..dead_letters::rules()
+        },
+        Some(("dead_letters", _)) => dead_letters::rules(),
+        Some(("keeping", name)) => keeping::rules(name),
+        _ => Rules::default(),
+    }
+}
+
 /// Runs every case on a fresh engine. The error lists each that failed, with what was wrong.
 pub async fn run(subject: &dyn Subject) -> Result<usize, String> {
     let mut faults = Vec::new();
     for (name, case) in CASES {
-        let mut kit = Kit::new(subject.open(Kit::BEGIN).await);
+        let mut kit = Kit::new(subject.open(Kit::BEGIN, rules_of(name)).await);
         if let Err(fault) = case(&mut kit).await {
             faults.push(format!("{name}: {fault}"));
         }

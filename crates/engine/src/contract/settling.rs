@@ -27,7 +27,7 @@ pub(super) async fn by_ids_counts_once(kit: &mut Kit) -> Outcome {
     );
     same!(
         kit.engine().settle(Vec::new(), Sync::Durable).await?,
-        [],
+        Vec::<u64>::new(),
         "nothing to settle"
     );
     Ok(())

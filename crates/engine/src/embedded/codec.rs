@@ -9,26 +9,37 @@
 //! | entries | feed, offset | [`EntryRecord`] |
 //! | feeds | feed | first held offset, head, epoch of the one before the first (written by trimming only) |
 //! | recipients | id, 0, user | position, offset 0 while scheduled |
-//! | floors | user, 0, feed, 1 (delivered) or 2 (read) | offset |
+//! | floors | user, 0, feed, 1 (delivered), 2 (read) or 3 (joined) | offset |
 //! | marks | user, 0, feed, offset, kind | [`encode_mark`] |
 //! | ranges | user, 0, feed, last offset | kind, first offset …: what befell many entries at once |
 //! | settlers | wide feed, user | nothing: this user has a floor or a mark in it |
 //! | dropped | wide feed, offset | reason, time |
 //! | collapse | feed, collapse key | offset of the newest |
-//! | due | time, kind, id | nothing |
+//! | due | time, kind, id; to give up: also 0, user | nothing |
 //! | requests | key | content digest, time |
+//! | ages | stage, time, id (or request, or feed) | nothing: in this order things are forgotten |
+//! | attempts | user, 0, feed, offset | how many, the time of the last |
+//! | firsts | feed, offset | nothing: this one is for the first device that takes it |
+//! | opens | user, 0, feed, offset | nothing: pending although the floor passed it |
+//! | past | user's feed, offset | id of what stood there before it was trimmed |
+//! | letters | dead letter | [`LetterRecord`] |
+//! | letters_of | user, 0, dead letter | nothing |
+//! | letter_for | id, 0, user | dead letter |
+//! | erased | digest of a feed's key | the head that the feed had |
+//! | sizes | feed | bytes it holds (kept only where feeds are bounded by bytes) |
 //!
+//! Version 2 of a record has more than version 1: `kept_from` in notifications, `origin` in withdrawn entries.
 //! A value this version cannot read is an error that names the table; it is never skipped.
 
 use super::StoreFault;
 use bytes::Bytes;
 use postrider_model::{
-    Audience, Devices, Durability, Epoch, FeedId, Mark, MarkKind, Notification, NotificationId, Position,
-    SessionId, Timestamp, Topic, Transport, UserId, WithdrawReason,
+    Audience, DeadReason, Devices, Durability, Epoch, FeedId, Mark, MarkKind, Notification, NotificationId,
+    Position, SessionId, Timestamp, Topic, Transport, UserId, WithdrawReason,
 };
 
-/// The version byte that this code writes.
-const VERSION: u8 = 1;
+/// The version byte that this code writes. It reads all versions up to this.
+const VERSION: u8 = 2;
 
 /// What is stored under a notification's id.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +53,22 @@ pub(super) struct Record {
     pub recipients: Option<u64>,
     /// Where it stands in wide feeds.
     pub placements: Vec<(FeedId, Position)>,
+    /// Since when it is kept: its age counts from here.
+    pub kept_from: Timestamp,
+    /// What was to be delivered is not kept any more, only what became of it.
+    pub bodiless: bool,
+}
+
+/// What is stored of a dead letter; a notification's body stays with the notification.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct LetterRecord {
+    pub notification: Option<NotificationId>,
+    pub user: Option<UserId>,
+    pub reason: DeadReason,
+    pub source: String,
+    pub attempts: u32,
+    pub time: Timestamp,
+    pub raw: Option<Bytes>,
 }
 
 /// What is stored at a position of a feed.
@@ -65,6 +92,7 @@ pub(super) enum EntryKindRecord {
         id: NotificationId,
         target: u64,
         reason: WithdrawReason,
+        origin: Option<SessionId>,
     },
 }
 
@@ -123,13 +151,18 @@ impl Writer {
 /// Reads the parts of a value back. Every length is checked against what is there.
 pub(super) struct Reader<'a> {
     table: &'static str,
+    version: u8,
     rest: &'a [u8],
 }
 
 impl<'a> Reader<'a> {
     pub fn new(table: &'static str, value: &'a [u8]) -> Result<Self, StoreFault> {
         match value {
-            [VERSION, rest @ ..] => Ok(Reader { table, rest }),
+            [version @ 1..=VERSION, rest @ ..] => Ok(Reader {
+                table,
+                version: *version,
+                rest,
+            }),
             [version, ..] if *version > VERSION => Err(StoreFault::Newer { what: table }),
             _ => Err(StoreFault::Corrupt {
                 table,
@@ -150,6 +183,9 @@ impl<'a> Reader<'a> {
             .ok_or_else(|| self.corrupt("cut short"))?;
         self.rest = rest;
         Ok(*head)
+    }
+    pub fn is_done(&self) -> bool {
+        self.rest.is_empty()
     }
     pub fn u8(&mut self) -> Result<u8, StoreFault> {
         Ok(self.take::<1>()?[0])
@@ -233,11 +269,14 @@ impl<'a> Reader<'a> {
 impl Record {
     pub fn encode(&self) -> Vec<u8> {
         let n = &self.notification;
-        let flags = u8::from(self.scheduled) | u8::from(n.devices == Devices::First) << 1;
+        let flags = u8::from(self.scheduled)
+            | u8::from(n.devices == Devices::First) << 1
+            | u8::from(self.bodiless) << 2;
         let out = Writer::new()
             .u8(flags)
             .u128(self.content)
             .u64(n.time.0)
+            .u64(self.kept_from.0)
             .option(self.cancelled_at, |out, at| out.u64(at.0))
             .option(n.expires_at, |out, at| out.u64(at.0))
             .option(n.deliver_at, |out, at| out.u64(at.0))
@@ -264,8 +303,9 @@ impl Record {
         let mut r = Reader::new("notifications", value)?;
         let flags = r.u8()?;
         let content = r.u128()?;
-        let time = Timestamp(r.u64()?);
         let stamp = |r: &mut Reader<'_>| r.u64().map(Timestamp);
+        let time = stamp(&mut r)?;
+        let kept_from = if r.version < 2 { None } else { Some(stamp(&mut r)?) };
         let cancelled_at = r.option(stamp)?;
         let expires_at = r.option(stamp)?;
         let deliver_at = r.option(stamp)?;
@@ -310,6 +350,8 @@ impl Record {
             scheduled: flags & 1 != 0,
             recipients,
             placements,
+            kept_from: kept_from.unwrap_or(time.max(deliver_at.unwrap_or(time))),
+            bodiless: flags & 4 != 0,
         })
     }
 }
@@ -326,9 +368,17 @@ impl EntryRecord {
                 .u8(2)
                 .option(origin.as_ref(), |out, session| out.text(session.as_str()))
                 .list(ids, |out, id| out.text(id.as_str())),
-            EntryKindRecord::Withdrawn { id, target, reason } => {
-                out.u8(3).u8(*reason as u8).u64(*target).text(id.as_str())
-            }
+            EntryKindRecord::Withdrawn {
+                id,
+                target,
+                reason,
+                origin,
+            } => out
+                .u8(3)
+                .u8(*reason as u8)
+                .u64(*target)
+                .text(id.as_str())
+                .option(origin.as_ref(), |out, session| out.text(session.as_str())),
         }
         .done()
     }
@@ -351,11 +401,42 @@ impl EntryRecord {
                     reason,
                     target: r.u64()?,
                     id: r.id(NotificationId::new)?,
+                    origin: match r.version {
+                        1 => None,
+                        _ => r.option(|r| r.id(SessionId::new))?,
+                    },
                 }
             }
             _ => return Err(r.corrupt("unknown kind of entry")),
         };
         Ok(EntryRecord { epoch, kind })
+    }
+}
+
+impl LetterRecord {
+    pub fn encode(&self) -> Vec<u8> {
+        Writer::new()
+            .option(self.notification.as_ref(), |out, id| out.text(id.as_str()))
+            .option(self.user.as_ref(), |out, user| out.text(user.as_str()))
+            .u8(self.reason as u8)
+            .text(&self.source)
+            .u32(self.attempts)
+            .u64(self.time.0)
+            .option(self.raw.as_ref(), |out, raw| out.bytes(raw))
+            .done()
+    }
+
+    pub fn decode(value: &[u8]) -> Result<LetterRecord, StoreFault> {
+        let mut r = Reader::new("letters", value)?;
+        Ok(LetterRecord {
+            notification: r.option(|r| r.id(NotificationId::new))?,
+            user: r.option(|r| r.id(UserId::new))?,
+            reason: DeadReason::from_byte(r.u8()?).ok_or_else(|| r.corrupt("unknown reason"))?,
+            source: r.text()?.to_owned(),
+            attempts: r.u32()?,
+            time: Timestamp(r.u64()?),
+            raw: r.option(|r| r.bytes().map(Bytes::copy_from_slice))?,
+        })
     }
 }
 
@@ -437,6 +518,37 @@ pub(super) mod key {
         key.extend_from_slice(id.as_str().as_bytes());
         key
     }
+    pub fn give_up(at: Timestamp, kind: u8, id: &NotificationId, user: &UserId) -> Vec<u8> {
+        let mut key = due(at, kind, id);
+        key.push(0);
+        key.extend_from_slice(user.as_str().as_bytes());
+        key
+    }
+    pub fn age(stage: u8, at: Timestamp, what: &[u8]) -> Vec<u8> {
+        let mut key = vec![stage];
+        key.extend_from_slice(&at.0.to_be_bytes());
+        key.extend_from_slice(what);
+        key
+    }
+    /// The time and the subject of a row of ages.
+    pub fn age_parts(key: &[u8]) -> Option<(Timestamp, &[u8])> {
+        let (at, what) = key.get(1..)?.split_first_chunk::<8>()?;
+        Some((Timestamp(u64::from_be_bytes(*at)), what))
+    }
+    pub fn letters_of(user: &UserId) -> Vec<u8> {
+        let mut key = user.as_str().as_bytes().to_vec();
+        key.push(0);
+        key
+    }
+    pub fn letter_of(user: &UserId, letter: u64) -> Vec<u8> {
+        let mut key = letters_of(user);
+        key.extend_from_slice(&letter.to_be_bytes());
+        key
+    }
+    /// Names a feed without saying whose it is.
+    pub fn erased(of: &FeedId) -> Vec<u8> {
+        xxhash_rust::xxh3::xxh3_128(&feed(of)).to_be_bytes().to_vec()
+    }
     /// The first key after every key that begins with `prefix`.
     pub fn after(prefix: &[u8]) -> Vec<u8> {
         let mut end = prefix.to_vec();
@@ -473,6 +585,8 @@ mod tests {
             },
             content: 7,
             cancelled_at: Some(Timestamp(8)),
+            kept_from: Timestamp(6),
+            bodiless: true,
             scheduled: true,
             recipients: None,
             placements: vec![(
@@ -522,7 +636,7 @@ mod tests {
             let kinds = [
                 EntryKindRecord::Notification { id: id.clone(), withdrawn: Some(WithdrawReason::Taken) },
                 EntryKindRecord::Read { ids, origin: origin.clone() },
-                EntryKindRecord::Withdrawn { id: id.clone(), target: 4, reason: WithdrawReason::Expired },
+                EntryKindRecord::Withdrawn { id: id.clone(), target: 4, reason: WithdrawReason::Expired, origin: origin.clone() },
             ];
             let mark = Mark {
                 offset: 9,
@@ -540,6 +654,17 @@ mod tests {
                 proptest::prop_assert_eq!(&EntryRecord::decode(&entry.encode()).unwrap(), &entry);
                 values.push(entry.encode());
             }
+            let letter = LetterRecord {
+                notification: Some(id.clone()),
+                user: Some(UserId::new("ada").unwrap()),
+                reason: DeadReason::Overflow,
+                source: "test".into(),
+                attempts: 4,
+                time: Timestamp(3),
+                raw: Some(Bytes::from_static(b"raw")),
+            };
+            proptest::prop_assert_eq!(&LetterRecord::decode(&letter.encode()).unwrap(), &letter);
+            values.push(letter.encode());
             for mut value in values {
                 value.truncate(cut);
                 for (at, bit) in &flips {
@@ -549,6 +674,7 @@ mod tests {
                 }
                 drop(Record::decode(&id, &value));
                 drop(EntryRecord::decode(&value));
+                drop(LetterRecord::decode(&value));
                 drop(decode_mark(1, MarkKind::Read, &value));
                 drop(FeedId::read_key(&value));
             }

@@ -4,22 +4,26 @@
 use super::StoreFault;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::Write;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 
-/// The format that this version writes.
-const FORMAT: u32 = 1;
+/// The format that this version writes. 1 had the base alone; 2 has the journal in front of it.
+pub(super) const FORMAT: u32 = 2;
+/// The oldest that it can open.
+const OLDEST: u32 = 1;
 
 /// A directory that is ours for as long as this lives.
 pub(super) struct Claim {
     _lock: File,
-    /// There is no `VERSION` yet: whoever began it did not get far enough to have accepted anything.
-    pub fresh: bool,
+    /// The format it was found in. `None` where there is no `VERSION` yet: whoever began it did not get far
+    /// enough to have accepted anything.
+    pub found: Option<u32>,
 }
 
 /// Makes the directory if it is not there, locks it, and checks its version.
 pub(super) fn claim(dir: &Path) -> Result<Claim, StoreFault> {
     let io = |what, error| io_fault(what, dir, &error);
-    std::fs::create_dir_all(dir).map_err(|error| io("cannot make the data directory", error))?;
+    make_private(dir).map_err(|error| io("cannot make the data directory", error))?;
     let lock = OpenOptions::new()
         .create(true)
         .truncate(false)
@@ -37,25 +41,31 @@ pub(super) fn claim(dir: &Path) -> Result<Claim, StoreFault> {
         }
         Err(TryLockError::Error(error)) => return Err(io("cannot lock", error)),
     }
-    let fresh = match std::fs::read_to_string(dir.join("VERSION")) {
-        Ok(text) => check_version(&text, dir).map(|()| false)?,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => true,
+    let found = match std::fs::read_to_string(dir.join("VERSION")) {
+        Ok(text) => Some(check_version(&text, dir)?),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
         Err(error) => return Err(io("cannot read the version of", error)),
     };
-    Ok(Claim { _lock: lock, fresh })
+    Ok(Claim { _lock: lock, found })
+}
+
+/// Makes a directory that only this user may enter: payloads are in it, in clear. One that is there stays as
+/// its owner made it.
+pub(super) fn make_private(dir: &Path) -> std::io::Result<()> {
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)
 }
 
 fn io_fault(what: &str, dir: &Path, error: &std::io::Error) -> StoreFault {
     StoreFault::Io(format!("{what} {}: {error}", dir.display()))
 }
 
-fn check_version(text: &str, dir: &Path) -> Result<(), StoreFault> {
+fn check_version(text: &str, dir: &Path) -> Result<u32, StoreFault> {
     let found = text
         .trim()
         .strip_prefix("postrider ")
         .and_then(|n| n.parse::<u32>().ok());
     match found {
-        Some(FORMAT) => Ok(()),
+        Some(n @ OLDEST..=FORMAT) => Ok(n),
         Some(n) if n > FORMAT => Err(StoreFault::Newer {
             what: "the data directory",
         }),
@@ -67,7 +77,8 @@ fn check_version(text: &str, dir: &Path) -> Result<(), StoreFault> {
     }
 }
 
-/// Says that the directory holds all that it should. By a rename, so that a crash leaves the whole file or
+/// Says that the directory holds all that it should, in this version's format. Called once that is on the
+/// disk: until then a start finds the format before, and does again what that needs. By a rename, so that a crash leaves the whole file or
 /// none.
 pub(super) fn complete(dir: &Path) -> Result<(), StoreFault> {
     let write = || {
@@ -101,10 +112,10 @@ mod tests {
     #[test]
     fn a_directory_is_fresh_until_it_is_complete() {
         let dir = tempfile::tempdir().unwrap();
-        assert!(claim(dir.path()).unwrap().fresh);
-        assert!(claim(dir.path()).unwrap().fresh);
+        assert_eq!(claim(dir.path()).unwrap().found, None);
+        assert_eq!(claim(dir.path()).unwrap().found, None);
         complete(dir.path()).unwrap();
-        assert!(!claim(dir.path()).unwrap().fresh);
+        assert_eq!(claim(dir.path()).unwrap().found, Some(FORMAT));
     }
 
     #[test]
@@ -112,13 +123,19 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let claim_with = |version: &str| {
             std::fs::write(dir.path().join("VERSION"), version).unwrap();
-            claim(dir.path()).map(|_| ())
+            claim(dir.path()).map(|claim| claim.found)
         };
-        assert!(claim_with("postrider 1\n").is_ok());
-        assert!(matches!(
-            claim_with("postrider 99\n"),
-            Err(StoreFault::Newer { .. })
-        ));
+        for known in OLDEST..=FORMAT {
+            let found = claim_with(&format!("postrider {known}\n"));
+            assert!(matches!(found, Ok(Some(n)) if n == known), "{known}: {found:?}");
+        }
+        for newer in [FORMAT + 1, 99] {
+            let found = claim_with(&format!("postrider {newer}\n"));
+            assert!(
+                matches!(found, Err(StoreFault::Newer { .. })),
+                "{newer}: {found:?}"
+            );
+        }
         for other in ["something else\n", "", "postrider", "postrider -1", "postrider 0"] {
             assert!(
                 matches!(claim_with(other), Err(StoreFault::Refused(_))),

@@ -1,169 +1,17 @@
-//! The store against what disks do: power that goes at any write, calls that fail for a while, files that
-//! are cut or garbled. Every trial has a seed, which a failure prints.
+//! The engine and its directory against what disks do: calls that fail for a while, files that are cut or
+//! garbled, a directory of the first format. What a loss of power does is tried in `journal/trial.rs`.
 
-use super::disk::Disk;
+use super::journal::{Failing, Journaled, Model, Rng};
 use super::store::{Batch, Store, Table};
 use super::tests::Clock;
 use super::{Embedded, StoreFault};
 use crate::contract::Make;
 use crate::{EngineError, Feeds, Settlements, Wakes};
 use postrider_model::{FeedId, SettleKind, Timestamp};
-use redb::{Database, StorageBackend};
 use std::collections::BTreeMap;
-use std::io::{Error, ErrorKind};
+use std::io::ErrorKind;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
-
-/// SplitMix64.
-struct Rng(u64);
-
-impl Rng {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-    fn below(&mut self, n: usize) -> usize {
-        (self.next() % n.max(1) as u64) as usize
-    }
-}
-
-#[derive(Debug, Clone)]
-enum Change {
-    Write(usize, Vec<u8>),
-    Length(usize),
-}
-
-impl Change {
-    fn apply(&self, to: &mut Vec<u8>) {
-        match self {
-            Change::Length(length) => to.resize(*length, 0),
-            Change::Write(at, data) => {
-                to.resize(to.len().max(at + data.len()), 0);
-                to[*at..at + data.len()].copy_from_slice(data);
-            }
-        }
-    }
-}
-
-/// A disk: what surely is on it, and what was written since the last sync.
-#[derive(Debug, Default)]
-struct Platter {
-    synced: Vec<u8>,
-    seen: Vec<u8>,
-    journal: Vec<Change>,
-    /// Changes and syncs until the power goes.
-    power: Option<usize>,
-    /// Which calls fail, and how.
-    writes_fail: Option<ErrorKind>,
-    syncs_fail: Option<ErrorKind>,
-    reads_fail: Option<ErrorKind>,
-}
-
-impl Platter {
-    fn spend(&mut self) -> Result<(), Error> {
-        match &mut self.power {
-            Some(0) => Err(Error::other("the power is off")),
-            Some(left) => {
-                *left -= 1;
-                Ok(())
-            }
-            None => Ok(()),
-        }
-    }
-
-    fn change(&mut self, change: Change) -> Result<(), Error> {
-        self.writes_fail.map_or(Ok(()), |kind| Err(Error::from(kind)))?;
-        // The one during which the power goes may still leave something.
-        let alive = self.power != Some(0);
-        if alive {
-            self.journal.push(change.clone());
-        }
-        self.spend()?;
-        change.apply(&mut self.seen);
-        Ok(())
-    }
-
-    /// What is found when the power is back: of what was not synced any part, in any pieces.
-    fn after_power_loss(&self, rng: &mut Rng) -> Vec<u8> {
-        let mut found = self.synced.clone();
-        let keep = rng.below(5);
-        for change in &self.journal {
-            if rng.below(4) > keep.min(3) {
-                continue;
-            }
-            match change {
-                Change::Write(at, data) if rng.below(3) == 0 => {
-                    let cut = rng.below(data.len() + 1);
-                    let torn = match rng.below(2) {
-                        0 => Change::Write(*at, data[..cut].to_vec()),
-                        _ => Change::Write(at + cut, data[cut..].to_vec()),
-                    };
-                    torn.apply(&mut found);
-                }
-                // A shorter file takes nothing back that is not written anew.
-                change => change.apply(&mut found),
-            }
-        }
-        found
-    }
-}
-
-#[derive(Debug, Clone, Default)]
-struct Drive(Arc<Mutex<Platter>>);
-
-impl Drive {
-    fn holding(image: Vec<u8>) -> Drive {
-        Drive(Arc::new(Mutex::new(Platter {
-            synced: image.clone(),
-            seen: image,
-            ..Platter::default()
-        })))
-    }
-    fn with<T>(&self, look: impl FnOnce(&mut Platter) -> T) -> T {
-        look(&mut self.0.lock().unwrap())
-    }
-    fn open(&self) -> Result<Disk, StoreFault> {
-        let drive = self.clone();
-        Disk::with("the-drive".into(), move || {
-            Database::builder()
-                .set_cache_size(1 << 20)
-                .create_with_backend(drive.clone())
-        })
-    }
-}
-
-impl StorageBackend for Drive {
-    fn len(&self) -> Result<u64, Error> {
-        self.with(|platter| Ok(platter.seen.len() as u64))
-    }
-    fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), Error> {
-        self.with(|platter| {
-            platter.reads_fail.map_or(Ok(()), |kind| Err(Error::from(kind)))?;
-            let from = offset as usize;
-            let part = platter.seen.get(from..from + out.len());
-            out.copy_from_slice(part.ok_or(ErrorKind::UnexpectedEof)?);
-            Ok(())
-        })
-    }
-    fn set_len(&self, len: u64) -> Result<(), Error> {
-        self.with(|platter| platter.change(Change::Length(len as usize)))
-    }
-    fn sync_data(&self) -> Result<(), Error> {
-        self.with(|platter| {
-            platter.syncs_fail.map_or(Ok(()), |kind| Err(Error::from(kind)))?;
-            platter.spend()?;
-            platter.synced = platter.seen.clone();
-            platter.journal.clear();
-            Ok(())
-        })
-    }
-    fn write(&self, offset: u64, data: &[u8]) -> Result<(), Error> {
-        self.with(|platter| platter.change(Change::Write(offset as usize, data.to_vec())))
-    }
-}
 
 type Rows = BTreeMap<(usize, Vec<u8>), Vec<u8>>;
 
@@ -208,57 +56,10 @@ fn all_rows(store: &dyn Store) -> Result<Rows, StoreFault> {
 }
 
 #[test]
-fn power_loss_at_any_write_keeps_every_answered_batch_whole() {
-    for seed in 0..500 {
-        let mut rng = Rng(seed);
-        // The states after each batch; the first is the empty store.
-        let mut states = vec![Rows::new()];
-        let (mut number, mut safe) = (0usize, 0usize);
-        let drive = Drive::default();
-        drop(drive.open().unwrap());
-        let mut image = drive.with(|platter| platter.seen.clone());
-        for life in 0..4 {
-            let drive = Drive::holding(image);
-            let power = rng.below(120);
-            drive.with(|platter| platter.power = (life < 3).then_some(power));
-            if let Ok(disk) = drive.open() {
-                let rows =
-                    all_rows(&disk).unwrap_or_else(|fault| panic!("seed {seed}, life {life}: {fault}"));
-                let found = (safe..=number).rev().find(|n| states[*n] == rows);
-                number = found.unwrap_or_else(|| {
-                    panic!("seed {seed}, life {life}: the rows are of no batch of {safe}..={number}")
-                });
-                // Opening syncs: what was read then must not go away again.
-                states.truncate(number + 1);
-                safe = number;
-                if life == 3 {
-                    break;
-                }
-                for _ in 0..30 {
-                    let mut rows = states[number].clone();
-                    let batch = random_batch(&mut rng, number as u64 + 1, &mut rows);
-                    let sync = rng.below(3) > 0;
-                    states.push(rows);
-                    number += 1;
-                    match disk.commit(&batch, sync) {
-                        Ok(()) if sync => safe = number,
-                        Ok(()) => {}
-                        Err(_) => break,
-                    }
-                }
-            } else {
-                assert!(life < 3, "seed {seed}: the store does not open with the power on");
-            }
-            image = drive.with(|platter| platter.after_power_loss(&mut rng));
-        }
-    }
-}
-
-#[test]
 fn a_store_whose_making_was_cut_short_opens_and_one_that_went_away_does_not() {
     let dir = tempfile::tempdir().unwrap();
     let open = || Embedded::open(Clock::default().options(Some(&dir))).map(|_| ());
-    std::fs::write(dir.path().join("feeds.new"), [7; 5000]).unwrap();
+    std::fs::write(dir.path().join("feeds.redb.new"), [7; 5000]).unwrap();
     open().unwrap();
     let file = dir.path().join("feeds.redb");
     std::fs::remove_file(dir.path().join("VERSION")).unwrap();
@@ -274,20 +75,20 @@ fn a_store_whose_making_was_cut_short_opens_and_one_that_went_away_does_not() {
 }
 
 fn sample_file(dir: &std::path::Path) -> (std::path::PathBuf, Rows) {
-    let path = dir.join("feeds.redb");
-    Disk::make(&path).unwrap();
-    let disk = Disk::open(&path).unwrap();
+    let store = Journaled::open(dir, true).unwrap();
     let (mut rng, mut rows) = (Rng(7), Rows::new());
     for number in 0..40 {
         let batch = random_batch(&mut rng, number, &mut rows);
-        disk.commit(&batch, true).unwrap();
+        store.commit(&batch, true).unwrap();
     }
-    (path, rows)
+    (dir.join("feeds.redb"), rows)
 }
 
-/// Opens a damaged file: an error that names it, or what was written, never anything else.
+/// Opens a damaged file: an error that names it, or the table of a damaged row; or what was written; never
+/// anything else.
 fn judge(path: &std::path::Path, rows: &Rows, what: &str) -> bool {
-    let found = Disk::open(path).and_then(|disk| all_rows(&disk));
+    let opened = Journaled::open(path.parent().unwrap(), false);
+    let found = opened.and_then(|store| all_rows(&store));
     match found {
         Ok(found) => {
             assert_eq!(
@@ -300,7 +101,8 @@ fn judge(path: &std::path::Path, rows: &Rows, what: &str) -> bool {
         }
         Err(fault) => {
             let text = fault.to_string();
-            assert!(text.contains("feeds.redb"), "{what}: {text}");
+            let named = text.contains("feeds.redb") || matches!(fault, StoreFault::Corrupt { .. });
+            assert!(named, "{what}: {text}");
             true
         }
     }
@@ -312,7 +114,7 @@ fn a_cut_file_is_an_error_that_names_it() {
     let (path, rows) = sample_file(dir.path());
     let whole = std::fs::read(&path).unwrap();
     let mut rng = Rng(11);
-    for trial in 0..120 {
+    for trial in 0..60 {
         let cut = rng.below(whole.len());
         std::fs::write(&path, &whole[..cut]).unwrap();
         judge(
@@ -330,7 +132,7 @@ fn a_garbled_file_is_an_error_that_names_it() {
     let whole = std::fs::read(&path).unwrap();
     let mut rng = Rng(13);
     let mut seen = 0;
-    for trial in 0..400 {
+    for trial in 0..150 {
         let mut garbled = whole.clone();
         let (at, length) = (rng.below(whole.len()), 1 + rng.below(600));
         for byte in garbled.iter_mut().skip(at).take(length) {
@@ -343,41 +145,47 @@ fn a_garbled_file_is_an_error_that_names_it() {
             &format!("trial {trial}, {length} bytes at {at}"),
         ));
     }
-    assert!(seen > 10, "only {seen} of the damaged files were noticed");
+    assert!(seen > 3, "only {seen} of the damaged files were noticed");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn failing_calls_refuse_and_heal() {
-    type Switch = fn(&mut Platter, Option<ErrorKind>);
-    let kinds: [(&str, Switch, ErrorKind); 4] = [
+    let other = Some(ErrorKind::Other);
+    let kinds = [
         (
             "EIO at a write",
-            |platter, kind| platter.writes_fail = kind,
-            ErrorKind::Other,
+            Failing {
+                writes: other,
+                ..Failing::default()
+            },
         ),
         (
             "ENOSPC at a write",
-            |platter, kind| platter.writes_fail = kind,
-            ErrorKind::StorageFull,
+            Failing {
+                writes: Some(ErrorKind::StorageFull),
+                ..Failing::default()
+            },
         ),
         (
             "EIO at a sync",
-            |platter, kind| platter.syncs_fail = kind,
-            ErrorKind::Other,
+            Failing {
+                syncs: other,
+                ..Failing::default()
+            },
         ),
         (
             "EIO at any call",
-            |platter, kind| {
-                platter.syncs_fail = kind;
-                platter.writes_fail = kind;
-                platter.reads_fail = kind;
+            Failing {
+                reads: other,
+                writes: other,
+                syncs: other,
+                names: other,
             },
-            ErrorKind::Other,
         ),
     ];
-    for (what, switch, kind) in kinds {
-        let drive = Drive::default();
-        let store = Arc::new(drive.open().unwrap());
+    for (what, failing) in kinds {
+        let model = Model::new(1);
+        let store = Arc::new(Journaled::on(&model).unwrap());
         let clock = Clock::default();
         clock.set(Timestamp(1));
         let engine = Arc::new(Embedded::with_store(store, None, clock.options(None)).unwrap());
@@ -397,7 +205,7 @@ async fn failing_calls_refuse_and_heal() {
             );
             accepted += 1;
             assert_eq!(told.load(Ordering::SeqCst), accepted, "{what}: wakes");
-            drive.with(|platter| switch(platter, Some(kind)));
+            model.with(|disk| disk.failing = failing);
             let mut callers = tokio::task::JoinSet::new();
             for n in 0..20 {
                 let (engine, publication) = (engine.clone(), make(format!("bad-{round}-{n}")));
@@ -421,8 +229,8 @@ async fn failing_calls_refuse_and_heal() {
                 accepted,
                 "{what}: a wake for what failed"
             );
-            drive.with(|platter| switch(platter, None));
-            // The first use after the fault opens the store anew.
+            model.with(|disk| disk.failing = Failing::default());
+            // No restart is needed.
             let held = engine.holds(&[place]).await;
             assert!(held.is_ok(), "{what}: {held:?}");
         }
@@ -448,5 +256,62 @@ async fn failing_calls_refuse_and_heal() {
         }
         let offsets: Vec<_> = page.entries.iter().map(|e| e.position.offset).collect();
         assert_eq!(offsets, (1..=offsets.len() as u64).collect::<Vec<_>>(), "{what}");
+    }
+}
+
+/// A directory as the release before the journal left it: three notifications for ada and bob, one of which
+/// ada has read, one for everyone, and one that was cancelled. `fixtures/format-1.redb.runs` is its file, in
+/// runs: length (4), 0 and the bytes, or 1 and the byte that is repeated.
+fn first_format(dir: &std::path::Path) {
+    let mut rest = &include_bytes!("fixtures/format-1.redb.runs")[..];
+    let mut file = Vec::new();
+    while let Some((head, after)) = rest.split_first_chunk::<5>() {
+        let length = u32::from_le_bytes([head[0], head[1], head[2], head[3]]) as usize;
+        let repeated = head[4] == 1;
+        let (run, after) = after.split_at(if repeated { 1 } else { length });
+        match repeated {
+            true => file.resize(file.len() + length, run[0]),
+            false => file.extend_from_slice(run),
+        }
+        rest = after;
+    }
+    std::fs::write(dir.join("feeds.redb"), file).unwrap();
+    std::fs::write(dir.join("VERSION"), "postrider 1\n").unwrap();
+}
+
+#[tokio::test]
+async fn a_directory_of_the_first_format_opens_with_all_it_held() {
+    let dir = tempfile::tempdir().unwrap();
+    first_format(dir.path());
+    // An upgrade that was cut short before it was complete is begun again.
+    drop(Journaled::open(dir.path(), false).unwrap());
+    for opened in 0..2 {
+        let clock = Clock::default();
+        // When the fixture was made.
+        clock.set(Timestamp(1_795_251_200_000));
+        let engine = Embedded::open(clock.options(Some(&dir))).unwrap();
+        let version = std::fs::read_to_string(dir.path().join("VERSION")).unwrap();
+        assert_eq!(version, "postrider 2\n");
+        let id = |text: &str| postrider_model::NotificationId::new(text).unwrap();
+        for known in ["old-1", "old-2", "old-3", "old-wide", "old-cancelled"] {
+            let stored = engine.lookup(&id(known)).await.unwrap();
+            let stored = stored.unwrap_or_else(|| panic!("opening {opened}: {known} is gone"));
+            assert_eq!(stored.cancelled_at.is_some(), known == "old-cancelled");
+        }
+        let states = engine
+            .recipients(&id("old-1"), crate::Recipients::All)
+            .await
+            .unwrap();
+        let states: Vec<_> = states.iter().map(|one| (one.user.as_str(), one.state)).collect();
+        use postrider_model::State::{Pending, Read};
+        assert_eq!(states, [("ada", Read), ("bob", Pending)], "opening {opened}");
+        let again = engine
+            .publish(vec![
+                Make::new("new")
+                    .user("ada")
+                    .publication(Timestamp(1_795_251_200_000)),
+            ])
+            .await;
+        assert!(again[0].is_ok());
     }
 }

@@ -3,13 +3,17 @@
 //! Invariant: an answer of success is sent only for what was committed.
 
 use super::StoreFault;
-use super::apply::{Apply, Settled};
+use super::apply::{Apply, Erasing, Settled};
 use super::writer::Command;
-use crate::{EngineError, Sync};
-use postrider_model::Receipt;
+use crate::{EngineError, Redriven, Sync};
+use postrider_model::{DeadLetterId, Receipt};
 
 /// Entries that one step of a command may walk: one transaction should take milliseconds.
 const MAX_STEPS: usize = 2048;
+/// Dead letters redriven in one transaction: each may bring a body of its own.
+const MAX_REDRIVEN: usize = 256;
+/// Rows of each table that one transaction erases.
+const MAX_ERASED: usize = 512;
 
 pub(super) struct Job {
     command: Command,
@@ -20,6 +24,10 @@ pub(super) struct Job {
     settled: usize,
     counts: Vec<u64>,
     cancelled: Option<Option<u64>>,
+    redriven: Vec<Redriven>,
+    discarded: bool,
+    buried: DeadLetterId,
+    erasing: Erasing,
 }
 
 /// What one step did.
@@ -43,6 +51,10 @@ impl Job {
             settled: 0,
             counts,
             cancelled: None,
+            redriven: Vec::new(),
+            discarded: false,
+            buried: DeadLetterId::START,
+            erasing: Erasing::default(),
         }
     }
 
@@ -90,7 +102,45 @@ impl Job {
                 used = steps;
                 !apply.trim(feed, *before, steps)?
             }
-            Command::Tick(_) => !apply.behind || apply.overdue,
+            Command::Attempt(batch) => {
+                // Small enough for one go: a node hands over what one turn of a loop sent.
+                for attempt in batch {
+                    apply.attempt(attempt)?;
+                }
+                used = batch.len();
+                true
+            }
+            Command::Redrive(ids, _) => {
+                while used < room.min(MAX_REDRIVEN)
+                    && let Some(id) = ids.get(self.redriven.len())
+                {
+                    used += 1;
+                    self.redriven.push(apply.redrive(*id)?);
+                }
+                self.redriven.len() == ids.len()
+            }
+            Command::Discard(id, _) => {
+                self.discarded = apply.discard(*id)?;
+                true
+            }
+            Command::Bury(letter, _) => {
+                self.buried = apply.bury(letter);
+                true
+            }
+            Command::Erase(user, _) => {
+                used = MAX_ERASED;
+                apply.erase(user, &mut self.erasing, MAX_ERASED)?
+            }
+            Command::Repair(feed, offset, _) => {
+                apply.repair(feed, *offset)?;
+                true
+            }
+            Command::Arrive(user, _) => {
+                apply.arrive(user)?;
+                true
+            }
+            // Also what is too old, all of it.
+            Command::Tick(_) => (!apply.behind || apply.overdue) && !apply.sweep()?,
             Command::Close => true,
         };
         Ok(Step { done, used })
@@ -107,8 +157,15 @@ impl Job {
             Command::Publish(_, reply) => reply.send(self.receipts).is_ok(),
             Command::Settle(_, _, Some(reply)) => reply.send(Ok(self.counts)).is_ok(),
             Command::Cancel(_, reply) => reply.send(Ok(self.cancelled)).is_ok(),
-            Command::Trim(_, _, reply) | Command::Tick(reply) => reply.send(Ok(())).is_ok(),
-            Command::Settle(_, _, None) | Command::Close => true,
+            Command::Redrive(_, reply) => reply.send(Ok(self.redriven)).is_ok(),
+            Command::Discard(_, reply) => reply.send(Ok(self.discarded)).is_ok(),
+            Command::Bury(_, reply) => reply.send(Ok(self.buried)).is_ok(),
+            Command::Erase(_, reply) => reply.send(Ok(self.erasing.known)).is_ok(),
+            Command::Trim(_, _, reply)
+            | Command::Repair(_, _, reply)
+            | Command::Tick(reply)
+            | Command::Arrive(_, reply) => reply.send(Ok(())).is_ok(),
+            Command::Settle(_, _, None) | Command::Attempt(_) | Command::Close => true,
         });
     }
 
@@ -125,8 +182,14 @@ impl Job {
             }
             Command::Settle(_, _, Some(reply)) => reply.send(Err(error.clone())).is_ok(),
             Command::Cancel(_, reply) => reply.send(Err(error.clone())).is_ok(),
-            Command::Trim(_, _, reply) | Command::Tick(reply) => reply.send(Err(error.clone())).is_ok(),
-            Command::Settle(_, _, None) | Command::Close => true,
+            Command::Redrive(_, reply) => reply.send(Err(error.clone())).is_ok(),
+            Command::Discard(_, reply) | Command::Erase(_, reply) => reply.send(Err(error.clone())).is_ok(),
+            Command::Bury(_, reply) => reply.send(Err(error.clone())).is_ok(),
+            Command::Trim(_, _, reply)
+            | Command::Repair(_, _, reply)
+            | Command::Tick(reply)
+            | Command::Arrive(_, reply) => reply.send(Err(error.clone())).is_ok(),
+            Command::Settle(_, _, None) | Command::Attempt(_) | Command::Close => true,
         });
     }
 }

@@ -5,44 +5,66 @@
 //! epoch begins at every start, so that a directory restored from a backup shows what it lost as a gap.
 
 mod apply;
+mod base;
 mod codec;
 mod directory;
+#[cfg(feature = "stores")]
 mod disk;
 #[cfg(test)]
 mod faults;
 mod job;
+mod journal;
 #[cfg(test)]
 mod model_test;
 mod reader;
+mod rules;
 mod store;
 mod tables;
 #[cfg(test)]
 mod tests;
+mod upgrade;
 mod writer;
 
+pub use rules::{Broadcasts, Rules};
 pub use store::StoreFault;
 
+/// The stores by themselves, for those who measure them against others.
+#[cfg(feature = "stores")]
+pub mod stores {
+    pub use super::disk::Disk;
+    pub use super::journal::Journaled;
+    pub use super::store::{Batch, Memory, Row, Store, StoreFault, Table, View};
+}
+
 use crate::{
-    EngineError, Feeds, Page, ReadLimit, RecipientState, Recipients, Settlements, Stored, Sync, Wake, Wakes,
+    DeadLetters, EngineError, Feeds, Page, ReadLimit, RecipientState, Recipients, Redriven, Settlements,
+    Stored, Sync, Users, Wake, Wakes,
 };
 use async_trait::async_trait;
+use journal::Journaled;
 use postrider_model::{
-    Entry, EntryKind, Epoch, FeedId, FeedSpan, Forms, NotificationId, Position, Publication, Receipt,
-    Settlement, Standing, Timestamp, UserId,
+    Attempt, DeadLetter, DeadLetterFilter, DeadLetterId, DeadLetterPage, Entry, EntryKind, Epoch, FeedId,
+    FeedSpan, Forms, NotificationId, Position, Publication, Receipt, Settlement, Standing, Timestamp, UserId,
 };
-use reader::Reader;
+use reader::{Reader, Unreadable};
 use std::path::PathBuf;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use store::{Memory, Store};
 use tokio::sync::oneshot;
-use writer::{Command, Listener, Queue, WriterThread};
+use writer::{Command, Health, Listener, Queue, WriterThread};
+
+/// Damaged entries that one read gives up before it does so itself.
+const MAX_REPAIRS: usize = 256;
 
 /// How to open an embedded engine.
 pub struct EmbeddedOptions {
     /// Where the data is kept; `None` keeps it in memory only.
     pub data_dir: Option<PathBuf>,
+    /// What is kept, how long, and when to give up.
+    pub rules: Rules,
     /// Tells the time.
     pub clock: Arc<dyn Fn() -> Timestamp + Send + std::marker::Sync>,
     /// Called after each commit with the number of commands it carried and how long it took.
@@ -55,6 +77,8 @@ pub struct Embedded {
     queue: Queue,
     listeners: Arc<RwLock<Vec<Listener>>>,
     clock: Arc<dyn Fn() -> Timestamp + Send + std::marker::Sync>,
+    health: Arc<Health>,
+    broadcasts: Broadcasts,
     writer: Mutex<Option<JoinHandle<()>>>,
     /// Held for as long as the engine lives, so that no second process opens the directory.
     _claim: Option<directory::Claim>,
@@ -67,15 +91,23 @@ impl Embedded {
             None => (Arc::new(Memory::default()), None),
             Some(dir) => {
                 let claim = directory::claim(dir)?;
-                let file = dir.join("feeds.redb");
-                if claim.fresh {
-                    disk::Disk::make(&file)?;
+                let store = Journaled::open(dir, claim.found.is_none())?;
+                if claim.found == Some(1) {
+                    upgrade::from_first(&store)?;
+                }
+                if claim.found != Some(directory::FORMAT) {
                     directory::complete(dir)?;
                 }
-                (Arc::new(disk::Disk::open(&file)?), Some(claim))
+                (Arc::new(store), Some(claim))
             }
         };
         Embedded::with_store(store, claim, options)
+    }
+
+    /// The engine over a store of the caller's; `data_dir` is not looked at.
+    #[cfg(feature = "stores")]
+    pub fn over(store: Arc<dyn Store>, options: EmbeddedOptions) -> Result<Embedded, StoreFault> {
+        Embedded::with_store(store, None, options)
     }
 
     fn with_store(
@@ -85,8 +117,12 @@ impl Embedded {
     ) -> Result<Embedded, StoreFault> {
         let (queue, receiver, waiting_bytes) = Queue::new();
         let listeners = Arc::<RwLock<Vec<Listener>>>::default();
+        let health = Arc::<Health>::default();
+        let broadcasts = options.rules.broadcasts;
         let writer = WriterThread {
             store: store.clone(),
+            rules: options.rules,
+            health: health.clone(),
             epoch: new_epoch()?,
             clock: options.clock.clone(),
             receiver,
@@ -104,6 +140,8 @@ impl Embedded {
             queue,
             listeners,
             clock: options.clock,
+            health,
+            broadcasts,
             writer,
             _claim: claim,
         })
@@ -112,6 +150,31 @@ impl Embedded {
     /// Does what is due by the clock now, and returns when it is done.
     pub async fn tick(&self) -> Result<(), EngineError> {
         self.ask(Command::Tick).await
+    }
+
+    /// Whether the last thing that was to be stored could not be.
+    pub fn is_failing(&self) -> bool {
+        self.health.failing.load(Ordering::Relaxed)
+    }
+
+    /// Dead letters there are, as of the last transaction.
+    pub fn dead_letter_count(&self) -> u64 {
+        self.health.letters.load(Ordering::Relaxed)
+    }
+
+    /// Bytes that the store takes on the disk.
+    pub fn file_bytes(&self) -> u64 {
+        self.store.file_bytes()
+    }
+
+    /// Bytes of the rows in the store.
+    pub fn live_bytes(&self) -> u64 {
+        self.store.live_bytes()
+    }
+
+    /// Bytes that notifications hold, as `retention.total_bytes` counts them.
+    pub fn held_bytes(&self) -> u64 {
+        self.health.held.load(Ordering::Relaxed)
     }
 
     /// Finishes what was taken in and ends the writer. What comes later is refused as closed.
@@ -160,7 +223,15 @@ impl Feeds for Embedded {
     }
 
     async fn read(&self, feed: &FeedId, after: u64, limit: ReadLimit) -> Result<Page, EngineError> {
-        Ok(self.reader()?.read_page(feed, after, limit)?)
+        for _ in 0..MAX_REPAIRS {
+            let place = match self.reader()?.read_page(feed, after, limit) {
+                Ok(page) => return Ok(page),
+                Err(Unreadable { offset, fault }) => offset.ok_or(fault)?,
+            };
+            self.ask(|reply| Command::Repair(feed.clone(), place, reply))
+                .await?;
+        }
+        Err(EngineError::Store(format!("too much of {feed} is damaged")))
     }
 
     async fn spans(&self, feeds: &[FeedId]) -> Result<Vec<FeedSpan>, EngineError> {
@@ -217,7 +288,12 @@ impl Settlements for Embedded {
         from: u64,
         to: u64,
     ) -> Result<Standing, EngineError> {
-        Ok(tables::standing(&*self.reader()?.view, user, feed, from, to)?)
+        let reader = self.reader()?;
+        Ok(tables::standing_for_session(&*reader.view, user, feed, from, to)?)
+    }
+
+    async fn attempt(&self, batch: Vec<Attempt>) -> Result<(), EngineError> {
+        self.queue.send(Command::Attempt(batch))
     }
 
     async fn recipients(
@@ -226,6 +302,57 @@ impl Settlements for Embedded {
         which: Recipients,
     ) -> Result<Vec<RecipientState>, EngineError> {
         Ok(self.reader()?.recipient_states(id, which)?)
+    }
+}
+
+#[async_trait]
+impl DeadLetters for Embedded {
+    async fn dead_letters(
+        &self,
+        filter: &DeadLetterFilter,
+        after: Option<DeadLetterId>,
+        limit: usize,
+    ) -> Result<DeadLetterPage, EngineError> {
+        let after = after.unwrap_or(DeadLetterId::START);
+        Ok(self.reader()?.letters(filter, after, limit.max(1))?)
+    }
+
+    async fn dead_letter(&self, id: DeadLetterId) -> Result<Option<DeadLetter>, EngineError> {
+        Ok(self.reader()?.letter(id)?)
+    }
+
+    async fn redrive(&self, ids: Vec<DeadLetterId>) -> Result<Vec<Redriven>, EngineError> {
+        self.ask(|reply| Command::Redrive(ids, reply)).await
+    }
+
+    async fn discard(&self, id: DeadLetterId) -> Result<bool, EngineError> {
+        self.ask(|reply| Command::Discard(id, reply)).await
+    }
+
+    async fn bury(&self, letter: DeadLetter) -> Result<DeadLetterId, EngineError> {
+        self.ask(|reply| Command::Bury(Box::new(letter), reply)).await
+    }
+
+    async fn count_dead_letters(&self) -> Result<u64, EngineError> {
+        Ok(apply::Counts::read(&*self.reader()?.view)?.letters)
+    }
+}
+
+#[async_trait]
+impl Users for Embedded {
+    async fn erase(&self, user: &UserId) -> Result<bool, EngineError> {
+        self.ask(|reply| Command::Erase(user.clone(), reply)).await
+    }
+
+    async fn arrive(&self, user: &UserId) -> Result<(), EngineError> {
+        if self.broadcasts == Broadcasts::Retained {
+            return Ok(());
+        }
+        let joined = tables::floor(&*self.reader()?.view, user, &FeedId::All, tables::FLOOR_JOINED)?;
+        if joined > 0 {
+            return Ok(());
+        }
+        self.ask(|reply| Command::Arrive(user.clone(), reply)).await
     }
 }
 

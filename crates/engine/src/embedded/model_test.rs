@@ -3,9 +3,11 @@
 //! marks, nothing worked out later.
 
 use super::tests::Here;
-use crate::ReadLimit;
 use crate::contract::{Instance, Kit, Make};
-use postrider_model::{FeedId, Millis, Position, SettleKind, SettleTarget, State, Topic, UserId};
+use crate::{ReadLimit, Redriven, Rules};
+use postrider_model::{
+    DeadLetterFilter, FeedId, Millis, Position, SettleKind, SettleTarget, State, Topic, UserId,
+};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -25,6 +27,10 @@ struct Note {
     deliver_at: Option<u64>,
     placed: bool,
     cancelled: bool,
+    first: bool,
+    kept_from: u64,
+    /// For these users of a wide one it stands in their own feeds now.
+    redriven: BTreeSet<String>,
 }
 
 #[derive(Debug, Default)]
@@ -43,9 +49,34 @@ struct Model {
     states: BTreeMap<(String, String), State>,
     dismissed: BTreeSet<(String, String)>,
     withdrawn: BTreeSet<(FeedId, usize)>,
+    /// Places that were redriven from, by user.
+    moved: BTreeSet<(String, FeedId, usize)>,
     collapse: BTreeMap<(FeedId, u8), usize>,
-    /// Times, first deliveries then expiries, by id.
-    due: BTreeSet<(u64, u8, String)>,
+    /// Times; first deliveries, then expiries, then giving up; by id, and user.
+    due: BTreeSet<(u64, u8, String, String)>,
+    attempts: BTreeMap<(String, FeedId, usize), (u32, u64)>,
+    /// Dead letters, oldest first: user, id, whether it was ever attempted.
+    letters: Vec<(String, String, bool)>,
+    /// When the marks of a feed are too old, and up to where.
+    marks: BTreeMap<(u64, FeedId), usize>,
+}
+
+const AGE: u64 = 60;
+const AUDIT: u64 = 100;
+const MOST: usize = 7;
+const TIMEOUT: u64 = 10;
+const ATTEMPTS: u32 = 2;
+
+fn rules() -> Rules {
+    Rules {
+        age: Millis(AGE),
+        audit: Millis(AUDIT),
+        dedupe: Millis(AGE),
+        entries_per_feed: MOST as u64,
+        ack_timeout: Millis(TIMEOUT),
+        max_total_attempts: ATTEMPTS,
+        ..Rules::default()
+    }
 }
 
 fn own(user: &str) -> FeedId {
@@ -65,7 +96,166 @@ impl Model {
         let log = self.log(feed);
         log.entries.push(text);
         log.ids.push(id.map(str::to_owned));
-        log.entries.len()
+        let offset = log.entries.len();
+        if id.is_none() {
+            // Times of day count in the engine, whose clock begins at a round second.
+            let end = (self.now / 1000 + 1) * 1000;
+            self.marks.insert((end, feed.clone()), offset);
+        }
+        let first = self.log(feed).first;
+        if offset - first > MOST {
+            self.overflow(feed, first + 1);
+        }
+        offset
+    }
+
+    fn overflow(&mut self, feed: &FeedId, oldest: usize) {
+        let id = self.feeds[feed].ids[oldest - 1].clone();
+        if let (FeedId::User(user), Some(id)) = (feed, id) {
+            // One that was redriven stands elsewhere too.
+            if self.place_of(&id, user.as_str()) == Some((feed.clone(), oldest)) {
+                self.give_up(user.as_str(), &id, false);
+            }
+        }
+        self.trim(feed, oldest + 1);
+    }
+
+    fn give_up(&mut self, user: &str, id: &str, attempted: bool) {
+        let state = self.states.get_mut(&(id.to_owned(), user.to_owned())).unwrap();
+        let expired = self.notes[id].expires_at.is_some_and(|end| end <= self.now);
+        if *state == State::Pending && !expired {
+            *state = State::Dead;
+            self.letters.push((user.to_owned(), id.to_owned(), attempted));
+        }
+    }
+
+    fn no_longer_dead(&mut self, user: &str, id: &str) {
+        self.letters.retain(|(of, what, _)| of != user || what != id);
+    }
+
+    /// Where a user has it: in the own feed after a redrive.
+    fn place_of(&self, id: &str, user: &str) -> Option<(FeedId, usize)> {
+        let note = self.notes.get(id).filter(|note| note.placed)?;
+        let feed = match note.redriven.contains(user) || note.feeds.contains(&own(user)) {
+            true => own(user),
+            false => note.feeds.iter().find(|feed| **feed == FeedId::All)?.clone(),
+        };
+        let at = self.feeds[&feed]
+            .ids
+            .iter()
+            .rposition(|at| at.as_deref() == Some(id))?;
+        Some((feed, at + 1))
+    }
+
+    fn attempt(&mut self, user: &str, feed: &FeedId, offset: usize) {
+        let row = (user.to_owned(), feed.clone(), offset);
+        let (count, last) = self.attempts.get(&row).copied().unwrap_or_default();
+        let held = self.is_held(feed, offset);
+        let id = held.then(|| self.feeds[feed].ids[offset - 1].clone()).flatten();
+        let Some(id) = id.filter(|_| count == 0 || self.now >= last + TIMEOUT) else {
+            return;
+        };
+        let here = self.place_of(&id, user) == Some((feed.clone(), offset));
+        let state = self.states.get(&(id.clone(), user.to_owned()));
+        if count >= ATTEMPTS || !here || state != Some(&State::Pending) {
+            return;
+        }
+        self.attempts.insert(row, (count + 1, self.now));
+        if count + 1 == ATTEMPTS {
+            self.due.insert((self.now + TIMEOUT, 3, id, user.to_owned()));
+        }
+    }
+
+    fn attempts_ended(&mut self, id: &str, user: &str) {
+        let Some((feed, offset)) = self.place_of(id, user) else {
+            return;
+        };
+        let row = (user.to_owned(), feed, offset);
+        if self
+            .attempts
+            .get(&row)
+            .is_some_and(|(count, _)| *count >= ATTEMPTS)
+        {
+            self.give_up(user, id, true);
+        }
+    }
+
+    fn redrive(&mut self, at: usize) -> Redriven {
+        let Some((user, id, _)) = self.letters.get(at).cloned() else {
+            return Redriven::Unknown;
+        };
+        if self.notes[&id].expires_at.is_some_and(|end| end <= self.now) {
+            return Redriven::Expired;
+        }
+        let old = self.place_of(&id, &user);
+        self.letters.remove(at);
+        self.states.insert((id.clone(), user.clone()), State::Pending);
+        let note = self.notes.get_mut(&id).unwrap();
+        note.kept_from = self.now;
+        if note.feeds.iter().any(FeedId::is_wide) {
+            note.redriven.insert(user.clone());
+        }
+        let offset = self.append(&own(&user), id.clone(), Some(&id));
+        if let Some(key) = self.notes[&id].collapse {
+            let feed = own(&user);
+            let newest = self.collapse.get(&(feed.clone(), key)).copied();
+            let newer = newest.filter(|at| self.is_held(&feed, *at) && old != Some((feed.clone(), *at)));
+            if newer.is_none() {
+                self.collapse.insert((feed, key), offset);
+            }
+        }
+        self.moved.extend(old.map(|(feed, offset)| (user, feed, offset)));
+        Redriven::Yes
+    }
+
+    /// What is too old is forgotten, after all that is due was done.
+    fn grow_old(&mut self) {
+        let mut ages: Vec<_> = self
+            .notes
+            .iter()
+            .map(|(id, note)| (note.kept_from, id.clone()))
+            .collect();
+        ages.sort();
+        let now = self.now;
+        for (_, id) in ages.iter().filter(|(from, _)| from + AGE <= now) {
+            let note = self.notes[id].clone();
+            if !note.placed {
+                continue;
+            }
+            let mut feeds: Vec<_> = note.feeds.iter().filter(|feed| feed.is_wide()).cloned().collect();
+            let mut users: Vec<_> = note
+                .feeds
+                .iter()
+                .filter(|feed| !feed.is_wide())
+                .cloned()
+                .collect();
+            users.extend(note.redriven.iter().map(|user| own(user)));
+            users.sort();
+            feeds.extend(users);
+            for feed in feeds {
+                let at = self.feeds[&feed]
+                    .ids
+                    .iter()
+                    .rposition(|at| at.as_deref() == Some(id));
+                if let Some(at) = at {
+                    self.trim(&feed, at + 2);
+                }
+            }
+        }
+        for (_, id) in ages.iter().filter(|(from, _)| from + AUDIT <= now) {
+            self.notes.remove(id);
+            self.states.retain(|(of, _), _| of != id);
+            self.dismissed.retain(|(of, _)| of != id);
+            self.letters.retain(|(_, of, _)| of != id);
+        }
+        while let Some((&(end, ref feed), &offset)) = self.marks.first_key_value() {
+            if end + AGE > self.now {
+                break;
+            }
+            let feed = feed.clone();
+            self.marks.pop_first();
+            self.trim(&feed, offset + 1);
+        }
     }
 
     fn is_held(&self, feed: &FeedId, offset: usize) -> bool {
@@ -82,7 +272,10 @@ impl Model {
             FeedId::All => USERS
                 .iter()
                 .map(|user| (*user).to_owned())
-                .filter(|user| !self.notes[id].exclude.contains(user))
+                .filter(|user| {
+                    let note = &self.notes[id];
+                    !note.exclude.contains(user) && !note.redriven.contains(user)
+                })
                 .collect(),
         }
     }
@@ -102,11 +295,11 @@ impl Model {
             }
         }
         match note.deliver_at {
-            Some(at) => drop(self.due.insert((at, 1, id.to_owned()))),
+            Some(at) => drop(self.due.insert((at, 1, id.to_owned(), String::new()))),
             None => self.place(id),
         }
         if let Some(at) = note.expires_at {
-            self.due.insert((at, 2, id.to_owned()));
+            self.due.insert((at, 2, id.to_owned(), String::new()));
         }
         Ok(false)
     }
@@ -139,6 +332,7 @@ impl Model {
         let mut tell = false;
         // What collapses it may itself be late: by now its time has run out.
         let expired = self.notes[id].expires_at.is_some_and(|end| end <= self.now);
+        let by_itself = (reason, to);
         let pending = self.readers(feed, id).into_iter();
         let pending = pending.filter(|user| self.states[&(id.to_owned(), user.clone())] == State::Pending);
         let (reason, to) = if expired && (feed.is_wide() || pending.count() > 0) {
@@ -160,6 +354,12 @@ impl Model {
                     changed += 1;
                     tell = true;
                 }
+                State::Dead if !feed.is_wide() && by_itself.1 == State::Cancelled => {
+                    self.states.insert(key.clone(), State::Cancelled);
+                    self.no_longer_dead(&key.1, id);
+                    changed += 1;
+                    tell = true;
+                }
                 State::Delivered if !feed.is_wide() && to == State::Cancelled => {
                     tell |= self.dismissed.insert(key);
                 }
@@ -176,13 +376,14 @@ impl Model {
         let note = self.notes[id].clone();
         let mut feeds = note.feeds.clone();
         feeds.sort();
+        feeds.extend(note.redriven.iter().map(|user| own(user)));
         let mut changed = 0;
         for feed in feeds {
             if note.placed {
                 let at = self.feeds[&feed]
                     .ids
                     .iter()
-                    .position(|at| at.as_deref() == Some(id))
+                    .rposition(|at| at.as_deref() == Some(id))
                     .unwrap();
                 changed += self.withdraw(&feed, at + 1, id, reason, to);
             } else {
@@ -212,32 +413,45 @@ impl Model {
 
     fn pass(&mut self, span: u64) {
         self.now += span;
-        while let Some((at, kind, id)) = self.due.first().cloned() {
+        while let Some((at, kind, id, user)) = self.due.first().cloned() {
             if at > self.now {
                 break;
             }
             self.due.pop_first();
-            let note = &self.notes[&id];
+            let Some(note) = self.notes.get(&id) else {
+                continue;
+            };
             let expired = note.expires_at.is_some_and(|end| end <= self.now);
             match kind {
                 _ if note.cancelled => {}
+                3 => self.attempts_ended(&id, &user),
                 1 if !expired => self.place(&id),
                 1 => {}
                 _ => drop(self.withdraw_all(&id, "expired", State::Expired)),
             }
         }
+        self.grow_old();
     }
 
     fn settle_one(&mut self, user: &str, id: &str, read: bool) -> bool {
         let Some(state) = self.states.get_mut(&(id.to_owned(), user.to_owned())) else {
             return false;
         };
-        let to = match (read, *state) {
-            (false, State::Pending) => State::Delivered,
-            (true, State::Pending | State::Delivered) => State::Read,
+        let was = *state;
+        let to = match (read, was) {
+            (false, State::Pending | State::Dead) => State::Delivered,
+            (true, State::Pending | State::Dead | State::Delivered) => State::Read,
             _ => return false,
         };
         *state = to;
+        if was == State::Dead {
+            self.no_longer_dead(user, id);
+        }
+        if self.notes[id].first && was != State::Delivered {
+            let (_, at) = self.place_of(id, user).unwrap();
+            self.dismissed.insert((id.to_owned(), user.to_owned()));
+            self.append(&own(user), format!("withdrawn {id} at {at} (taken)"), None);
+        }
         true
     }
 
@@ -258,21 +472,43 @@ impl Model {
         if !self.is_held(feed, offset) {
             return 0;
         }
-        let ids = self.feeds[feed].ids[self.feeds[feed].first..offset]
-            .iter()
-            .flatten()
-            .cloned()
-            .collect();
-        self.settle(user, ids, read)
+        let mut changed = 0;
+        // What was attempted and then given up is covered by the client's word, also where it was trimmed.
+        for (of, id, attempted) in self.letters.clone() {
+            let place = self.place_of(&id, user);
+            let here = place.is_some_and(|(at, place)| at == *feed && place <= offset);
+            if of == user && attempted && here && !read && !self.notes[&id].first {
+                changed += u64::from(self.settle_one(user, &id, false));
+            }
+        }
+        let log = &self.feeds[feed];
+        let held = (log.first..offset).filter_map(|at| Some((log.ids[at].clone()?, at + 1)));
+        let mut ids = Vec::new();
+        for (id, at) in held {
+            let here = self.place_of(&id, user) == Some((feed.clone(), at));
+            let dead = self.states.get(&(id.clone(), user.to_owned())) == Some(&State::Dead);
+            if here && !self.notes[&id].first && (read || !dead) {
+                ids.push(id);
+            }
+        }
+        changed + self.settle(user, ids, read)
     }
 
     fn trim(&mut self, feed: &FeedId, before: usize) {
         let log = self.log(feed);
         let first = log.first.max(before.saturating_sub(1).min(log.entries.len()));
-        let gone: Vec<String> = log.ids[log.first..first].iter().flatten().cloned().collect();
+        let before = log.first;
+        let gone: Vec<_> = log.ids[before..first].to_vec();
         log.first = first;
-        for id in gone {
+        let gone = gone
+            .into_iter()
+            .enumerate()
+            .filter_map(|(n, id)| Some((before + n + 1, id?)));
+        for (at, id) in gone {
             for user in self.readers(feed, &id) {
+                if self.place_of(&id, &user) != Some((feed.clone(), at)) {
+                    continue;
+                }
                 let state = self.states.get_mut(&(id.clone(), user)).unwrap();
                 if *state == State::Pending {
                     *state = State::Expired;
@@ -304,7 +540,7 @@ impl World {
             1 => topic(),
             _ => own(user),
         };
-        match kind % 16 {
+        match kind % 18 {
             0..=5 => self.publish(&id, a, c, kind).await,
             6 => {
                 let ids = [id, format!("n-{}", usize::from(c) % IDS)];
@@ -317,7 +553,7 @@ impl World {
                 assert_eq!(found, self.model.settle(user, vec![id], true), "read");
             }
             8 | 9 => {
-                self.through(user, &feed, usize::from(b) % 12, kind % 16 == 9 && c > 128)
+                self.through(user, &feed, usize::from(b) % 12, kind % 18 == 9 && c > 128)
                     .await
             }
             10 => {
@@ -333,7 +569,31 @@ impl World {
                 self.model.trim(&feed, usize::from(b % 8));
             }
             13 if c > 100 => drop(self.kit.restart().await),
+            14 | 16 | 17 => self.attempt(user, &feed, b, kind % 18 == 14).await,
+            15 => {
+                let letters = self.kit.letters(&DeadLetterFilter::default()).await.unwrap();
+                let at = usize::from(b) % letters.len().max(1);
+                if let Some(letter) = letters.get(at) {
+                    let found = self.kit.engine().redrive(vec![letter.id]).await.unwrap();
+                    assert_eq!(found, [self.model.redrive(at)], "redriven {letter:?}");
+                }
+            }
             _ => self.resume(user, usize::from(b % 4)).await,
+        }
+    }
+
+    /// Attempts on one entry that is held: one, or as often as is allowed.
+    async fn attempt(&mut self, user: &str, feed: &FeedId, b: u8, once: bool) {
+        let log = self.model.log(feed);
+        let held = log.entries.len() - log.first;
+        let offset = log.first + 1 + usize::from(b) % held.max(1);
+        for _ in 0..if once { 1 } else { ATTEMPTS } {
+            self.kit.attempt(user, feed, offset as u64).await.unwrap();
+            self.model.attempt(user, feed, offset);
+            if !once {
+                self.kit.pass(Millis(TIMEOUT)).await;
+                self.model.pass(TIMEOUT);
+            }
         }
     }
 
@@ -351,6 +611,10 @@ impl World {
         let collapse = (c % 7 < 3).then_some(c % 2);
         if let Some(key) = collapse {
             make = make.collapse(&format!("k{key}"));
+        }
+        let first = is_first(a, c);
+        if first {
+            make = make.first();
         }
         let ttl = (a % 4 == 1).then_some(u64::from(kind % 40) + 1);
         if let Some(ttl) = ttl {
@@ -371,6 +635,9 @@ impl World {
             deliver_at: delay.map(|delay| self.model.now + delay),
             placed: false,
             cancelled: false,
+            first,
+            kept_from: self.model.now + delay.unwrap_or(0),
+            redriven: BTreeSet::new(),
         };
         let found = self.kit.publish(make).await;
         let found = found.map(|receipt| receipt.repeated).map_err(|_| ());
@@ -444,6 +711,20 @@ impl World {
     }
 
     async fn compare(&mut self) {
+        let letters = self.kit.letters(&DeadLetterFilter::default()).await.unwrap();
+        let found: Vec<_> = letters
+            .iter()
+            .map(|letter| {
+                let user = letter.user.as_ref().unwrap().to_string();
+                let id = letter.notification.as_ref().unwrap().to_string();
+                (user, id, letter.attempts > 0)
+            })
+            .collect();
+        assert_eq!(found, self.model.letters, "dead letters");
+        assert_eq!(
+            self.kit.engine().count_dead_letters().await.unwrap(),
+            found.len() as u64
+        );
         for (feed, log) in &self.model.feeds {
             assert_eq!(
                 self.kit.told(feed).await.unwrap(),
@@ -480,6 +761,18 @@ impl World {
                 continue;
             };
             let key = (notification.id.to_string(), user.to_owned());
+            if self
+                .model
+                .moved
+                .contains(&(user.to_owned(), feed.clone(), offset as usize))
+            {
+                assert_eq!(
+                    (one.state, one.dismissed),
+                    (Some(State::Dead), true),
+                    "the old place of {key:?}"
+                );
+                continue;
+            }
             let Some(wanted) = self.model.states.get(&key) else {
                 assert!(
                     notification.excludes(&UserId::new(user).unwrap()),
@@ -489,7 +782,7 @@ impl World {
             };
             assert_eq!(one.state, Some(*wanted), "{key:?} in {feed}");
             assert!(
-                *wanted != State::Pending || offset > page.floor,
+                *wanted != State::Pending || offset > page.floor || self.model.notes[&key.0].first,
                 "{key:?} is pending below the floor"
             );
             let dismissed = self.model.dismissed.contains(&key)
@@ -499,10 +792,14 @@ impl World {
     }
 }
 
+fn is_first(a: u8, c: u8) -> bool {
+    a % 7 == 3 && c > 80
+}
+
 fn live(steps: &[Step], on_disk: bool) {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(async {
-        let instance: Box<dyn Instance> = Box::new(Here::open(on_disk, Kit::BEGIN));
+        let instance: Box<dyn Instance> = Box::new(Here::with(on_disk, Kit::BEGIN, rules()));
         let mut world = World {
             kit: Kit::new(instance),
             model: Model::default(),
@@ -517,7 +814,7 @@ fn live(steps: &[Step], on_disk: bool) {
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
-    proptest::collection::vec(any::<Step>(), 1..70)
+    proptest::collection::vec(any::<Step>(), 1..120)
 }
 
 proptest! {

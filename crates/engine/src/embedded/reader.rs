@@ -1,14 +1,55 @@
 //! Reads the tables for callers other than the writer, each time from one consistent view.
 
 use super::StoreFault;
-use super::codec::{EntryKindRecord, EntryRecord, Record, key};
+use super::apply::REDRIVEN;
+use super::codec::{EntryKindRecord, EntryRecord, LetterRecord, Record, key};
 use super::store::{Table, View};
-use super::tables::{self, ALL_ROWS};
+use super::tables::{self, ALL_ROWS, FLOOR_JOINED};
 use crate::{Page, ReadLimit, RecipientState, Recipients};
 use postrider_model::{
-    Entry, EntryKind, FeedId, Forms, MarkKind, NotificationId, Position, State, Timestamp, UserId,
+    DeadBody, DeadLetter, DeadLetterFilter, DeadLetterId, DeadLetterPage, Entry, EntryKind, FeedId, Forms,
+    Mark, MarkKind, NotificationId, Position, State, Timestamp, UserId,
 };
+use std::collections::HashSet;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
+
+/// Dead letters looked at for one page.
+const MAX_LETTERS: usize = 10_000;
+/// One page ends once its bodies have so many bytes.
+const MAX_LETTER_BYTES: usize = 4 << 20;
+
+/// Entries among which a damaged one is sought.
+const MAX_SOUGHT: usize = 100_000;
+
+/// Offsets have no holes, so where one is a row was lost.
+const MISSING: StoreFault = StoreFault::Corrupt {
+    table: "entries",
+    detail: "a row is missing",
+};
+
+/// A page that cannot be read.
+pub(super) struct Unreadable {
+    /// Where a damaged entry, or notification, stands, if that is why.
+    pub offset: Option<u64>,
+    pub fault: StoreFault,
+}
+
+impl Unreadable {
+    fn at(offset: u64, fault: StoreFault) -> Unreadable {
+        let damaged = matches!(fault, StoreFault::Corrupt { .. });
+        Unreadable {
+            offset: damaged.then_some(offset),
+            fault,
+        }
+    }
+}
+
+impl From<StoreFault> for Unreadable {
+    fn from(fault: StoreFault) -> Self {
+        Unreadable { offset: None, fault }
+    }
+}
 
 /// One look at the store.
 pub(super) struct Reader<'s> {
@@ -17,40 +58,79 @@ pub(super) struct Reader<'s> {
 }
 
 impl Reader<'_> {
-    pub fn read_page(&self, feed: &FeedId, after: u64, limit: ReadLimit) -> Result<Page, StoreFault> {
+    pub fn read_page(&self, feed: &FeedId, after: u64, limit: ReadLimit) -> Result<Page, Unreadable> {
         let span = tables::span(&*self.view, feed)?;
-        let from = key::entry(feed, after.saturating_add(1).max(span.first));
-        let to = key::entry(feed, span.head.offset + 1);
+        let first = after.saturating_add(1).max(span.first);
+        let (from, to) = (key::entry(feed, first), key::entry(feed, span.head.offset + 1));
+        let rows = self
+            .view
+            .scan(Table::Entries, &from, &to, limit.entries.max(1))
+            .map_err(|fault| self.place_of(feed, first..=span.head.offset, fault))?;
         let mut entries = Vec::new();
         let mut bytes = 0;
-        for (row, value) in self.view.scan(Table::Entries, &from, &to, limit.entries.max(1))? {
-            let record = EntryRecord::decode(&value)?;
-            let position = Position {
-                epoch: record.epoch,
-                offset: tables::offset(&row)?,
-            };
-            let kind = match record.kind {
-                EntryKindRecord::Notification { id, withdrawn } => {
-                    let notification = tables::body(&*self.view, &id)?.notification;
-                    bytes += notification.data.len();
-                    EntryKind::Notification(Arc::new(notification), withdrawn)
-                }
-                EntryKindRecord::Read { ids, origin } => EntryKind::Read { ids, origin },
-                EntryKindRecord::Withdrawn { id, target, reason } => {
-                    EntryKind::Withdrawn { id, target, reason }
-                }
-            };
-            entries.push(Arc::new(Entry {
-                feed: feed.clone(),
-                position,
-                kind,
-                forms: Arc::<Forms>::default(),
-            }));
+        for (n, (row, value)) in rows.iter().enumerate() {
+            let next = first.saturating_add(n as u64);
+            let offset = tables::offset(row)?;
+            if offset != next {
+                return Err(Unreadable::at(next, MISSING));
+            }
+            let at = |fault| Unreadable::at(offset, fault);
+            let (entry, data) = self.whole_entry(feed, offset, value).map_err(at)?;
+            bytes += data;
+            entries.push(Arc::new(entry));
             if bytes >= limit.bytes {
                 break;
             }
         }
+        if rows.is_empty() && first <= span.head.offset {
+            return Err(Unreadable::at(first, MISSING));
+        }
         Ok(Page { entries, span })
+    }
+
+    /// An entry with what it stands for, and the bytes of its data.
+    fn whole_entry(&self, feed: &FeedId, offset: u64, value: &[u8]) -> Result<(Entry, usize), StoreFault> {
+        let record = EntryRecord::decode(value)?;
+        let mut bytes = 0;
+        let kind = match record.kind {
+            EntryKindRecord::Notification { id, withdrawn } => {
+                let notification = tables::body(&*self.view, &id)?.notification;
+                bytes = notification.data.len();
+                EntryKind::Notification(Arc::new(notification), withdrawn)
+            }
+            EntryKindRecord::Read { ids, origin } => EntryKind::Read { ids, origin },
+            EntryKindRecord::Withdrawn {
+                id,
+                target,
+                reason,
+                origin,
+            } => EntryKind::Withdrawn {
+                id,
+                target,
+                reason,
+                origin,
+            },
+        };
+        let epoch = record.epoch;
+        let entry = Entry {
+            feed: feed.clone(),
+            position: Position { epoch, offset },
+            kind,
+            forms: Arc::<Forms>::default(),
+        };
+        Ok((entry, bytes))
+    }
+
+    /// Which of these entries is damaged, where a scan over them is.
+    fn place_of(&self, feed: &FeedId, among: RangeInclusive<u64>, fault: StoreFault) -> Unreadable {
+        let offset = match &fault {
+            StoreFault::Corrupt { .. } => among.take(MAX_SOUGHT).find(|offset| {
+                let entry = tables::entry(&*self.view, feed, *offset);
+                matches!(entry, Err(StoreFault::Corrupt { .. }))
+            }),
+            _ => None,
+        };
+        Unreadable { offset, fault }
     }
 
     pub fn is_held(&self, feed: &FeedId, place: Position) -> Result<bool, StoreFault> {
@@ -77,29 +157,29 @@ impl Reader<'_> {
         let Some(record) = tables::record(&*self.view, id)? else {
             return Ok(Vec::new());
         };
-        if record.recipients.is_some() {
-            let named = self.named_recipients(id, &which)?;
-            return named
-                .into_iter()
-                .map(|(user, position)| {
-                    let feed = FeedId::User(user.clone());
-                    Ok(self.recipient_state(&record, user, &feed, position)?.0)
-                })
-                .collect();
+        let named = self.named_recipients(id, &which)?;
+        let known: HashSet<_> = named.iter().map(|(user, _)| user.clone()).collect();
+        let mut states = Vec::with_capacity(named.len());
+        for (user, position) in named {
+            let feed = FeedId::User(user.clone());
+            states.push(self.recipient_state(&record, user, &feed, position)?.0);
         }
-        let Some((feed, position)) = record.placements.iter().find(|(feed, _)| *feed == FeedId::All) else {
-            return Ok(Vec::new());
-        };
-        let (users, all) = match which {
-            Recipients::One(user) => (vec![user], false),
-            Recipients::All => (self.settlers(feed)?, true),
-        };
-        let mut states = Vec::new();
-        for user in users {
-            if !record.notification.excludes(&user) {
-                let (state, has_word) = self.recipient_state(&record, user, feed, *position)?;
-                states.extend((has_word || !all).then_some(state));
+        let all = record.placements.iter().find(|(feed, _)| *feed == FeedId::All);
+        if let (None, Some((feed, position))) = (record.recipients, all) {
+            let (users, every) = match which {
+                Recipients::One(user) => (vec![user], false),
+                Recipients::All => (self.settlers(feed)?, true),
+            };
+            for user in users {
+                // One for whom it was redriven has it in the own feed now.
+                let passed = record.notification.excludes(&user) || known.contains(&user);
+                let joined = tables::floor(&*self.view, &user, feed, FLOOR_JOINED)?;
+                if !passed && (position.offset == 0 || position.offset > joined) {
+                    let (state, has_word) = self.recipient_state(&record, user, feed, *position)?;
+                    states.extend((has_word || !every).then_some(state));
+                }
             }
+            states.sort_by(|a, b| a.user.cmp(&b.user));
         }
         Ok(states)
     }
@@ -140,7 +220,7 @@ impl Reader<'_> {
             return Ok((RecipientState { user, state, marks }, false));
         }
         let (state, standing) = tables::state(&*self.view, &user, feed, offset, notification, self.now)?;
-        let below_floor = offset <= standing.floor;
+        let below_floor = standing.covers(offset);
         let mut marks = standing.marks;
         let has_word = below_floor || !marks.is_empty();
         let single = marks.iter().any(|mark| mark.kind == MarkKind::Delivered);
@@ -157,8 +237,25 @@ impl Reader<'_> {
                 _ => false,
             }));
         }
+        self.add_story_before(&user, &mut marks)?;
         marks.sort_by_key(|mark| (mark.time, mark.kind));
         Ok((RecipientState { user, state, marks }, has_word))
+    }
+
+    /// What is recorded at the places that a redriven notification had before.
+    fn add_story_before(&self, user: &UserId, marks: &mut Vec<Mark>) -> Result<(), StoreFault> {
+        let mut at = 0;
+        while let Some(mark) = marks.get_mut(at) {
+            at += 1;
+            if mark.kind == MarkKind::Redriven
+                && let Some((feed, offset)) = tables::place_before(&std::mem::take(&mut mark.why))
+            {
+                let before = tables::standing(&*self.view, user, &feed, offset, offset)?;
+                let told = before.marks.into_iter().filter(|mark| mark.why != REDRIVEN);
+                marks.extend(told);
+            }
+        }
+        Ok(())
     }
 
     /// The state of what was never put into a feed: still scheduled, cancelled, or expired before its time.
@@ -182,4 +279,92 @@ impl Reader<'_> {
             .map(|(row, _)| tables::user_at_end("settlers", prefix.len(), row))
             .collect()
     }
+
+    /// Dead letters after `after`, oldest first.
+    pub fn letters(
+        &self,
+        filter: &DeadLetterFilter,
+        after: DeadLetterId,
+        limit: usize,
+    ) -> Result<DeadLetterPage, StoreFault> {
+        let next = after.0.saturating_add(1);
+        let rows = match &filter.user {
+            Some(user) => {
+                let end = key::after(&key::letters_of(user));
+                let from = key::letter_of(user, next);
+                self.view.scan(Table::LettersOf, &from, &end, MAX_LETTERS)?
+            }
+            None => self
+                .view
+                .scan(Table::Letters, &next.to_be_bytes(), &[0xff; 9], MAX_LETTERS)?,
+        };
+        let more = rows.len() == MAX_LETTERS;
+        let (mut page, mut bytes) = (DeadLetterPage::default(), 0);
+        for (row, value) in rows {
+            let id = DeadLetterId(tables::offset(&row)?);
+            if page.letters.len() == limit || bytes >= MAX_LETTER_BYTES {
+                return Ok(page);
+            }
+            let record = match filter.user {
+                Some(_) => tables::letter(&*self.view, id.0)?,
+                None => Some(LetterRecord::decode(&value)?),
+            };
+            page.after = Some(id);
+            if let Some(record) = record.filter(|record| fits(record, filter)) {
+                let letter = self.whole_letter(id, record, filter.bare)?;
+                bytes += letter.body.len();
+                page.letters.push(letter);
+            }
+        }
+        if !more {
+            page.after = None;
+        }
+        Ok(page)
+    }
+
+    pub fn letter(&self, id: DeadLetterId) -> Result<Option<DeadLetter>, StoreFault> {
+        tables::letter(&*self.view, id.0)?
+            .map(|record| self.whole_letter(id, record, false))
+            .transpose()
+    }
+
+    fn whole_letter(
+        &self,
+        id: DeadLetterId,
+        record: LetterRecord,
+        bare: bool,
+    ) -> Result<DeadLetter, StoreFault> {
+        let mut subject = None;
+        let body = match (record.raw, &record.notification) {
+            _ if bare => DeadBody::Missing,
+            (Some(raw), _) => DeadBody::Raw(raw),
+            (None, None) => DeadBody::Missing,
+            (None, Some(notification)) => match tables::record(&*self.view, notification)? {
+                Some(record) if !record.bodiless => {
+                    subject = record.notification.subject;
+                    DeadBody::Data(record.notification.data)
+                }
+                _ => DeadBody::Missing,
+            },
+        };
+        Ok(DeadLetter {
+            id,
+            notification: record.notification,
+            user: record.user,
+            reason: record.reason,
+            source: record.source,
+            attempts: record.attempts,
+            time: record.time,
+            subject,
+            body,
+        })
+    }
+}
+
+fn fits(record: &LetterRecord, filter: &DeadLetterFilter) -> bool {
+    filter.reason.is_none_or(|reason| reason == record.reason)
+        && filter
+            .source
+            .as_ref()
+            .is_none_or(|source| *source == record.source)
 }

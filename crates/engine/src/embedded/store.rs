@@ -5,6 +5,7 @@
 //! was asked. What the store cannot promise it answers with an error; it never answers with old data.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
 /// Why the store could not do what it was asked.
@@ -37,10 +38,12 @@ macro_rules! tables {
     ($($name:ident = $text:literal),* $(,)?) => {
         /// The tables; what stands in each is written down in [`super::codec`].
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-        pub(super) enum Table { $($name),* }
+        pub enum Table { $(#[doc = concat!("`", $text, "`")] $name),* }
 
         impl Table {
+            /// Every table, in the order of their numbers.
             pub const ALL: &[Table] = &[$(Table::$name),*];
+            /// What the store calls it.
             pub fn name(self) -> &'static str {
                 match self { $(Table::$name => $text),* }
             }
@@ -62,43 +65,62 @@ tables! {
     Collapse = "collapse",
     Due = "due",
     Requests = "requests",
+    Ages = "ages",
+    Attempts = "attempts",
+    Firsts = "firsts",
+    Opens = "opens",
+    Past = "past",
+    Letters = "letters",
+    LettersOf = "letters_of",
+    LetterFor = "letter_for",
+    Erased = "erased",
+    Sizes = "sizes",
 }
 
 /// A key and its value.
-pub(super) type Row = (Vec<u8>, Vec<u8>);
+pub type Row = (Vec<u8>, Vec<u8>);
 
 /// What a batch changes: per table, by key; `None` removes.
 #[derive(Debug, Default)]
-pub(super) struct Batch {
+pub struct Batch {
     tables: [BTreeMap<Vec<u8>, Option<Vec<u8>>>; Table::ALL.len()],
 }
 
 impl Batch {
+    /// Writes a value under a key, in place of what stands there.
     pub fn put(&mut self, table: Table, key: Vec<u8>, value: Vec<u8>) {
         self.tables[table as usize].insert(key, Some(value));
     }
+    /// Removes a key, which need not be there.
     pub fn remove(&mut self, table: Table, key: Vec<u8>) {
         self.tables[table as usize].insert(key, None);
     }
+    /// What changes in one table.
     pub fn table(&self, table: Table) -> &BTreeMap<Vec<u8>, Option<Vec<u8>>> {
         &self.tables[table as usize]
     }
+    /// It changes nothing.
     pub fn is_empty(&self) -> bool {
         self.tables.iter().all(BTreeMap::is_empty)
     }
 }
 
 /// Ordered tables with atomic, durable batches. One caller commits at a time; any number read.
-pub(super) trait Store: Send + Sync + 'static {
+pub trait Store: Send + Sync + 'static {
     /// What the tables hold now. Short-lived: the store cannot reuse space that a view may still read.
     fn view(&self) -> Result<Box<dyn View + '_>, StoreFault>;
     /// Applies a batch. With `sync` it, and all before it, is on the disk when this returns; without, a
     /// crash may take it, but never a part of it, and never anything older.
     fn commit(&self, batch: &Batch, sync: bool) -> Result<(), StoreFault>;
+    /// Bytes of the keys and values that the tables hold. May lag behind the last commits: what they
+    /// overwrote is then still counted.
+    fn live_bytes(&self) -> u64;
+    /// Bytes that the store takes on the disk, or in memory where it has none.
+    fn file_bytes(&self) -> u64;
 }
 
 /// The tables as one moment left them.
-pub(super) trait View {
+pub trait View {
     /// The value under `key`.
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreFault>;
     /// Up to `limit` rows of `from..to` by rising key.
@@ -109,8 +131,9 @@ pub(super) trait View {
 
 /// Tables in memory, for tests, simulation and `engine.type: memory`.
 #[derive(Debug, Default)]
-pub(super) struct Memory {
+pub struct Memory {
     tables: RwLock<[BTreeMap<Vec<u8>, Vec<u8>>; Table::ALL.len()]>,
+    bytes: AtomicU64,
 }
 
 impl Store for Memory {
@@ -122,15 +145,32 @@ impl Store for Memory {
 
     fn commit(&self, batch: &Batch, _sync: bool) -> Result<(), StoreFault> {
         let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);
+        let (mut added, mut gone) = (0, 0);
         for &table in Table::ALL {
             for (key, value) in batch.table(table) {
-                match value {
-                    Some(value) => tables[table as usize].insert(key.clone(), value.clone()),
-                    None => tables[table as usize].remove(key),
+                let rows = &mut tables[table as usize];
+                let before = match value {
+                    Some(value) => {
+                        added += key.len() + value.len();
+                        rows.insert(key.clone(), value.clone())
+                    }
+                    None => rows.remove(key),
                 };
+                gone += before.map_or(0, |before| key.len() + before.len());
             }
         }
+        // Added first, so that it never goes below nothing.
+        self.bytes.fetch_add(added as u64, Ordering::Relaxed);
+        self.bytes.fetch_sub(gone as u64, Ordering::Relaxed);
         Ok(())
+    }
+
+    fn live_bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    fn file_bytes(&self) -> u64 {
+        self.live_bytes()
     }
 }
 
@@ -222,9 +262,13 @@ impl View for Txn<'_> {
             .changed(table, from, to)
             .filter_map(|(k, v)| v.clone().map(|v| (k.clone(), v)))
             .next_back();
-        // Rows are removed only from the front of what is asked for: where the last is gone, all are.
-        let stored = self.view.last(table, from, to)?;
-        let stored = stored.filter(|(key, _)| !matches!(self.batch.table(table).get(key), Some(None)));
+        let mut stored = self.view.last(table, from, to)?;
+        while let Some((key, _)) = &stored
+            && matches!(self.batch.table(table).get(key), Some(None))
+        {
+            let removed = key.clone();
+            stored = self.view.last(table, from, &removed)?;
+        }
         Ok(newest.into_iter().chain(stored).max_by(|a, b| a.0.cmp(&b.0)))
     }
 }

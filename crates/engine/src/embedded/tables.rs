@@ -1,7 +1,7 @@
 //! Rows read back into values: the readings that the writer and the readers share.
 
 use super::StoreFault;
-use super::codec::{EntryKindRecord, EntryRecord, Reader, Record, Writer, decode_mark, key};
+use super::codec::{EntryKindRecord, EntryRecord, LetterRecord, Reader, Record, Writer, decode_mark, key};
 use super::store::{Row, Table, View};
 use postrider_model::{
     EntryKind, Epoch, FeedId, FeedSpan, Mark, MarkKind, Notification, NotificationId, Position, Standing,
@@ -12,6 +12,8 @@ use postrider_model::{
 pub(super) const FLOOR_DELIVERED: u8 = 1;
 /// What is at or below it has been looked at for marking as read.
 pub(super) const FLOOR_READ: u8 = 2;
+/// Up to it the user is no recipient.
+pub(super) const FLOOR_JOINED: u8 = 3;
 /// As many rows as there are, where something else bounds them.
 pub(super) const ALL_ROWS: usize = usize::MAX;
 
@@ -21,6 +23,22 @@ pub(super) const ALL_ROWS: usize = usize::MAX;
 pub(super) enum Due {
     Deliver = 1,
     Expire = 2,
+    /// One ack timeout after the last attempt.
+    GiveUp = 3,
+}
+
+/// Why a row stands in `ages`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Stage {
+    /// A notification that is kept to be delivered.
+    Kept = 1,
+    /// A notification of which only is known what became of it.
+    Record = 2,
+    /// The key of a request.
+    Request = 3,
+    /// A feed got marks.
+    Marks = 4,
 }
 
 pub(super) fn record(view: &dyn View, id: &NotificationId) -> Result<Option<Record>, StoreFault> {
@@ -51,6 +69,18 @@ pub(super) fn span(view: &dyn View, feed: &FeedId) -> Result<FeedSpan, StoreFaul
             epoch: EntryRecord::decode(&value)?.epoch,
             offset: offset(&row)?,
         };
+    }
+    if span.head.offset < span.first
+        && let Some(value) = view.get(Table::Erased, &key::erased(feed))?
+    {
+        // An erased user's feed goes on where it was, so that no place is given twice.
+        let head = Reader::new("erased", &value)?.position()?;
+        if head.offset > span.head.offset {
+            span = FeedSpan {
+                first: head.offset + 1,
+                head,
+            };
+        }
     }
     Ok(span)
 }
@@ -99,10 +129,58 @@ pub(super) fn standing(
         None => key::after(&key::user_feed(user, feed)),
     };
     let rows = view.scan(Table::Marks, &key::mark(user, feed, from, 0), &end, ALL_ROWS)?;
-    Ok(Standing {
+    let mut standing = Standing {
         floor: floor(view, user, feed, FLOOR_DELIVERED)?,
         marks: rows.iter().map(mark_of_row).collect::<Result<_, _>>()?,
-    })
+        ..Standing::default()
+    };
+    if from <= standing.floor {
+        let (from, to) = stretch(user, feed, from, to.min(standing.floor));
+        let rows = view.scan(Table::Opens, &from, &to, ALL_ROWS)?;
+        standing.open = rows
+            .iter()
+            .map(|(row, _)| offset(row))
+            .collect::<Result<_, _>>()?;
+    }
+    Ok(standing)
+}
+
+/// What else a session is told of the user's place: where it begins, and earlier attempts.
+pub(super) fn standing_for_session(
+    view: &dyn View,
+    user: &UserId,
+    feed: &FeedId,
+    from: u64,
+    to: u64,
+) -> Result<Standing, StoreFault> {
+    let mut standing = standing(view, user, feed, from, to)?;
+    let (begin, end) = stretch(user, feed, 0, u64::MAX);
+    let open = view.scan(Table::Opens, &begin, &end, 1)?;
+    standing.first_open = open.first().map(|(row, _)| offset(row)).transpose()?;
+    if feed.is_wide() {
+        standing.joined = floor(view, user, feed, FLOOR_JOINED)?;
+        standing.floor = standing.floor.max(standing.joined);
+    }
+    let (from, to) = stretch(user, feed, from, to);
+    for (row, value) in view.scan(Table::Attempts, &from, &to, ALL_ROWS)? {
+        standing.attempts.push((offset(&row)?, attempts(&value)?.0));
+    }
+    Ok(standing)
+}
+
+/// How many attempts there were, and when the last was.
+pub(super) fn attempts(value: &[u8]) -> Result<(u32, Timestamp), StoreFault> {
+    let mut r = Reader::new("attempts", value)?;
+    Ok((r.u32()?, Timestamp(r.u64()?)))
+}
+
+/// The keys of `from..=to` in tables that are kept by user, feed and offset.
+fn stretch(user: &UserId, feed: &FeedId, from: u64, to: u64) -> (Vec<u8>, Vec<u8>) {
+    let end = match to.checked_add(1) {
+        Some(next) => key::range(user, feed, next),
+        None => key::after(&key::user_feed(user, feed)),
+    };
+    (key::range(user, feed, from), end)
 }
 
 /// What was recorded about many entries at once and covers this one.
@@ -213,8 +291,10 @@ pub(super) fn due_parts(row: &[u8]) -> Result<(Timestamp, Due, NotificationId), 
     let kind = match *kind {
         1 => Due::Deliver,
         2 => Due::Expire,
+        3 => Due::GiveUp,
         _ => return Err(damaged("unknown kind of due time")),
     };
+    let id = id.split(|byte| *byte == 0).next().unwrap_or_default();
     let id = std::str::from_utf8(id)
         .ok()
         .and_then(|text| NotificationId::new(text).ok());
@@ -223,6 +303,37 @@ pub(super) fn due_parts(row: &[u8]) -> Result<(Timestamp, Due, NotificationId), 
         kind,
         id.ok_or(damaged("the key has no id"))?,
     ))
+}
+
+/// Where a redriven entry stood before, as its mark keeps it: offset, space, feed.
+pub(super) fn place_before(why: &str) -> Option<(FeedId, u64)> {
+    let (offset, feed) = why.split_once(' ')?;
+    Some((FeedId::parse(feed).ok()?, offset.parse().ok()?))
+}
+
+/// With which row to go on where something that grew old was begun.
+pub(super) fn age_next(value: &[u8]) -> Result<Option<Vec<u8>>, StoreFault> {
+    let mut r = Reader::new("ages", value)?;
+    match r.is_done() {
+        true => Ok(None),
+        false => Ok(Some(r.bytes()?.to_vec())),
+    }
+}
+
+/// The id of what stood at a place before it was trimmed.
+pub(super) fn past_id(value: &[u8]) -> Result<NotificationId, StoreFault> {
+    Reader::new("past", value)?.id(NotificationId::new)
+}
+
+/// The user of a row about giving up.
+pub(super) fn due_user(row: &[u8]) -> Result<UserId, StoreFault> {
+    let start = row.iter().skip(9).position(|byte| *byte == 0);
+    user_at_end("due", start.map_or(usize::MAX, |at| at + 10), row)
+}
+
+pub(super) fn letter(view: &dyn View, id: u64) -> Result<Option<LetterRecord>, StoreFault> {
+    let value = view.get(Table::Letters, &id.to_be_bytes())?;
+    value.map(|value| LetterRecord::decode(&value)).transpose()
 }
 
 pub(super) fn kind_record(kind: &EntryKind) -> EntryKindRecord {
@@ -235,10 +346,16 @@ pub(super) fn kind_record(kind: &EntryKind) -> EntryKindRecord {
             ids: ids.clone(),
             origin: origin.clone(),
         },
-        EntryKind::Withdrawn { id, target, reason } => EntryKindRecord::Withdrawn {
+        EntryKind::Withdrawn {
+            id,
+            target,
+            reason,
+            origin,
+        } => EntryKindRecord::Withdrawn {
             id: id.clone(),
             target: *target,
             reason: *reason,
+            origin: origin.clone(),
         },
     }
 }

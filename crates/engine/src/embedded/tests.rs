@@ -1,11 +1,13 @@
 //! The embedded engine before the contract, on disk and in memory.
 
-use super::{Embedded, EmbeddedOptions};
+use super::codec::key;
+use super::store::{Batch, Memory, Store, Table};
+use super::{Embedded, EmbeddedOptions, Rules};
 use crate::Engine;
 use crate::Feeds;
 use crate::contract::{Instance, Make, Subject, run};
 use async_trait::async_trait;
-use postrider_model::Timestamp;
+use postrider_model::{DeadLetterFilter, DeadReason, FeedId, NotificationId, State, Timestamp, UserId};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -20,6 +22,7 @@ impl Clock {
         let clock = self.0.clone();
         EmbeddedOptions {
             data_dir: dir.map(|dir| dir.path().to_owned()),
+            rules: Rules::default(),
             clock: Arc::new(move || Timestamp(clock.load(Ordering::SeqCst))),
             on_commit: Box::new(|_, _| {}),
         }
@@ -30,16 +33,25 @@ impl Clock {
 pub(super) struct Here {
     pub engine: Option<Arc<Embedded>>,
     pub clock: Clock,
+    pub rules: Rules,
     pub dir: Option<tempfile::TempDir>,
 }
 
 impl Here {
     pub fn open(on_disk: bool, now: Timestamp) -> Here {
+        Here::with(on_disk, now, Rules::default())
+    }
+    pub fn with(on_disk: bool, now: Timestamp, rules: Rules) -> Here {
         let dir = on_disk.then(|| tempfile::tempdir().unwrap());
         let clock = Clock::default();
         clock.set(now);
-        let engine = Embedded::open(clock.options(dir.as_ref())).unwrap();
+        let options = EmbeddedOptions {
+            rules: rules.clone(),
+            ..clock.options(dir.as_ref())
+        };
+        let engine = Embedded::open(options).unwrap();
         Here {
+            rules,
             engine: Some(Arc::new(engine)),
             clock,
             dir,
@@ -66,9 +78,11 @@ impl Instance for Here {
             return false;
         }
         self.engine.take().unwrap().close();
-        self.engine = Some(Arc::new(
-            Embedded::open(self.clock.options(self.dir.as_ref())).unwrap(),
-        ));
+        let options = EmbeddedOptions {
+            rules: self.rules.clone(),
+            ..self.clock.options(self.dir.as_ref())
+        };
+        self.engine = Some(Arc::new(Embedded::open(options).unwrap()));
         true
     }
     async fn close(&self) {
@@ -82,8 +96,8 @@ struct Embeddeds {
 
 #[async_trait]
 impl Subject for Embeddeds {
-    async fn open(&self, now: Timestamp) -> Box<dyn Instance> {
-        Box::new(Here::open(self.on_disk, now))
+    async fn open(&self, now: Timestamp, rules: Rules) -> Box<dyn Instance> {
+        Box::new(Here::with(self.on_disk, now, rules))
     }
 }
 
@@ -154,4 +168,90 @@ async fn what_is_too_much_for_one_transaction_is_split() {
         .map(|n| n.id.to_string())
         .collect();
     assert_eq!(ids, (0..60).map(|n| format!("n-{n}")).collect::<Vec<_>>());
+}
+
+/// What is damaged becomes a dead letter; what is not is delivered.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_damaged_middle_is_given_up_and_the_rest_is_read() {
+    let store = Arc::new(Memory::default());
+    let now = Timestamp(1_000_000);
+    let here = Here::open(false, now);
+    let engine = Embedded::with_store(store.clone(), None, here.clock.options(None)).unwrap();
+    let mut batch = Vec::new();
+    for n in 1..=6 {
+        batch.push(Make::new(format!("n-{n}")).users(["ada", "bob"]).publication(now));
+        batch.push(Make::new(format!("e-{n}")).publication(now));
+    }
+    assert!(engine.publish(batch).await.iter().all(Result::is_ok));
+    let (ada, all) = (FeedId::User(UserId::new("ada").unwrap()), FeedId::All);
+    let mut damage = Batch::default();
+    damage.put(Table::Notifications, b"n-2".to_vec(), b"\x02gone".to_vec());
+    damage.remove(Table::Notifications, b"n-3".to_vec());
+    damage.put(Table::Entries, key::entry(&ada, 5), b"\x02?".to_vec());
+    damage.put(Table::Notifications, b"e-4".to_vec(), Vec::new());
+    store.commit(&damage, true).unwrap();
+
+    let limit = crate::ReadLimit {
+        entries: 100,
+        bytes: usize::MAX,
+    };
+    let engine: Arc<dyn Engine> = Arc::new(engine);
+    let read = async |user: &str, feed: &FeedId| {
+        let user = UserId::new(user).unwrap();
+        let page = crate::read_inbox(&*engine, &user, feed, 0, limit, now)
+            .await
+            .unwrap();
+        let pending = page
+            .entries
+            .iter()
+            .filter(|one| one.state == Some(State::Pending) && !one.dismissed);
+        let ids = pending.filter_map(|one| Some(one.entry.notification()?.id.to_string()));
+        ids.collect::<Vec<_>>()
+    };
+    assert_eq!(read("ada", &ada).await, ["n-1", "n-4", "n-6"]);
+    let bob = FeedId::User(UserId::new("bob").unwrap());
+    assert_eq!(read("bob", &bob).await, ["n-1", "n-4", "n-5", "n-6"]);
+    assert_eq!(read("bob", &all).await, ["e-1", "e-2", "e-3", "e-5", "e-6"]);
+
+    let letters = engine
+        .dead_letters(&DeadLetterFilter::default(), None, 100)
+        .await
+        .unwrap()
+        .letters;
+    let mut lost: Vec<_> = letters
+        .iter()
+        .map(|letter| {
+            assert_eq!(letter.reason, DeadReason::Lost);
+            let name = |id: &Option<NotificationId>| id.as_ref().map_or("?".into(), ToString::to_string);
+            let user = letter
+                .user
+                .as_ref()
+                .map_or("everyone".into(), ToString::to_string);
+            format!("{} {user}", name(&letter.notification))
+        })
+        .collect();
+    lost.sort();
+    assert_eq!(
+        lost,
+        [
+            "? ada",
+            "e-4 everyone",
+            "n-2 ada",
+            "n-2 bob",
+            "n-3 ada",
+            "n-3 bob"
+        ]
+    );
+    let states = |id: &str| {
+        let (id, engine) = (NotificationId::new(id).unwrap(), engine.clone());
+        async move { engine.recipients(&id, crate::Recipients::All).await.unwrap() }
+    };
+    let dead =
+        |states: Vec<crate::RecipientState>| states.iter().filter(|one| one.state == State::Dead).count();
+    assert_eq!(dead(states("n-2").await), 2);
+    assert_eq!(dead(states("n-5").await), 1, "where ada's entry was damaged");
+    assert_eq!(
+        engine.redrive(vec![letters[0].id]).await.unwrap(),
+        [crate::Redriven::Impossible]
+    );
 }

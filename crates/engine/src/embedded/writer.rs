@@ -6,13 +6,18 @@
 //! fails nobody is told success, and what the writer remembers of feeds is read anew.
 
 use super::StoreFault;
-use super::apply::Apply;
+use super::apply::{Apply, Counts};
+use super::codec::Writer;
 use super::job::{Job, Step};
-use super::store::{Batch, Store, Txn};
-use crate::{EngineError, Sync, Wake};
-use postrider_model::{Epoch, FeedId, FeedSpan, NotificationId, Publication, Receipt, Settlement, Timestamp};
+use super::rules::Rules;
+use super::store::{Batch, Store, Table, Txn};
+use crate::{EngineError, Redriven, Sync, Wake};
+use postrider_model::{
+    Attempt, DeadLetter, DeadLetterId, Epoch, FeedId, FeedSpan, NotificationId, Publication, Receipt,
+    Settlement, Timestamp, UserId,
+};
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -32,6 +37,10 @@ const MAX_SPANS: usize = 200_000;
 const MAX_WAKE: usize = 1024;
 /// How often due times are looked at when nothing else happens.
 const DUE_INTERVAL: Duration = Duration::from_millis(100);
+/// How long to wait after what is too old could not be forgotten.
+const SWEEP_RETRY: Duration = Duration::from_secs(10);
+/// How often it is tried whether a store that failed works again.
+const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 /// How long what nobody waits for may stay off the disk.
 const FLUSH_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -46,6 +55,14 @@ pub(super) enum Command {
     Settle(Vec<Settlement>, Sync, Option<Reply<Vec<u64>>>),
     Cancel(NotificationId, Reply<Option<Option<u64>>>),
     Trim(FeedId, u64, Reply<()>),
+    Attempt(Vec<Attempt>),
+    Redrive(Vec<DeadLetterId>, Reply<Vec<Redriven>>),
+    Discard(DeadLetterId, Reply<bool>),
+    Bury(Box<DeadLetter>, Reply<DeadLetterId>),
+    /// Something at this place cannot be read.
+    Repair(FeedId, u64, Reply<()>),
+    Erase(UserId, Reply<bool>),
+    Arrive(UserId, Reply<()>),
     /// Look at due times now.
     Tick(Reply<()>),
     Close,
@@ -58,6 +75,8 @@ impl Command {
                 .iter()
                 .map(|p| p.notification.data.len() + p.feeds.len() * 64 + 256)
                 .sum(),
+            Command::Bury(letter, _) => letter.body.len() + 256,
+            Command::Attempt(batch) => batch.len() * 128,
             Command::Close => 0,
             _ => 256,
         }
@@ -66,11 +85,12 @@ impl Command {
         match self {
             Command::Publish(batch, _) => batch.iter().map(|p| p.feeds.len().max(1)).sum(),
             Command::Settle(batch, ..) => batch.len(),
+            Command::Attempt(batch) => batch.len(),
             _ => 1,
         }
     }
     pub fn needs_sync(&self) -> bool {
-        !matches!(self, Command::Settle(_, Sync::Lazy, _))
+        !matches!(self, Command::Settle(_, Sync::Lazy, _) | Command::Attempt(_))
     }
 }
 
@@ -121,9 +141,22 @@ impl Queue {
 /// What the writer tells of each transaction: how many commands, and how long the commit took.
 pub(super) type OnCommit = Box<dyn Fn(usize, Duration) + Send>;
 
+/// What others may see of the writer at any time.
+#[derive(Debug, Default)]
+pub(super) struct Health {
+    /// The last transaction failed.
+    pub failing: AtomicBool,
+    /// Dead letters there are.
+    pub letters: AtomicU64,
+    /// Bytes that notifications hold.
+    pub held: AtomicU64,
+}
+
 pub(super) struct WriterThread {
     pub store: Arc<dyn Store>,
     pub epoch: Epoch,
+    pub rules: Rules,
+    pub health: Arc<Health>,
     pub clock: Arc<dyn Fn() -> Timestamp + Send + std::marker::Sync>,
     pub receiver: Receiver<Command>,
     pub waiting_bytes: Arc<AtomicUsize>,
@@ -134,37 +167,53 @@ pub(super) struct WriterThread {
 /// What the writer remembers between transactions.
 struct Turn {
     spans: HashMap<FeedId, FeedSpan>,
+    /// `None` until read, and after a failure.
+    counts: Option<Counts>,
     jobs: VecDeque<Job>,
     more_due: bool,
+    /// What is due by this time was done.
+    now: Timestamp,
+    /// There may be more that is too old.
+    more_old: bool,
+    /// When to look for what is too old.
+    sweep: Option<Instant>,
     closing: bool,
     /// Since when something lies in the store that is not synced.
     unsynced: Option<Instant>,
-    /// The last transaction failed.
+    /// The last transaction that wrote something failed.
     failing: bool,
+    /// When to try to write although nothing asks for it.
+    probe: Option<Instant>,
 }
 
 impl WriterThread {
     pub fn run(self) {
         let mut turn = Turn {
             spans: HashMap::new(),
+            counts: None,
             jobs: VecDeque::new(),
             more_due: true,
+            now: Timestamp(0),
+            more_old: false,
+            sweep: None,
             closing: false,
             unsynced: None,
             failing: false,
+            probe: None,
         };
         while !(turn.closing && turn.jobs.is_empty()) {
             if turn.jobs.len() <= MAX_CARRIED && !turn.closing {
                 self.gather(&mut turn);
             }
             self.transact(&mut turn);
+            self.sweep(&mut turn);
             self.flush(&mut turn);
         }
     }
 
     /// Takes what waits into `jobs`. Waits for it where there is nothing else to do.
     fn gather(&self, turn: &mut Turn) {
-        let idle = turn.jobs.is_empty() && !turn.more_due;
+        let idle = turn.jobs.is_empty() && !turn.more_due && !turn.more_old;
         let wait = if idle { DUE_INTERVAL } else { Duration::ZERO };
         let mut next = match self.receiver.recv_timeout(wait) {
             Ok(command) => Some(command),
@@ -193,7 +242,7 @@ impl WriterThread {
     /// Runs one transaction over the jobs, as far as one transaction should go.
     fn transact(&self, turn: &mut Turn) {
         // Taken, so that after a failure none are left.
-        let mut apply = match self.begin(std::mem::take(&mut turn.spans)) {
+        let mut apply = match self.begin(turn) {
             Ok(apply) => apply,
             Err(fault) => return self.fail(turn, VecDeque::new(), fault),
         };
@@ -218,6 +267,7 @@ impl WriterThread {
         }
         let Apply {
             txn,
+            counts,
             spans,
             appended,
             behind,
@@ -227,7 +277,7 @@ impl WriterThread {
         let sync = !appended.is_empty() || stepped.iter().any(|(job, _)| job.needs_sync());
         let outcome = match broken {
             Some(fault) => Err(fault),
-            None => self.commit(&txn.into_batch(), sync, stepped.len(), &mut turn.unsynced),
+            None => self.commit(txn, counts, sync, stepped.len(), turn),
         };
         if let Err(fault) = outcome {
             return self.fail(turn, stepped, fault);
@@ -244,23 +294,22 @@ impl WriterThread {
             }
         }
         turn.more_due = behind && !overdue;
-        turn.failing = false;
         if spans.len() <= MAX_SPANS {
             turn.spans = spans;
         }
     }
 
     /// Begins with what is due, so that whatever has run out by now is recorded as such first.
-    fn begin(&self, spans: HashMap<FeedId, FeedSpan>) -> Result<Apply<'_>, StoreFault> {
-        let now = (self.clock)();
-        let mut apply = Apply::new(Txn::new(&*self.store)?, self.epoch, now, spans);
+    fn begin(&self, turn: &mut Turn) -> Result<Apply<'_>, StoreFault> {
+        let mut apply = self.open(turn)?;
+        turn.now = apply.now;
         match apply.due() {
             Ok(()) => Ok(apply),
             // One record that cannot be read must not keep all else from being accepted.
             Err(fault @ (StoreFault::Corrupt { .. } | StoreFault::Newer { .. })) => {
                 tracing::error!(%fault, "what is due cannot be done");
                 drop(apply);
-                let mut apply = Apply::new(Txn::new(&*self.store)?, self.epoch, now, HashMap::new());
+                let mut apply = self.open(turn)?;
                 apply.behind = true;
                 apply.overdue = true;
                 Ok(apply)
@@ -269,25 +318,93 @@ impl WriterThread {
         }
     }
 
+    fn open(&self, turn: &mut Turn) -> Result<Apply<'_>, StoreFault> {
+        let txn = Txn::new(&*self.store)?;
+        let counts = match turn.counts {
+            Some(counts) => counts,
+            None => *turn.counts.insert(Counts::read(&txn)?),
+        };
+        // Taken, so that after a failure none are left.
+        let spans = std::mem::take(&mut turn.spans);
+        Ok(Apply::new(
+            txn,
+            self.epoch,
+            (self.clock)(),
+            spans,
+            &self.rules,
+            counts,
+        ))
+    }
+
     fn commit(
         &self,
-        batch: &Batch,
+        mut txn: Txn<'_>,
+        counts: Counts,
         sync: bool,
         jobs: usize,
-        unsynced: &mut Option<Instant>,
+        turn: &mut Turn,
     ) -> Result<(), StoreFault> {
-        if batch.is_empty() {
-            return Ok(());
+        if turn.counts != Some(counts) {
+            let (row, value) = counts.row();
+            txn.put(Table::Meta, row, value);
         }
-        #[allow(
-            clippy::disallowed_methods,
-            reason = "measures the commit, and when to flush; no decision about what is stored"
-        )]
-        let begin = Instant::now();
-        self.store.commit(batch, sync)?;
-        (self.on_commit)(jobs, begin.elapsed());
-        *unsynced = (!sync).then(|| unsynced.unwrap_or(begin));
+        // Where it failed before, only a write tells whether it works again.
+        let probe = turn.failing && turn.probe.is_none_or(|at| now() >= at);
+        if probe {
+            txn.put(
+                Table::Meta,
+                b"probe".to_vec(),
+                Writer::new().u64(turn.now.0).done(),
+            );
+            turn.probe = Some(now() + PROBE_INTERVAL);
+        }
+        let batch = txn.into_batch();
+        if !batch.is_empty() {
+            let begin = now();
+            let sync = sync || probe;
+            self.store.commit(&batch, sync)?;
+            (self.on_commit)(jobs, begin.elapsed());
+            turn.unsynced = (!sync).then(|| turn.unsynced.unwrap_or(begin));
+            if sync && std::mem::take(&mut turn.failing) {
+                tracing::info!("the store works again");
+                self.health.failing.store(false, Ordering::Relaxed);
+            }
+        }
+        turn.counts = Some(counts);
+        self.health.letters.store(counts.letters, Ordering::Relaxed);
+        self.health.held.store(counts.held, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Forgets some of what is too old or too much, now and then, in a transaction of its own: what is wrong
+    /// with an old row is nobody else's trouble.
+    fn sweep(&self, turn: &mut Turn) {
+        let idle = turn.closing || turn.failing || turn.more_due;
+        if idle || turn.sweep.is_some_and(|at| now() < at) {
+            return;
+        }
+        let swept = self.open(turn).and_then(|mut apply| {
+            // Never ahead of what is due: that comes first.
+            apply.now = turn.now;
+            let more = apply.sweep()?;
+            let Apply {
+                txn, counts, spans, ..
+            } = apply;
+            self.commit(txn, counts, false, 1, turn)?;
+            turn.spans = spans;
+            Ok(more)
+        });
+        turn.more_old = matches!(swept, Ok(true));
+        let rest = match swept {
+            Ok(true) => Duration::ZERO,
+            Ok(false) => DUE_INTERVAL,
+            Err(fault) => {
+                tracing::error!(%fault, "what is too old cannot be forgotten; trying again later");
+                turn.counts = None;
+                SWEEP_RETRY
+            }
+        };
+        turn.sweep = Some(now() + rest);
     }
 
     /// Brings to the disk what nobody waited for, once that is old enough or nothing else will come.
@@ -310,7 +427,9 @@ impl WriterThread {
             tracing::error!(%fault, "the store failed; nothing of this batch was accepted");
         }
         turn.failing = true;
+        self.health.failing.store(true, Ordering::Relaxed);
         turn.spans = HashMap::new();
+        turn.counts = None;
         // Looking again at once would spin.
         turn.more_due = false;
         let error = EngineError::Store(fault.to_string());
@@ -330,4 +449,13 @@ impl WriterThread {
             listener(wake.clone());
         }
     }
+}
+
+/// Measures commits and paces the writer; nothing that is stored depends on it.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the one place; no decision about what is stored"
+)]
+fn now() -> Instant {
+    Instant::now()
 }

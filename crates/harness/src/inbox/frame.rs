@@ -58,26 +58,37 @@ pub(super) fn mark(kind: &str, value: &Value) -> Result<Received> {
             .with_context(|| format!("{kind} without {name}: {value}"))?
             .to_owned())
     };
+    let ids = || -> Result<Vec<String>> {
+        let ids = value["ids"]
+            .as_array()
+            .with_context(|| format!("{kind} without ids: {value}"))?;
+        Ok(ids
+            .iter()
+            .filter_map(|id| id.as_str().map(str::to_owned))
+            .collect())
+    };
     Ok(match kind {
         "hello" => Received::Hello(text("session")?),
         "cursor" => Received::Cursor(text("cursor")?),
-        "read" => {
-            let ids = value["ids"]
-                .as_array()
-                .with_context(|| format!("read without ids: {value}"))?;
-            Received::Read(
-                ids.iter()
-                    .filter_map(|id| id.as_str().map(str::to_owned))
-                    .collect(),
-            )
-        }
+        "read" => Received::Read(ids()?),
         "withdrawn" => Received::Withdrawn {
             id: text("id")?,
             reason: text("reason")?,
         },
         "gap" => Received::Gap(value["oldest"].as_str().map(str::to_owned)),
         "state" => Received::State(value.get("state").unwrap_or(value).clone()),
+        "error" if value["code"] == "delivery_stalled" => Received::Stalled(ids()?),
+        "delivery_stalled" => Received::Stalled(ids()?),
         "error" => Received::Error(text("code")?),
+        "transient_dropped" => Received::Error(kind.to_owned()),
+        "settled" => Received::Settled {
+            reference: value["ref"]
+                .as_u64()
+                .with_context(|| format!("settled without ref: {value}"))?,
+            count: value["settled"]
+                .as_u64()
+                .with_context(|| format!("settled without a count: {value}"))?,
+        },
         _ => bail!("unknown kind {kind:?}: {value}"),
     })
 }

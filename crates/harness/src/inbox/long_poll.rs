@@ -42,7 +42,7 @@ struct Page<'a> {
 impl LongPoll {
     /// Opens by a first poll that does not wait.
     pub fn open(connect: &Connect) -> Result<LongPoll> {
-        let conn = Conn::open(connect.endpoint.addr()?, connect.recv_buffer)?;
+        let conn = connect.endpoint.connect(connect.recv_buffer)?;
         let mut poll = LongPoll {
             connect: connect.clone(),
             conn,
@@ -90,7 +90,7 @@ impl LongPoll {
         for raw in page.notifications {
             let notification = notification(raw.get())?;
             let explicit = self.connect.query.contains(&("ack".into(), "explicit".into()));
-            if !explicit || self.known.insert(notification.id.clone()) {
+            if !explicit || self.connect.repeats || self.known.insert(notification.id.clone()) {
                 self.queue.push_back(Received::Notification(notification));
             }
         }

@@ -25,7 +25,7 @@ pub struct Sse {
 impl Sse {
     /// Opens the stream; resumes by `Last-Event-ID`, as an `EventSource` would.
     pub fn open(connect: &Connect) -> Result<Sse> {
-        let mut conn = Conn::open(connect.endpoint.addr()?, connect.recv_buffer)?;
+        let mut conn = connect.endpoint.connect(connect.recv_buffer)?;
         let mut request = connect
             .request("/v1/inbox/stream", &[])
             .header("Accept", "text/event-stream");

@@ -6,7 +6,6 @@
 //! It does not fragment, compress or send pings of its own.
 
 use std::io::ErrorKind;
-use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -17,18 +16,19 @@ use tungstenite::protocol::{Message, Role, WebSocketConfig};
 
 use super::frame::frame;
 use super::{Connect, End, Inbox, Received, Refused};
-use crate::http::{Answer, Conn, Cut, cut};
+use crate::http::{Answer, Cut, cut};
+use crate::tls::Stream;
 
 /// A WebSocket session.
 pub struct WebSocket {
-    socket: tungstenite::WebSocket<TcpStream>,
+    socket: tungstenite::WebSocket<Stream>,
     end: Option<End>,
 }
 
 impl WebSocket {
     /// Makes the handshake.
     pub fn open(connect: &Connect) -> Result<WebSocket> {
-        let mut conn = Conn::open(connect.endpoint.addr()?, connect.recv_buffer)?;
+        let mut conn = connect.endpoint.connect(connect.recv_buffer)?;
         let key = base64::engine::general_purpose::STANDARD.encode(rand::random::<[u8; 16]>());
         let extra: Vec<(&str, String)> = connect.cursor.iter().map(|c| ("cursor", c.clone())).collect();
         let request = connect
@@ -52,8 +52,8 @@ impl WebSocket {
         if head.header("sec-websocket-protocol") != Some("postrider.v1") {
             bail!("the offered subprotocol was not chosen: {head:?}");
         }
-        let (stream, rest) = conn.into_parts();
-        stream.set_write_timeout(Some(Duration::from_secs(30)))?;
+        let (stream, rest) = conn.into_stream();
+        stream.socket().set_write_timeout(Some(Duration::from_secs(30)))?;
         let config = WebSocketConfig::default();
         let socket = tungstenite::WebSocket::from_partially_read(stream, rest, Role::Client, Some(config));
         Ok(WebSocket { socket, end: None })
@@ -95,7 +95,7 @@ impl Inbox for WebSocket {
             let left = deadline
                 .saturating_duration_since(Instant::now())
                 .max(Duration::from_millis(1));
-            self.socket.get_ref().set_read_timeout(Some(left))?;
+            self.socket.get_ref().socket().set_read_timeout(Some(left))?;
             match self.socket.read() {
                 Ok(message) => {
                     if let Some(received) = self.received(message)? {
@@ -124,6 +124,6 @@ impl Inbox for WebSocket {
     }
 
     fn cut(self: Box<Self>, how: Cut) {
-        cut(self.socket.get_ref(), how);
+        cut(self.socket.get_ref().socket(), how);
     }
 }

@@ -38,7 +38,10 @@ fn garbage_instead_of_http() -> Result<()> {
         ("zero bytes", vec![0; 4096]),
         ("high bytes", vec![0xff; 4096]),
         ("lines", b"hello\r\nworld\r\n\r\n".to_vec()),
-        ("HTTP/2 preface", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec()),
+        (
+            "half an HTTP/2 preface",
+            b"PRI * HTTP/2.0\r\n\r\nSM\r\nX\n".to_vec(),
+        ),
         ("HTTP/0.9", b"GET /v1/inbox\r\n\r\n".to_vec()),
         ("HTTP/3.7", b"GET /v1/inbox HTTP/3.7\r\nHost: x\r\n\r\n".to_vec()),
         ("no Host", b"GET /v1/inbox HTTP/1.1\r\n\r\n".to_vec()),

@@ -11,8 +11,11 @@
     reason = "a black-box harness is a driver: it reads clocks, spawns and draws"
 )]
 
+mod arriving;
+mod first_device;
 mod publishing;
 mod receiving;
+mod redelivering;
 mod refusing;
 mod settling;
 mod wide;
@@ -24,6 +27,7 @@ use anyhow::{Context, Result};
 use postrider_harness::inbox::{AckMode, Connect, Inbox, Received, Transport, next_notification};
 use postrider_harness::node::{KEY, Node};
 use postrider_harness::publish::Publisher;
+use postrider_harness::tls::Authority;
 use postrider_harness::user::User;
 use postrider_harness::wait::within;
 use serde_json::{Value, json};
@@ -115,31 +119,46 @@ pub fn turn(inbox: &mut dyn Inbox) -> Result<Vec<Received>> {
     Ok(got)
 }
 
-/// Runs one contract; panics with the whole chain, so that the node prints its log.
-pub fn run(contract: fn(&Bench) -> Result<()>, transport: Transport) {
-    let bench = Bench {
-        node: Node::start(&SETS).unwrap(),
-        transport,
-    };
+/// Runs one contract in the clear.
+pub fn run(contract: fn(&Bench) -> Result<()>, transport: Transport, more: &[(&str, &str)]) {
+    let node = Node::start(&[&SETS[..], more].concat()).unwrap();
+    judge(contract, Bench { node, transport });
+}
+
+/// Runs one contract over TLS.
+pub fn run_tls(contract: fn(&Bench) -> Result<()>, transport: Transport, more: &[(&str, &str)]) {
+    let authority = Authority::new().unwrap();
+    let node = authority.start(&[&SETS[..], more].concat()).unwrap();
+    judge(contract, Bench { node, transport });
+}
+
+/// Panics with the whole chain, so that the node prints its log.
+fn judge(contract: fn(&Bench) -> Result<()>, bench: Bench) {
     if let Err(e) = contract(&bench) {
-        panic!("{transport}: {e:?}");
+        panic!("{}: {e:?}", bench.transport);
     }
 }
 
-/// Makes a test of every named function, for every transport.
+/// Makes a test of every named function, for every transport, in the clear and over TLS; with more settings where `set` gives them.
 #[macro_export]
 macro_rules! contract {
-    ($($name:ident),* $(,)?) => {
-        $crate::contract!(@one long_poll LongPoll $($name)*);
-        $crate::contract!(@one sse Sse $($name)*);
-        $crate::contract!(@one websocket WebSocket $($name)*);
+    (set $more:expr; $($name:ident),* $(,)?) => {
+        $crate::contract!(@one run long_poll LongPoll $more; $($name)*);
+        $crate::contract!(@one run sse Sse $more; $($name)*);
+        $crate::contract!(@one run websocket WebSocket $more; $($name)*);
+        $crate::contract!(@one run_tls tls_long_poll LongPoll $more; $($name)*);
+        $crate::contract!(@one run_tls tls_sse Sse $more; $($name)*);
+        $crate::contract!(@one run_tls tls_websocket WebSocket $more; $($name)*);
     };
-    (@one $module:ident $transport:ident $($name:ident)*) => {
+    (@one $run:ident $module:ident $transport:ident $more:expr; $($name:ident)*) => {
         mod $module {
             $(#[test]
             fn $name() {
-                $crate::run(super::$name, postrider_harness::inbox::Transport::$transport);
+                $crate::$run(super::$name, postrider_harness::inbox::Transport::$transport, $more);
             })*
         }
+    };
+    ($($name:ident),* $(,)?) => {
+        $crate::contract!(set &[]; $($name),*);
     };
 }

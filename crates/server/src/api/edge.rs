@@ -1,11 +1,12 @@
-//! What every request passes: CORS, `OPTIONS`, `no-store`, and the net under panics.
+//! What every request passes: CORS, `OPTIONS`, `no-store`, the bound on wrong credentials, and the net under panics.
 
+use super::refusal::Code;
 use super::{Api, Refusal, text};
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use postrider_transports::Problem;
+use postrider_transports::{Address, Gate as _, Problem};
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
@@ -21,7 +22,14 @@ const ALLOWED_HEADERS: &str = "Authorization, Content-Type, Idempotency-Key, Las
 pub async fn edge(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
     let origin = text(request.headers(), header::ORIGIN.as_str()).map(str::to_owned);
     let asks_options = request.method() == Method::OPTIONS;
-    let mut response = CatchPanic(Box::pin(next.run(request))).await;
+    let client = request.extensions().get::<Address>().copied();
+    let mut response = match api.auth.listen(client) {
+        Err(problem) if !asks_options => Refusal::from(problem).into_response(),
+        _ => CatchPanic(Box::pin(next.run(request))).await,
+    };
+    if let Some(Code(code)) = response.extensions().get() {
+        api.auth.count_failure(client, code);
+    }
     if asks_options && response.status() == StatusCode::METHOD_NOT_ALLOWED {
         response = options(&response, origin.is_some());
     }
@@ -29,7 +37,7 @@ pub async fn edge(State(api): State<Arc<Api>>, request: Request, next: Next) -> 
     headers
         .entry(header::CACHE_CONTROL)
         .or_insert(HeaderValue::from_static("no-store"));
-    if let Some(cors) = origin.and_then(|origin| api.auth.origins().headers(&origin)) {
+    if let Some(cors) = origin.and_then(|origin| api.auth.cors(&origin)) {
         for (name, value) in cors {
             put(headers, name, &value);
         }

@@ -179,6 +179,11 @@ fn object(entry: &Entry, standing: &Standing, user: &UserId, now: Timestamp) -> 
         return None;
     }
     let offset = entry.position.offset;
+    // Given up and put into the user's feed anew: there it is shown.
+    let moved = standing.has(offset, MarkKind::Dead) && standing.has(offset, MarkKind::Dismissed);
+    if moved || offset <= standing.joined {
+        return None;
+    }
     let state = state_of(notification, *withdrawn, offset, standing, now);
     let mut out = entry.json().to_vec();
     out.pop();

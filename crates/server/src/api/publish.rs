@@ -67,7 +67,7 @@ async fn array(submission: &Submission, drafts: Vec<Result<Draft, Fault>>) -> Re
     let of_all = outcomes.iter().find_map(|outcome| {
         let problem = outcome.as_ref().err()?;
         let request_conflict = problem.code == "id_conflict" && problem.pointer.is_none();
-        (request_conflict || problem.status == 503).then_some(problem)
+        (request_conflict || problem.retry_after.is_some()).then_some(problem)
     });
     match of_all {
         Some(problem) if !any_accepted => Err(problem.clone().into()),

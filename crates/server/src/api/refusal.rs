@@ -10,6 +10,12 @@ use std::fmt;
 
 /// After how many seconds it is worth asking a busy store again.
 const RETRY_BUSY_S: u32 = 1;
+/// The same where an operator has to do something first.
+const RETRY_FULL_S: u32 = 30;
+
+/// The code of the problem that a response tells of, as an extension of it.
+#[derive(Clone, Copy)]
+pub struct Code(pub &'static str);
 
 /// A problem on its way out.
 #[derive(Debug)]
@@ -33,6 +39,7 @@ impl IntoResponse for Refusal {
         let mut response = Response::new(Body::from(problem.json()));
         *response.status_mut() =
             StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        response.extensions_mut().insert(Code(problem.code));
         let headers = response.headers_mut();
         headers.insert(
             header::CONTENT_TYPE,
@@ -97,6 +104,14 @@ pub fn engine_problem(error: &EngineError) -> Problem {
             }
         }
         EngineError::Busy => Problem::unavailable(RETRY_BUSY_S),
+        EngineError::DeadLettersFull => Problem {
+            detail: "There are as many dead letters as this server keeps. Redrive or delete some, then publish again.".into(),
+            ..Problem::unavailable(RETRY_FULL_S)
+        },
+        EngineError::Full => Problem {
+            detail: "This server holds as much as it may, and none of it may be forgotten yet. Publish again later, or raise retention.total_bytes.".into(),
+            ..Problem::unavailable(RETRY_FULL_S)
+        },
         error => {
             tracing::error!(%error, "the engine refused");
             Problem::unavailable(RETRY_BUSY_S)

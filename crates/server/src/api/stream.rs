@@ -1,8 +1,9 @@
 //! `POST /v1/notifications` as NDJSON: lines are published while they come, and answered line by line.
 //!
 //! Invariant: one batch is at the engine at a time, so lines are accepted in their order; while it is there
-//! at most one more is gathered. When the engine is busy, or the client does not read its answers, reading
-//! stops: nothing grows. A line that came whole is published even if the client is gone by then.
+//! the next is read, and no more than that. When the engine is busy, or the client does not read its answers,
+//! reading stops: nothing grows. A line over the key's rate waits for its turn in the same way. A line that
+//! came whole is published even if the client is gone by then.
 
 use super::Api;
 use super::publish::{accepted_json, push_problem};
@@ -36,6 +37,7 @@ pub fn answer(api: &Arc<Api>, submission: Submission, body: Body) -> Response {
             body: Some(body),
             splitter: Lines::new(api.max_body),
             waiting: VecDeque::new(),
+            waiting_bytes: 0,
         },
         index: 0,
         answered: 0,
@@ -69,11 +71,12 @@ impl Stream {
             let batch = self.gather();
             let outcomes = {
                 let mut publishing = std::pin::pin!(self.submission.submit(batch, true));
-                tokio::select! {
-                    biased;
-                    outcomes = &mut publishing => outcomes,
-                    // Read ahead once, if there is room; the batch is then waited for alone.
-                    _ = self.source.read(&self.api), if self.source.waiting.is_empty() => publishing.await,
+                loop {
+                    tokio::select! {
+                        biased;
+                        outcomes = &mut publishing => break outcomes,
+                        _ = self.source.read(&self.api), if self.source.has_room() => {}
+                    }
                 }
             };
             if answers.send_data(self.lines(&outcomes)).await.is_err() {
@@ -86,8 +89,9 @@ impl Stream {
     fn gather(&mut self) -> Vec<Item> {
         let mut items = Vec::new();
         let mut bytes = 0;
-        while items.len() < BATCH_LINES && bytes < BATCH_BYTES {
-            let Some(line) = self.source.waiting.pop_front() else {
+        let most = self.submission.batch_lines().min(BATCH_LINES);
+        while items.len() < most && bytes < BATCH_BYTES {
+            let Some(line) = self.source.take() else {
                 break;
             };
             items.push(match line {
@@ -130,11 +134,23 @@ impl Stream {
 struct Source {
     body: Option<Body>,
     splitter: Lines,
-    /// Whole lines that are in no batch yet: those of one read.
+    /// Whole lines that are in no batch yet. The last read may exceed the bounds of a batch.
     waiting: VecDeque<Line>,
+    waiting_bytes: usize,
 }
 
 impl Source {
+    /// Whether to read on while a batch is at the engine.
+    fn has_room(&self) -> bool {
+        self.body.is_some() && self.waiting.len() < BATCH_LINES && self.waiting_bytes < BATCH_BYTES
+    }
+
+    fn take(&mut self) -> Option<Line> {
+        let line = self.waiting.pop_front()?;
+        self.waiting_bytes -= bytes_of(&line);
+        Some(line)
+    }
+
     /// Reads once. False when there is nothing more: the body has ended or broken off, or the node drains.
     /// Cancel-safe: a read that does not finish has taken nothing.
     async fn read(&mut self, api: &Api) -> bool {
@@ -160,7 +176,15 @@ impl Source {
                 }
             }
         }
+        self.waiting_bytes += lines.iter().map(bytes_of).sum::<usize>();
         self.waiting.extend(lines);
         true
+    }
+}
+
+fn bytes_of(line: &Line) -> usize {
+    match line {
+        Line::Whole(line) => line.len(),
+        Line::TooLong => 0,
     }
 }

@@ -77,7 +77,8 @@ impl Submission {
 
     /// Hands items to the engine, in order. The outcomes stand in the same order. A `patient` one asks a
     /// busy engine again, in order, for as long as the node runs and about a minute at most.
-    pub async fn submit(&self, items: Vec<Item>, patient: bool) -> Vec<Outcome> {
+    pub async fn submit(&self, mut items: Vec<Item>, patient: bool) -> Vec<Outcome> {
+        self.pace(&mut items, patient).await;
         let mut outcomes: Vec<Outcome> = Vec::with_capacity(items.len());
         let mut waiting = Vec::with_capacity(items.len());
         for (place, item) in items.into_iter().enumerate() {
@@ -104,6 +105,33 @@ impl Submission {
         }
         self.count(&outcomes);
         outcomes
+    }
+
+    /// Most items that a patient request submits at once: one second's worth of the key's rate.
+    pub fn batch_lines(&self) -> usize {
+        self.key.burst()
+    }
+
+    /// Lets as many items pass as the key may publish now. A patient request waits for the turn of all of its,
+    /// or for the drain, whose lines are not left behind; another has the rest refused, in order.
+    async fn pace(&self, items: &mut [Item], patient: bool) {
+        let count = items.iter().filter(|item| item.is_ok()).count();
+        let now = self.api.auth.steady_now();
+        if patient {
+            let wait = self.key.reserve(count, now);
+            if wait.0 > 0 {
+                tokio::select! {
+                    () = tokio::time::sleep(wait.as_duration()) => {}
+                    () = self.api.drain.begun() => {}
+                }
+            }
+            return;
+        }
+        let passed = self.key.take_up_to(count, now);
+        let refused = items.iter_mut().filter(|item| item.is_ok()).skip(passed);
+        for item in refused {
+            *item = Err(Problem::rate_limited(self.key.retry_after_s(now)));
+        }
     }
 
     /// One attempt. Returns those for which the engine was busy, unless this is the last.

@@ -121,6 +121,7 @@ fn of_mark<'a>(user: &'a UserId, mark: &'a Mark) -> Event<'a> {
         MarkKind::Expired => "expired",
         MarkKind::Dead => "dead",
         MarkKind::Dismissed => "withdrawn",
+        MarkKind::Redriven => "redriven",
     };
     let is_evidence = matches!(mark.kind, MarkKind::Delivered | MarkKind::Read);
     let why = (!mark.why.is_empty()).then_some(mark.why.as_str());

@@ -1,3 +1,4 @@
+use super::public_key::tests::{ED25519_PRIVATE, ED25519_PUBLIC};
 use super::*;
 use crate::config::Secret;
 use base64::Engine as _;
@@ -11,6 +12,15 @@ const SECRET: &str = "a secret of more than thirty-two bytes, to sign with";
 const NOW: Timestamp = Timestamp(1_000_000_000);
 
 fn auth(change: impl FnOnce(&mut AuthConfig)) -> Auth {
+    Auth::new(
+        &config_with(change),
+        TicketKey::new(&[7; 32]),
+        crate::steady_clock(),
+    )
+    .unwrap()
+}
+
+fn config_with(change: impl FnOnce(&mut AuthConfig)) -> Config {
     let mut config = AuthConfig {
         cookie: Some("pr".into()),
         ..AuthConfig::default()
@@ -22,13 +32,13 @@ fn auth(change: impl FnOnce(&mut AuthConfig)) -> Auth {
         scopes: vec![Scope::Publish],
     }];
     change(&mut config);
-    Auth::new(
-        &config,
-        &["https://app.example".into(), "*".into()],
-        &["open/*".into()],
-        TicketKey::new(&[7; 32]),
-    )
-    .unwrap()
+    let mut whole = Config {
+        auth: config,
+        ..Config::default()
+    };
+    whole.http.allowed_origins = vec!["https://app.example".into(), "*".into()];
+    whole.topics.open = vec!["open/*".into()];
+    whole
 }
 
 fn token(algorithm: Algorithm, header: Value, claims: &Value, secret: &str) -> String {
@@ -138,15 +148,6 @@ fn every_broken_token_has_its_code() {
     }
 }
 
-const ED25519_PRIVATE: &str = "-----BEGIN PRIVATE KEY-----
-MC4CAQAwBQYDK2VwBCIEIKgRBk4XBpMZnNDDgWkZ6fzMl/EtcAiiWs9i9wferSAF
------END PRIVATE KEY-----
-";
-const ED25519_PUBLIC: &str = "-----BEGIN PUBLIC KEY-----
-MCowBQYDK2VwAyEAMqoOO4pxFv/kL2IlfHRnDJHdx3DLhh/0DqXktjDarwQ=
------END PUBLIC KEY-----
-";
-
 #[test]
 fn the_key_of_the_algorithm_checks_and_never_the_other() {
     let claims = json!({"sub":"ada","exp":1_000_060});
@@ -200,9 +201,15 @@ fn a_ticket_outlives_its_process() {
     let (ticket, seconds) = before.issue_ticket(identity.clone(), NOW).unwrap();
     assert_eq!(seconds, 30);
     let later = NOW.plus(Millis::from_secs(31));
+    // To be looked at uses nothing up; to be spent does, once.
+    for _ in 0..2 {
+        let looked_at = before.identify(&credentials(&ticket, false), NOW);
+        assert_eq!(looked_at, Ok(identity.clone()));
+    }
+    assert_eq!(before.spend(&ticket, false, NOW), Ok(()));
     assert_eq!(
-        before.identify(&credentials(&ticket, false), NOW),
-        Ok(identity.clone())
+        before.spend(&ticket, false, NOW).unwrap_err().code,
+        "token_expired"
     );
     let after = auth(|_| {});
     assert_eq!(after.identify(&credentials(&ticket, true), later), Ok(identity));
@@ -307,4 +314,93 @@ fn topics_are_open_or_claimed_and_a_new_token_must_be_of_the_same_user() {
         auth.renew(&user("bob"), &token, NOW).unwrap_err().code,
         "token_claims"
     );
+}
+
+#[test]
+fn a_reload_replaces_keys_and_rules_whole() {
+    let auth = Arc::new(auth(|_| {}));
+    let token = hs256(json!({"sub":"ada","exp":1_000_060}));
+    let (ticket, _) = auth.issue_ticket(verify(&auth, &token).unwrap(), NOW).unwrap();
+    let bad = config_with(|config| config.jwt.public_key_pem = Some("no key".into()));
+    assert!(
+        auth.prepare(&bad)
+            .err()
+            .unwrap()
+            .starts_with("auth.jwt.public_key_pem")
+    );
+    assert!(verify(&auth, &token).is_ok(), "a bad one changes nothing");
+    let next = config_with(|config| {
+        config.jwt.hmac_secret = Some(Secret::new("another secret of more than thirty-two bytes"));
+        config.api_keys[0].key = Secret::new("key-2");
+        config.ticket_ttl = Millis::from_secs(5);
+    });
+    let apply = auth.prepare(&next).unwrap();
+    assert!(verify(&auth, &token).is_ok(), "what is prepared is not in force");
+    apply();
+    assert_eq!(verify(&auth, &token).unwrap_err(), "token_signature");
+    assert_eq!(
+        auth.api_key(Some("Bearer key-1")).unwrap_err().code,
+        "key_invalid"
+    );
+    assert!(auth.api_key(Some("Bearer key-2")).is_ok());
+    assert!(auth.spend(&ticket, false, NOW).is_ok(), "who was let in stays");
+}
+
+#[test]
+fn a_key_publishes_by_its_rate() {
+    let mut config = config_with(|_| {});
+    config.limits.publish_rate = 10;
+    let clock: crate::SteadyClock = Arc::new(|| Timestamp(0));
+    let auth = Auth::new(&config, TicketKey::new(&[7; 32]), clock).unwrap();
+    let key = auth.api_key(Some("Bearer key-1")).unwrap();
+    assert_eq!(key.burst(), 10);
+    assert_eq!(key.take_up_to(25, Timestamp(0)), 10);
+    assert_eq!(
+        (key.take_up_to(1, Timestamp(0)), key.retry_after_s(Timestamp(0))),
+        (0, 1)
+    );
+    assert_eq!(key.reserve(20, Timestamp(0)), Millis(2000));
+    assert_eq!(
+        key.retry_after_s(Timestamp(0)),
+        3,
+        "others wait behind what was promised"
+    );
+    assert_eq!(
+        auth.api_key(Some("Bearer key-1"))
+            .unwrap()
+            .take_up_to(1, Timestamp(2000)),
+        0,
+        "by key, not by request"
+    );
+}
+
+#[test]
+fn guesses_are_counted_and_mistakes_are_not() {
+    let auth = auth(|config| config.failures_per_address = 3);
+    let client = Some(Address::from("192.0.2.7".parse::<std::net::IpAddr>().unwrap()));
+    let come = |token: &str| {
+        let header = format!("Bearer {token}");
+        let credentials = Credentials {
+            authorization: Some(&header),
+            client,
+            ..Credentials::default()
+        };
+        auth.identify(&credentials, NOW).map_err(|problem| problem.code)
+    };
+    let (good, late) = (
+        hs256(json!({"sub":"ada","exp":1_000_060})),
+        hs256(json!({"sub":"ada","exp":1})),
+    );
+    for _ in 0..10 {
+        assert_eq!(come(&late), Err("token_expired"));
+        assert!(come(&good).is_ok());
+    }
+    for _ in 0..3 {
+        assert!(come(&good).is_ok());
+        assert_eq!(come("a.b.c"), Err("token_malformed"));
+    }
+    assert_eq!(come("a.b.c"), Err("rate_limited"));
+    assert_eq!(come(&good), Err("rate_limited"), "nothing is checked then");
+    assert_eq!(auth.listen(client).unwrap_err().retry_after, Some(4));
+    assert!(auth.listen(None).is_ok());
 }

@@ -1,22 +1,55 @@
 //! The door to inboxes: a token in a header, a ticket in the URL, or a cookie with a proof of where the
 //! request comes from. Where several are given, that order decides.
 
-use super::{Auth, bearer, matches_any};
+use super::{Auth, Rules, bearer, matches_any};
 use postrider_model::{Timestamp, Topic, UserId};
 use postrider_transports::{Credentials, Gate, Identity, Problem};
-use std::sync::PoisonError;
 
 impl Gate for Auth {
     fn identify(&self, credentials: &Credentials<'_>, now: Timestamp) -> Result<Identity, Problem> {
+        let rules = self.rules();
+        self.listen(credentials.client)?;
+        self.identity(&rules, credentials, now)
+            .inspect_err(|problem| self.count_failure(credentials.client, problem.code))
+    }
+
+    fn spend(&self, ticket: &str, resumes: bool, now: Timestamp) -> Result<(), Problem> {
+        self.tickets().redeem(ticket, resumes, now).map(drop)
+    }
+
+    fn renew(&self, user: &UserId, token: &str, now: Timestamp) -> Result<Timestamp, Problem> {
+        let identity = self.rules().jwt.verify(token, now)?;
+        if identity.user != *user {
+            return Err(Problem::token_claims());
+        }
+        Ok(identity.expires_at.unwrap_or(Timestamp::MAX))
+    }
+
+    fn may_subscribe(&self, identity: &Identity, topic: &Topic) -> bool {
+        matches_any(&self.rules().open_topics, topic.as_str())
+            || matches_any(&identity.topics, topic.as_str())
+    }
+
+    fn cors(&self, origin: &str) -> Option<Vec<(&'static str, String)>> {
+        self.rules().origins.headers(origin)
+    }
+}
+
+impl Auth {
+    fn identity(
+        &self,
+        rules: &Rules,
+        credentials: &Credentials<'_>,
+        now: Timestamp,
+    ) -> Result<Identity, Problem> {
         if let Some(authorization) = credentials.authorization {
             let token = bearer(authorization).ok_or_else(Problem::token_malformed)?;
-            return self.jwt.verify(token, now);
+            return rules.jwt.verify(token, now);
         }
         if let Some(ticket) = credentials.ticket {
-            let mut tickets = self.tickets.lock().unwrap_or_else(PoisonError::into_inner);
-            return tickets.redeem(ticket, credentials.resumes, now);
+            return self.tickets().look(ticket, credentials.resumes, now);
         }
-        let token = self
+        let token = rules
             .cookie
             .as_deref()
             .and_then(|name| cookie(credentials.cookie?, name));
@@ -25,27 +58,11 @@ impl Gate for Auth {
         if !same_origin
             && !credentials
                 .origin
-                .is_some_and(|origin| self.origins.names(origin))
+                .is_some_and(|origin| rules.origins.names(origin))
         {
             return Err(Problem::origin());
         }
-        self.jwt.verify(token, now)
-    }
-
-    fn renew(&self, user: &UserId, token: &str, now: Timestamp) -> Result<Timestamp, Problem> {
-        let identity = self.jwt.verify(token, now)?;
-        if identity.user != *user {
-            return Err(Problem::token_claims());
-        }
-        Ok(identity.expires_at.unwrap_or(Timestamp::MAX))
-    }
-
-    fn may_subscribe(&self, identity: &Identity, topic: &Topic) -> bool {
-        matches_any(&self.open_topics, topic.as_str()) || matches_any(&identity.topics, topic.as_str())
-    }
-
-    fn cors(&self, origin: &str) -> Option<Vec<(&'static str, String)>> {
-        self.origins.headers(origin)
+        rules.jwt.verify(token, now)
     }
 }
 

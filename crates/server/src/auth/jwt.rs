@@ -1,42 +1,63 @@
-//! User tokens: JSON Web Tokens (RFC 7519) signed with a shared secret, or with the private key whose public
-//! one is configured.
+//! User tokens: JSON Web Tokens (RFC 7519) signed with a shared secret, or with a private key whose public one is
+//! configured, or published by an issuer as a JWK set.
 //!
-//! Invariant: the configured keys decide which algorithms there are; a header that names any other is refused,
-//! whatever it is signed with. The secret checks HS tokens and nothing else, and nothing else checks those: the
-//! bytes of a public key are never a secret (RFC 8725, 2.1). Claims are looked at only after the signature.
+//! Invariant: the keys decide which algorithms there are; a header that names any other is refused, whatever it
+//! is signed with. The secret checks HS tokens and nothing else, and nothing else checks those: the bytes of a
+//! public key are never a secret (RFC 8725, 2.1). A token's `kid` chooses among the keys that are there, and
+//! nothing else of its header (`jwk`, `jku`, `x5u`, `x5c`) is looked at. Claims are looked at only after the
+//! signature.
 
-use super::public_key::{KeyFault, PublicKey};
+use super::claims::{self, Unique};
+use super::issuer::Issuer;
+use super::key_cache::{Answer, Rules};
+use super::one_or_many::OneOrMany;
+use super::pem::KeyFault;
+use super::public_key::{PublicKey, algorithm_named};
 use crate::config::Secret;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{Algorithm, DecodingKey};
-use postrider_model::{Millis, Timestamp, UserId};
+use postrider_model::{Millis, Timestamp};
 use postrider_transports::{Identity, Problem};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::fmt;
+use std::sync::Arc;
 
 /// A longer token is refused unread.
 const TOKEN_BYTES: usize = 16 * 1024;
-/// More patterns than this in the claim `topics` are not looked at.
-const TOPIC_PATTERNS: usize = 100;
+/// Keys that one token is checked against. Only a token that names no key fits more than a few.
+const MAX_TRIED: usize = 16;
 
 /// `auth.jwt.*`
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct JwtConfig {
     /// The shared secret of HS256, HS384 and HS512 tokens; at least 32 bytes.
     pub hmac_secret: Option<Secret>,
-    /// The public key of signed tokens, as PEM text or `file:PATH`: RSA (RS256 to PS512), EC P-256 or P-384
-    /// (ES256, ES384), or Ed25519 (EdDSA). The key's type fixes the algorithms.
+    /// The public keys of signed tokens, as PEM text or `file:PATH`, one or more: RSA (RS256 to PS512), EC P-256
+    /// or P-384 (ES256, ES384), or Ed25519 (EdDSA). A key's type fixes its algorithms.
+    #[schemars(extend("x-type" = "pem"))]
     pub public_key_pem: Option<String>,
-    /// The claim that names the user: a string, or an integer taken as decimal text.
+    /// Where the issuer publishes its keys as a JWK set (RFC 7517), such as `https://id.example/jwks.json`.
+    pub jwks_url: Option<String>,
+    /// How often the JWK set is fetched again.
+    #[schemars(extend("x-minimum" = "1s", "x-maximum" = "7d"))]
+    pub jwks_refresh: Millis,
+    /// An unknown key id makes the set be fetched at most once in this time.
+    #[schemars(extend("x-minimum" = "1s", "x-maximum" = "1h"))]
+    pub jwks_min_interval: Millis,
+    /// How long the last JWK set is used while its issuer cannot be reached.
+    #[schemars(extend("x-minimum" = "0s", "x-maximum" = "90d"))]
+    pub jwks_max_stale: Millis,
+    /// The claim that names the user: a string, or an integer taken as decimal text; `app.user` is `user` in `app`.
     pub user_claim: String,
-    /// What `iss` must be.
-    pub issuer: Option<String>,
-    /// What `aud` must be or hold.
-    pub audience: Option<String>,
+    /// What `iss` must be: a text, or a list of which one.
+    pub issuer: Option<OneOrMany>,
+    /// What `aud` must be or hold: a text, or a list of which one.
+    pub audience: Option<OneOrMany>,
     /// How far clocks may differ.
+    #[schemars(extend("x-minimum" = "0s", "x-maximum" = "1h"))]
     pub leeway: Millis,
     /// Whether a token must have `exp`.
     pub require_exp: bool,
@@ -47,6 +68,10 @@ impl Default for JwtConfig {
         JwtConfig {
             hmac_secret: None,
             public_key_pem: None,
+            jwks_url: None,
+            jwks_refresh: Millis::from_secs(600),
+            jwks_min_interval: Millis::from_secs(30),
+            jwks_max_stale: Millis::from_secs(24 * 3600),
             user_claim: "sub".into(),
             issuer: None,
             audience: None,
@@ -56,10 +81,22 @@ impl Default for JwtConfig {
     }
 }
 
+impl JwtConfig {
+    /// How the issuer's keys are kept.
+    pub(super) fn cache_rules(&self) -> Rules {
+        Rules {
+            refresh: self.jwks_refresh,
+            min_interval: self.jwks_min_interval,
+            max_stale: self.jwks_max_stale,
+        }
+    }
+}
+
 /// Checks user tokens.
 pub(super) struct Jwt {
     secret: Option<DecodingKey>,
-    public_key: Option<PublicKey>,
+    keys: Vec<PublicKey>,
+    issuer: Option<Arc<Issuer>>,
     config: JwtConfig,
 }
 
@@ -71,17 +108,31 @@ impl fmt::Debug for Jwt {
     }
 }
 
+/// What a token says of its signature.
+struct Signed<'a> {
+    algorithm: Algorithm,
+    key_id: Option<String>,
+    message: &'a str,
+    payload: &'a str,
+    signature: &'a str,
+}
+
 impl Jwt {
-    /// Fails where the public key cannot be used.
-    pub(super) fn new(config: &JwtConfig) -> Result<Jwt, KeyFault> {
+    /// Fails where a public key cannot be used. `issuer` is where `auth.jwt.jwks_url` leads.
+    pub(super) fn new(config: &JwtConfig, issuer: Option<Arc<Issuer>>) -> Result<Jwt, KeyFault> {
         let secret = config
             .hmac_secret
             .as_ref()
             .map(|secret| DecodingKey::from_secret(secret.expose().as_bytes()));
-        let public_key = config.public_key_pem.as_deref().map(PublicKey::read);
+        let keys = config
+            .public_key_pem
+            .as_deref()
+            .map(PublicKey::read)
+            .transpose()?;
         Ok(Jwt {
             secret,
-            public_key: public_key.transpose()?,
+            keys: keys.unwrap_or_default(),
+            issuer,
             config: JwtConfig {
                 hmac_secret: None,
                 ..config.clone()
@@ -89,145 +140,95 @@ impl Jwt {
         })
     }
 
-    /// The one key that may have signed with this algorithm.
-    fn key(&self, algorithm: Algorithm) -> Option<&DecodingKey> {
-        match algorithm {
-            Algorithm::HS256 | Algorithm::HS384 | Algorithm::HS512 => self.secret.as_ref(),
-            _ => self.public_key.as_ref()?.for_algorithm(algorithm),
-        }
+    /// Where keys are fetched from.
+    pub(super) fn issuer(&self) -> Option<&Arc<Issuer>> {
+        self.issuer.as_ref()
     }
 
     /// The user whom a token speaks of, if all of it holds at `now`.
     pub(super) fn verify(&self, token: &str, now: Timestamp) -> Result<Identity, Problem> {
-        let claims = self.signed_claims(token)?;
-        self.check_times(&claims, now)?;
-        let text = |name: &str| claims.get(name).and_then(Value::as_str);
-        if self
-            .config
-            .issuer
-            .as_deref()
-            .is_some_and(|issuer| text("iss") != Some(issuer))
-        {
-            return Err(Problem::token_claims());
-        }
-        if let Some(audience) = self.config.audience.as_deref() {
-            let listed = claims.get("aud").and_then(Value::as_array);
-            let listed = listed.is_some_and(|all| all.iter().any(|aud| aud.as_str() == Some(audience)));
-            if text("aud") != Some(audience) && !listed {
-                return Err(Problem::token_claims());
-            }
-        }
-        Ok(Identity {
-            user: self.user(&claims)?,
-            expires_at: self.ends(&claims, now),
-            topics: topic_patterns(&claims)?,
-        })
-    }
-
-    fn signed_claims(&self, token: &str) -> Result<Map<String, Value>, Problem> {
         if token.len() > TOKEN_BYTES {
             return Err(Problem::token_malformed());
         }
-        let (message, signature) = token.rsplit_once('.').ok_or_else(Problem::token_malformed)?;
-        let (header, payload) = message.split_once('.').ok_or_else(Problem::token_malformed)?;
-        let header = object(header).ok_or_else(Problem::token_malformed)?;
-        let algorithm = header
-            .get("alg")
-            .and_then(Value::as_str)
-            .ok_or_else(Problem::token_malformed)?;
-        let algorithm = algorithm_named(algorithm).ok_or_else(Problem::token_signature)?;
-        // RFC 7515, 4.1.11: an extension that must be understood, and is not.
-        if header.contains_key("crit") {
-            return Err(Problem::token_signature());
-        }
-        let base64url = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
-        if !signature.bytes().all(base64url) || payload.contains('.') {
-            return Err(Problem::token_malformed());
-        }
-        let key = self.key(algorithm).ok_or_else(Problem::token_signature)?;
-        match jsonwebtoken::crypto::verify(signature, message.as_bytes(), key, algorithm) {
-            Ok(true) => object(payload).ok_or_else(Problem::token_malformed),
-            Ok(false) | Err(_) => Err(Problem::token_signature()),
-        }
+        let signed = read(token)?;
+        self.check_signature(&signed)?;
+        let claims = object(signed.payload).ok_or_else(Problem::token_malformed)?;
+        claims::identity(&claims, &self.config, now)
     }
 
-    fn check_times(&self, claims: &Map<String, Value>, now: Timestamp) -> Result<(), Problem> {
-        match numeric_date(claims, "exp")? {
-            None if self.config.require_exp => return Err(Problem::token_claims()),
-            Some(exp) if exp.plus(self.config.leeway) <= now => return Err(Problem::token_expired()),
-            _ => {}
+    fn check_signature(&self, token: &Signed<'_>) -> Result<(), Problem> {
+        let message = token.message.as_bytes();
+        if let Algorithm::HS256 | Algorithm::HS384 | Algorithm::HS512 = token.algorithm {
+            let secret = self.secret.as_ref().ok_or_else(Problem::token_signature)?;
+            let verified = jsonwebtoken::crypto::verify(token.signature, message, secret, token.algorithm);
+            return match verified {
+                Ok(true) => Ok(()),
+                Ok(false) | Err(_) => Err(Problem::token_signature()),
+            };
         }
-        match numeric_date(claims, "nbf")? {
-            Some(nbf) if nbf > now.plus(self.config.leeway) => Err(Problem::token_claims()),
-            _ => Ok(()),
-        }
-    }
-
-    /// `exp`; for a token that is good only by the leeway, the end of the leeway.
-    fn ends(&self, claims: &Map<String, Value>, now: Timestamp) -> Option<Timestamp> {
-        let exp = numeric_date(claims, "exp").ok().flatten()?;
-        Some(if exp > now {
-            exp
-        } else {
-            exp.plus(self.config.leeway)
-        })
-    }
-
-    fn user(&self, claims: &Map<String, Value>) -> Result<UserId, Problem> {
-        let text = match claims.get(&self.config.user_claim) {
-            Some(Value::String(text)) => text.clone(),
-            Some(Value::Number(number)) if number.is_i64() || number.is_u64() => number.to_string(),
-            _ => return Err(Problem::token_claims()),
+        let key_id = token.key_id.as_deref();
+        let is_signed = |keys: &[PublicKey]| {
+            keys.iter()
+                .filter(|key| key.fits(token.algorithm, key_id))
+                .take(MAX_TRIED)
+                .any(|key| key.signed(message, token.signature, token.algorithm))
         };
-        UserId::new(&text).map_err(|_| Problem::token_claims())
+        if is_signed(&self.keys) {
+            return Ok(());
+        }
+        let Some(issuer) = &self.issuer else {
+            return Err(Problem::token_signature());
+        };
+        match issuer.ask(key_id) {
+            Answer::Keys(keys) if is_signed(&keys) => Ok(()),
+            Answer::Keys(_) => Err(Problem::token_signature()),
+            Answer::Later(seconds) => Err(keys_unavailable(seconds)),
+        }
     }
 }
 
-/// An algorithm by its exact name (RFC 7518, 3.1; RFC 8037, 3.1).
-fn algorithm_named(name: &str) -> Option<Algorithm> {
-    Some(match name {
-        "HS256" => Algorithm::HS256,
-        "HS384" => Algorithm::HS384,
-        "HS512" => Algorithm::HS512,
-        "RS256" => Algorithm::RS256,
-        "RS384" => Algorithm::RS384,
-        "RS512" => Algorithm::RS512,
-        "PS256" => Algorithm::PS256,
-        "PS384" => Algorithm::PS384,
-        "PS512" => Algorithm::PS512,
-        "ES256" => Algorithm::ES256,
-        "ES384" => Algorithm::ES384,
-        "EdDSA" => Algorithm::EdDSA,
-        _ => return None,
+/// The keys of the token's issuer are not known now.
+fn keys_unavailable(retry_after_s: u32) -> Problem {
+    let detail = "The keys of the token's issuer are not known here at this time. Wait as long as Retry-After says, then send the token again.";
+    Problem {
+        detail: detail.into(),
+        ..Problem::unavailable(retry_after_s)
+    }
+}
+
+/// The three parts of a token (RFC 7515, 7.1), of which the header is read.
+fn read(token: &str) -> Result<Signed<'_>, Problem> {
+    let (message, signature) = token.rsplit_once('.').ok_or_else(Problem::token_malformed)?;
+    let (header, payload) = message.split_once('.').ok_or_else(Problem::token_malformed)?;
+    let header = object(header).ok_or_else(Problem::token_malformed)?;
+    let algorithm = header
+        .get("alg")
+        .and_then(Value::as_str)
+        .ok_or_else(Problem::token_malformed)?;
+    let algorithm = algorithm_named(algorithm).ok_or_else(Problem::token_signature)?;
+    // RFC 7515, 4.1.11: an extension that must be understood, and is not.
+    if header.contains_key("crit") {
+        return Err(Problem::token_signature());
+    }
+    let key_id = match header.get("kid") {
+        None => None,
+        Some(Value::String(id)) => Some(id.clone()),
+        Some(_) => return Err(Problem::token_malformed()),
+    };
+    let base64url = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
+    if !signature.bytes().all(base64url) || payload.contains('.') {
+        return Err(Problem::token_malformed());
+    }
+    Ok(Signed {
+        algorithm,
+        key_id,
+        message,
+        payload,
+        signature,
     })
 }
 
-/// The patterns of session topics that the token allows.
-fn topic_patterns(claims: &Map<String, Value>) -> Result<Vec<String>, Problem> {
-    let Some(claim) = claims.get("topics") else {
-        return Ok(Vec::new());
-    };
-    let items = claim.as_array().ok_or_else(Problem::token_claims)?;
-    let texts = items.iter().take(TOPIC_PATTERNS);
-    texts
-        .map(|item| item.as_str().map(str::to_owned).ok_or_else(Problem::token_claims))
-        .collect()
-}
-
-/// Seconds since 1970, possibly with a fraction (RFC 7519, 2).
-fn numeric_date(claims: &Map<String, Value>, name: &str) -> Result<Option<Timestamp>, Problem> {
-    let Some(value) = claims.get(name) else {
-        return Ok(None);
-    };
-    let seconds = value
-        .as_f64()
-        .filter(|s| s.is_finite())
-        .ok_or_else(Problem::token_claims)?;
-    Ok(Some(Timestamp(
-        ((seconds.max(0.0) * 1000.0) as u64).min(Timestamp::MAX.0),
-    )))
-}
-
 fn object(part: &str) -> Option<Map<String, Value>> {
-    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).ok()?).ok()
+    let Unique(map) = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).ok()?).ok()?;
+    Some(map)
 }

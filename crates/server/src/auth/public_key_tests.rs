@@ -1,8 +1,10 @@
+use super::super::pem::KeyFault;
 use super::*;
+use base64::engine::general_purpose::STANDARD;
 use jsonwebtoken::EncodingKey;
 
 // Made for these tests with `openssl genpkey`; they guard nothing.
-const RSA_PRIVATE: &str = "-----BEGIN PRIVATE KEY-----
+pub(crate) const RSA_PRIVATE: &str = "-----BEGIN PRIVATE KEY-----
 MIIEvAIBADANBgkqhkiG9w0BAQEFAASCBKYwggSiAgEAAoIBAQDDKg2ilmtXkI+Y
 QgoTK1UI492E0m9wOt5aSRWc/UDIzKnaZh3eiWmgJ4cjWmZR7FwUR3D8PRT0T3OM
 sKgCBtk+l9ey+dzDNqk4BQY+bKUClDcq9mTdKUbyQMhYkTcY89j1uSGEpNugJ3pz
@@ -31,7 +33,7 @@ K9/drwFk90PgE5EwD6LwYm1uUlJ0f4DEZmir4WGKiFOBFsawNOHW/wcLsL0H3sNn
 HJHg4bDwgbyEdINpUMS6ag==
 -----END PRIVATE KEY-----
 ";
-const RSA_PUBLIC: &str = "-----BEGIN PUBLIC KEY-----
+pub(crate) const RSA_PUBLIC: &str = "-----BEGIN PUBLIC KEY-----
 MIIBIjANBgkqhkiG9w0BAQEFAAOCAQ8AMIIBCgKCAQEAwyoNopZrV5CPmEIKEytV
 COPdhNJvcDreWkkVnP1AyMyp2mYd3olpoCeHI1pmUexcFEdw/D0U9E9zjLCoAgbZ
 PpfXsvncwzapOAUGPmylApQ3KvZk3SlG8kDIWJE3GPPY9bkhhKTboCd6c00ln07Z
@@ -41,39 +43,39 @@ h8u98SPPzedELWI32vNL9xNMDRjqo2fOBwJHpiXkh3V9IC9z1MNwTXFPoHTSkzM4
 GwIDAQAB
 -----END PUBLIC KEY-----
 ";
-const P256_PRIVATE: &str = "-----BEGIN PRIVATE KEY-----
+pub(crate) const P256_PRIVATE: &str = "-----BEGIN PRIVATE KEY-----
 MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQg+pIQr2kpUA1luB/E
 KxZq5ZrvZUIY4YJvoO7Ehq/MW9ShRANCAASiaK4HMUwb1rQtb0kNTJ5H6gVPS0x8
 ol7dBGn+sBR3iUCcc2YGw5c2DOi3/Gf+wbP24sPBP/hgjwQ2L+KOyxum
 -----END PRIVATE KEY-----
 ";
-const P256_PUBLIC: &str = "-----BEGIN PUBLIC KEY-----
+pub(crate) const P256_PUBLIC: &str = "-----BEGIN PUBLIC KEY-----
 MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEomiuBzFMG9a0LW9JDUyeR+oFT0tM
 fKJe3QRp/rAUd4lAnHNmBsOXNgzot/xn/sGz9uLDwT/4YI8ENi/ijssbpg==
 -----END PUBLIC KEY-----
 ";
-const P384_PRIVATE: &str = "-----BEGIN PRIVATE KEY-----
+pub(crate) const P384_PRIVATE: &str = "-----BEGIN PRIVATE KEY-----
 MIG2AgEAMBAGByqGSM49AgEGBSuBBAAiBIGeMIGbAgEBBDCBh8q8H/UmqErgXESK
 YvLNzGNv20mk5P0iE2vuCN2H9ImNwXWaVmNgwPlptqfjZF2hZANiAAQt4ZJtHjoI
 4pEt8QfqwcAbe5PCXa7WSeJoRjX0ut4iSVTV/rhV2JDLd3wT86tTK+StmFRiiapl
 QzPO4sm18uNLG3ygHOj5dSv2ZCZTeuhUmPVIdxjKaZLkl4XclyeOR8Y=
 -----END PRIVATE KEY-----
 ";
-const P384_PUBLIC: &str = "-----BEGIN PUBLIC KEY-----
+pub(crate) const P384_PUBLIC: &str = "-----BEGIN PUBLIC KEY-----
 MHYwEAYHKoZIzj0CAQYFK4EEACIDYgAELeGSbR46COKRLfEH6sHAG3uTwl2u1kni
 aEY19LreIklU1f64VdiQy3d8E/OrUyvkrZhUYomqZUMzzuLJtfLjSxt8oBzo+XUr
 9mQmU3roVJj1SHcYymmS5JeF3JcnjkfG
 -----END PUBLIC KEY-----
 ";
-const ED25519_PRIVATE: &str = "-----BEGIN PRIVATE KEY-----
+pub(crate) const ED25519_PRIVATE: &str = "-----BEGIN PRIVATE KEY-----
 MC4CAQAwBQYDK2VwBCIEIKgRBk4XBpMZnNDDgWkZ6fzMl/EtcAiiWs9i9wferSAF
 -----END PRIVATE KEY-----
 ";
-const ED25519_PUBLIC: &str = "-----BEGIN PUBLIC KEY-----
+pub(crate) const ED25519_PUBLIC: &str = "-----BEGIN PUBLIC KEY-----
 MCowBQYDK2VwAyEAMqoOO4pxFv/kL2IlfHRnDJHdx3DLhh/0DqXktjDarwQ=
 -----END PUBLIC KEY-----
 ";
-const RSA_PKCS1_PUBLIC: &str = "-----BEGIN RSA PUBLIC KEY-----
+pub(crate) const RSA_PKCS1_PUBLIC: &str = "-----BEGIN RSA PUBLIC KEY-----
 MIIBCgKCAQEAwyoNopZrV5CPmEIKEytVCOPdhNJvcDreWkkVnP1AyMyp2mYd3olp
 oCeHI1pmUexcFEdw/D0U9E9zjLCoAgbZPpfXsvncwzapOAUGPmylApQ3KvZk3SlG
 8kDIWJE3GPPY9bkhhKTboCd6c00ln07ZRuGk6sDhwwZEvL4C3JAdWshhKnKJkDsp
@@ -82,30 +84,42 @@ jRW2cucYNaJr/fBcJKPSxdaHto7wXbuxh8u98SPPzedELWI32vNL9xNMDRjqo2fO
 BwJHpiXkh3V9IC9z1MNwTXFPoHTSkzM4GwIDAQAB
 -----END RSA PUBLIC KEY-----
 ";
-const RSA_1024_PUBLIC: &str = "-----BEGIN PUBLIC KEY-----
+pub(crate) const RSA_1024_PUBLIC: &str = "-----BEGIN PUBLIC KEY-----
 MIGfMA0GCSqGSIb3DQEBAQUAA4GNADCBiQKBgQCb3SieaxzFiSZrjP+JfSoXdy6f
 PNM2fo9qoIdPE4gX/0dGlsH/pj6A6Kc5arlGWYA9c9lbdty3z0sxYONQPP/ihPTy
 MruRBbf43EtM+1GJwbgojVTGPTe7qvtKxeuE8jnQDM6ABMEQS57kVbgE5PDJmm79
 x5PNOURDJqLDULyhhQIDAQAB
 -----END PUBLIC KEY-----
 ";
-const P521_PUBLIC: &str = "-----BEGIN PUBLIC KEY-----
+pub(crate) const P521_PUBLIC: &str = "-----BEGIN PUBLIC KEY-----
 MIGbMBAGByqGSM49AgEGBSuBBAAjA4GGAAQBjpERiTFmwZp2Tdiqr9uSxAb7V+dg
 B/Kd2nvw5v1+6gZB4SM2kTuleHhAdU8CWdGDJri7TXXVp/pzce7u4X20KrEAtmoP
 8rh0kDbxZMbPBXLAOqeplU6gwVNdm9rOXn/RGU7VC5W84r6Bv0rVjoRaVh5Pqc1X
 343NylMA2fZjIZoIaew=
 -----END PUBLIC KEY-----
 ";
-const SECP256K1_PUBLIC: &str = "-----BEGIN PUBLIC KEY-----
+pub(crate) const SECP256K1_PUBLIC: &str = "-----BEGIN PUBLIC KEY-----
 MFYwEAYHKoZIzj0CAQYFK4EEAAoDQgAEVRy/iYKPRmoZnAVcnUuWkTLm+mIv9xOP
 jDmkFB0PSnl5WJqj3V2jdfyM07msFRFwvnmXQQx6IbmEHxuxWiEWeg==
 -----END PUBLIC KEY-----
 ";
-const ED448_PUBLIC: &str = "-----BEGIN PUBLIC KEY-----
+pub(crate) const ED448_PUBLIC: &str = "-----BEGIN PUBLIC KEY-----
 MEMwBQYDK2VxAzoAeXn7d4Mf8rJKn4gH5iLhI5Xs5m91WUzP4ciqwa0w3MmtmnuY
 fs0fWZTygjmBf79X9ZLmv9JTUj2A
 -----END PUBLIC KEY-----
 ";
+
+/// The bytes of a PEM text.
+pub(crate) fn spki(pem: &str) -> Vec<u8> {
+    let body: String = pem.lines().filter(|line| !line.starts_with("-----")).collect();
+    STANDARD.decode(body).unwrap()
+}
+
+fn read_one(pem: &str) -> PublicKey {
+    let mut keys = PublicKey::read(pem).unwrap();
+    assert_eq!(keys.len(), 1);
+    keys.pop().unwrap()
+}
 
 fn keys() -> [(&'static str, EncodingKey, &'static [Algorithm]); 5] {
     let rsa = EncodingKey::from_rsa_pem(RSA_PRIVATE.as_bytes()).unwrap();
@@ -130,80 +144,52 @@ fn a_key_checks_the_algorithms_of_its_type_and_no_other() {
         ED25519,
     ];
     for (pem, private, own) in keys() {
-        let key = PublicKey::read(pem).unwrap();
+        let key = read_one(pem);
         for algorithm in all.concat() {
-            let checks = key.for_algorithm(algorithm);
-            assert_eq!(checks.is_some(), own.contains(&algorithm), "{algorithm:?}");
-            if let Some(checks) = checks {
-                let signature = crypto::sign(b"message", &private, algorithm).unwrap();
-                let says = |message| crypto::verify(&signature, message, checks, algorithm).unwrap();
-                assert!(says(b"message") && !says(b"massage"), "{algorithm:?}");
+            assert_eq!(key.checks(algorithm), own.contains(&algorithm), "{algorithm:?}");
+            if !own.contains(&algorithm) {
+                assert!(!key.signed(b"message", "AA", algorithm));
+                continue;
             }
+            let signature = crypto::sign(b"message", &private, algorithm).unwrap();
+            assert!(key.signed(b"message", &signature, algorithm), "{algorithm:?}");
+            assert!(!key.signed(b"massage", &signature, algorithm), "{algorithm:?}");
         }
     }
 }
 
 #[test]
-fn spellings_of_a_key() {
-    let path = std::env::temp_dir().join(format!("postrider-public-{}.pem", std::process::id()));
-    std::fs::write(&path, RSA_PUBLIC).unwrap();
-    let file = format!("file:{}", path.display());
-    for text in [
-        file.clone(),
-        RSA_PUBLIC.replace('\n', "\r\n"),
-        RSA_PUBLIC.replace('\n', "\\n"),
-        format!("\n  {RSA_PUBLIC}\n\n"),
-        RSA_PUBLIC.trim_end().to_owned(),
-    ] {
-        assert!(PublicKey::read(&text).is_ok(), "{text}");
+fn numbers_that_make_no_sound_rsa_key() {
+    let good = [&[0x80][..], &[0; 254], &[1]].concat();
+    let e = [1, 0, 1];
+    assert!(PublicKey::rsa(&good, &e).is_some());
+    assert!(
+        PublicKey::rsa(&[&[0, 0][..], &good].concat(), &e).is_some(),
+        "zeros before it"
+    );
+    let just_short = [&[0x7f][..], &[0xff; 255]].concat();
+    let even = [&[0x80][..], &[0; 255]].concat();
+    let too_long = [&[1][..], &[0; 511], &[1]].concat();
+    for modulus in [&just_short[..], &even, &too_long, &[], &[0]] {
+        assert!(PublicKey::rsa(modulus, &e).is_none(), "{} bytes", modulus.len());
     }
-    std::fs::remove_file(&path).unwrap();
-    assert!(matches!(PublicKey::read(&file), Err(KeyFault::File(_))));
+    for exponent in [&[1][..], &[2], &[0], &[], &[1, 0, 0]] {
+        assert!(PublicKey::rsa(&good, exponent).is_none(), "{exponent:?}");
+    }
 }
 
 #[test]
-fn what_cannot_be_used_is_a_fault_that_does_not_repeat_it() {
-    type Expected = fn(&KeyFault) -> bool;
-    let table: &[(&str, Expected)] = &[
-        ("", |f| matches!(f, KeyFault::NotPem)),
-        ("hush-hush.pem", |f| matches!(f, KeyFault::NotPem)),
-        ("-----BEGIN PUBLIC KEY-----", |f| matches!(f, KeyFault::NotPem)),
-        ("-----BEGIN PUBLIC KEY-----\n!\n-----END PUBLIC KEY-----", |f| {
-            matches!(f, KeyFault::NotPem)
-        }),
-        (
-            "-----BEGIN RSA PUBLIC KEY-----\nMAA=\n-----END RSA PUBLIC KEY-----",
-            |f| matches!(f, KeyFault::NotPem),
-        ),
-        (
-            "-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----",
-            |f| matches!(f, KeyFault::NotPem),
-        ),
-        (RSA_PRIVATE, |f| matches!(f, KeyFault::Private)),
-        (ED25519_PRIVATE, |f| matches!(f, KeyFault::Private)),
-        (RSA_1024_PUBLIC, |f| matches!(f, KeyFault::Unsupported)),
-        (P521_PUBLIC, |f| matches!(f, KeyFault::Unsupported)),
-        (SECP256K1_PUBLIC, |f| matches!(f, KeyFault::Unsupported)),
-        (ED448_PUBLIC, |f| matches!(f, KeyFault::Unsupported)),
-    ];
-    for (text, expected) in table {
-        let fault = PublicKey::read(text).unwrap_err();
-        assert!(expected(&fault), "{fault:?} for {text}");
-        let told = fault.to_string();
-        let mut body = text
-            .lines()
-            .filter(|line| line.len() > 4 && !line.starts_with("-----"));
-        assert!(body.all(|line| !told.contains(line)), "{told}");
-    }
-    let two = format!("{RSA_PUBLIC}{P256_PUBLIC}");
-    assert!(matches!(PublicKey::read(&two), Err(KeyFault::Several)));
-    // Cut short anywhere, it is refused and nothing panics.
-    for pem in [RSA_PUBLIC, P256_PUBLIC, ED25519_PUBLIC] {
-        let der = der(pem).unwrap();
+fn a_key_that_is_cut_short_or_goes_on_is_refused() {
+    for pem in [RSA_PUBLIC, P256_PUBLIC, P384_PUBLIC, ED25519_PUBLIC] {
+        let der = spki(pem);
+        assert!(PublicKey::from_spki(&der).is_some());
         for length in 0..der.len() {
-            let body = STANDARD.encode(&der[..length]);
-            let text = format!("-----BEGIN PUBLIC KEY-----\n{body}\n-----END PUBLIC KEY-----\n");
-            assert!(PublicKey::read(&text).is_err(), "{length} bytes");
+            assert!(PublicKey::from_spki(&der[..length]).is_none(), "{length} bytes");
         }
+        assert!(PublicKey::from_spki(&[&der[..], &[0]].concat()).is_none());
+    }
+    for pem in [RSA_1024_PUBLIC, P521_PUBLIC, SECP256K1_PUBLIC, ED448_PUBLIC] {
+        assert!(PublicKey::from_spki(&spki(pem)).is_none(), "{pem}");
+        assert!(matches!(PublicKey::read(pem), Err(KeyFault::Unsupported(1))));
     }
 }

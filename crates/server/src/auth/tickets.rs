@@ -72,15 +72,30 @@ impl Tickets {
         ticket.seal(&self.key).ok_or_else(too_long)
     }
 
-    /// The user of a ticket. Its first use starts a session; later ones must come back to it with a cursor.
+    /// How long a ticket made from now on can start a session.
+    pub(super) fn set_ttl(&mut self, ttl: Millis) {
+        self.ttl = ttl;
+    }
+
+    /// The user of a ticket that could be used now. Uses nothing up.
+    pub(super) fn look(&self, text: &str, resumes: bool, now: Timestamp) -> Result<Identity, Problem> {
+        self.open(text, resumes, now).map(|ticket| ticket.identity)
+    }
+
+    /// Uses a ticket. Its first use starts a session; later ones must come back to it with a cursor.
     pub(super) fn redeem(&mut self, text: &str, resumes: bool, now: Timestamp) -> Result<Identity, Problem> {
+        let ticket = self.open(text, resumes, now)?;
+        self.remember(&ticket, now);
+        Ok(ticket.identity)
+    }
+
+    fn open(&self, text: &str, resumes: bool, now: Timestamp) -> Result<Ticket, Problem> {
         let ticket = Ticket::open(text, &self.key).ok_or_else(Problem::token_malformed)?;
         let has_ended = ticket.identity.expires_at.is_some_and(|at| at <= now);
         if has_ended || !self.may_come(&ticket, resumes, now) {
             return Err(Problem::token_expired());
         }
-        self.remember(&ticket, now);
-        Ok(ticket.identity)
+        Ok(ticket)
     }
 
     fn may_come(&self, ticket: &Ticket, resumes: bool, now: Timestamp) -> bool {

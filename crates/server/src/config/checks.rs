@@ -1,119 +1,156 @@
-//! What types cannot say: rules between and within values.
+//! What no single value shows: rules within texts and between keys.
 
 use super::Config;
-use super::keys::nearest;
-use super::layers::kind;
-use crate::auth::{Origins, PublicKey, Scope, is_topic_pattern};
-use serde_json::Value;
+use crate::auth::{Origins, PublicKey, is_open_to_all, is_topic_pattern, jwks_url_fault};
 
 /// A secret or key shorter than this can be guessed or forged.
 const SHORT_SECRET_BYTES: usize = 32;
 /// An API key shorter than this deserves a word.
 const SHORT_KEY_BYTES: usize = 16;
 
-/// Every rule that is broken: the key, and what is wrong.
-pub(super) fn faults(config: &Config) -> Vec<(&'static str, String)> {
-    let mut faults = Vec::new();
-    let mut rule = |holds: bool, key: &'static str, what: String| {
+/// A rule that is broken.
+pub(super) struct Broken {
+    /// The keys that it is about; the fault stands at the first that somebody set.
+    pub keys: &'static [&'static str],
+    pub what: String,
+}
+
+/// Every rule that is broken.
+pub(super) fn faults(config: &Config) -> Vec<Broken> {
+    let mut broken = Vec::new();
+    let mut rule = |holds: bool, keys: &'static [&'static str], what: &str| {
         if !holds {
-            faults.push((key, what));
+            broken.push(Broken {
+                keys,
+                what: what.into(),
+            });
         }
     };
-    let secret = config.auth.jwt.hmac_secret.as_ref();
     rule(
-        secret.is_none_or(|s| !s.expose().is_empty()),
-        "auth.jwt.hmac_secret",
-        "is empty".into(),
+        config
+            .auth
+            .jwt
+            .hmac_secret
+            .as_ref()
+            .is_none_or(|s| !s.expose().contains("-----BEGIN ")),
+        &["auth.jwt.hmac_secret"],
+        "is a PEM key, not a secret; set a public key as auth.jwt.public_key_pem",
     );
-    rule(
-        secret.is_none_or(|s| !s.expose().contains("-----BEGIN ")),
-        "auth.jwt.hmac_secret",
-        "is a PEM key, not a secret; set a public key as auth.jwt.public_key_pem".into(),
-    );
-    let public_key = config.auth.jwt.public_key_pem.as_deref().map(PublicKey::read);
-    if let Some(Err(fault)) = public_key {
-        rule(false, "auth.jwt.public_key_pem", fault.to_string());
+    if let Some(Err(fault)) = config.auth.jwt.public_key_pem.as_deref().map(PublicKey::read) {
+        rule(false, &["auth.jwt.public_key_pem"], &fault.to_string());
+    }
+    if let Some(fault) = config.auth.jwt.jwks_url.as_deref().and_then(jwks_url_fault) {
+        rule(false, &["auth.jwt.jwks_url"], fault);
     }
     rule(
-        !config.auth.jwt.user_claim.is_empty(),
-        "auth.jwt.user_claim",
-        "is empty".into(),
+        config.auth.cookie.as_deref().is_none_or(is_token),
+        &["auth.cookie"],
+        "is no name of a cookie: letters, digits and !#$%&'*+-.^_`|~ are allowed",
     );
     rule(
-        config.auth.ticket_ttl.0 > 0,
-        "auth.ticket_ttl",
-        "must be more than zero".into(),
+        config.http.tls.cert.is_some() || config.http.tls.key.is_none(),
+        &["http.tls.key"],
+        "is set without http.tls.cert; TLS needs both",
     );
-    if let Some(cookie) = &config.auth.cookie {
-        let token = cookie
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b));
-        rule(
-            token && !cookie.is_empty(),
-            "auth.cookie",
-            "is no name of a cookie".into(),
-        );
+    rule(
+        config.http.tls.key.is_some() || config.http.tls.cert.is_none(),
+        &["http.tls.cert"],
+        "is set without http.tls.key; TLS needs both",
+    );
+    rule(
+        config.session.silence > config.session.keep_alive,
+        &["session.silence", "session.keep_alive"],
+        "session.silence must be more than session.keep_alive, or every client is taken for gone",
+    );
+    rule(
+        config.auth.jwt.jwks_max_stale >= config.auth.jwt.jwks_refresh,
+        &["auth.jwt.jwks_max_stale", "auth.jwt.jwks_refresh"],
+        "auth.jwt.jwks_max_stale must not be less than auth.jwt.jwks_refresh",
+    );
+    api_key_faults(config, &mut broken);
+    list_faults(config, &mut broken);
+    broken
+}
+
+fn api_key_faults(config: &Config, broken: &mut Vec<Broken>) {
+    let keys = &config.auth.api_keys;
+    for (i, key) in keys.iter().enumerate() {
+        let earlier = &keys[..i];
+        for (is_twice, what) in [
+            (earlier.iter().any(|other| other.name == key.name), "name"),
+            (earlier.iter().any(|other| other.key == key.key), "key"),
+        ] {
+            if is_twice {
+                let what = format!("entry {i} has the {what} of an earlier one");
+                broken.push(Broken {
+                    keys: &["auth.api_keys"],
+                    what,
+                });
+            }
+        }
     }
-    for (i, key) in config.auth.api_keys.iter().enumerate() {
-        let earlier = &config.auth.api_keys[..i];
-        rule(
-            !key.name.is_empty(),
-            "auth.api_keys",
-            format!("entry {i} has an empty name"),
-        );
-        rule(
-            !key.key.expose().is_empty(),
-            "auth.api_keys",
-            format!("entry {i} has an empty key"),
-        );
-        rule(
-            !earlier.iter().any(|other| other.name == key.name),
-            "auth.api_keys",
-            format!("entry {i} has the name of an earlier one"),
-        );
-        rule(
-            !earlier.iter().any(|other| other.key == key.key),
-            "auth.api_keys",
-            format!("entry {i} has the key of an earlier one"),
-        );
-    }
-    for origin in &config.http.allowed_origins {
+}
+
+fn list_faults(config: &Config, broken: &mut Vec<Broken>) {
+    for origin in config
+        .http
+        .allowed_origins
+        .iter()
+        .filter(|origin| !Origins::is_origin(origin))
+    {
         let what = format!("`{origin}` is no origin: write scheme://host[:port] without a path, or *");
-        rule(Origins::is_origin(origin), "http.allowed_origins", what);
+        broken.push(Broken {
+            keys: &["http.allowed_origins"],
+            what,
+        });
     }
-    for pattern in &config.topics.open {
+    for pattern in config
+        .topics
+        .open
+        .iter()
+        .filter(|pattern| !is_topic_pattern(pattern))
+    {
         let what = format!("`{pattern}` is no pattern: a topic's characters and * are allowed");
-        rule(is_topic_pattern(pattern), "topics.open", what);
+        broken.push(Broken {
+            keys: &["topics.open"],
+            what,
+        });
     }
-    let positive = [
-        ("http.max_body", config.http.max_body.0),
-        ("limits.data", config.limits.data.0),
-        ("limits.array", config.limits.array as u64),
-        ("limits.json_depth", config.limits.json_depth as u64),
-        (
-            "limits.users_per_notification",
-            config.limits.users_per_notification as u64,
-        ),
-        ("limits.sessions_per_user", config.limits.sessions_per_user as u64),
-    ];
-    for (key, value) in positive {
-        rule(value > 0, key, "must be more than zero".into());
-    }
-    faults
+}
+
+/// RFC 9110, 5.6.2.
+fn is_token(text: &str) -> bool {
+    text.bytes()
+        .all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
 }
 
 /// What deserves a word.
 pub(super) fn warnings(config: &Config) -> Vec<String> {
-    let mut out = Vec::new();
-    match &config.auth.jwt.hmac_secret {
-        None if config.auth.jwt.public_key_pem.is_none() => out.push(
-            "neither auth.jwt.hmac_secret nor auth.jwt.public_key_pem is set: no user can connect".into(),
-        ),
-        None => {}
-        Some(secret) if secret.expose().len() < SHORT_SECRET_BYTES => out.push(format!(
+    let mut out: Vec<String> = Vec::new();
+    let jwt = &config.auth.jwt;
+    if jwt.hmac_secret.is_none() && jwt.public_key_pem.is_none() && jwt.jwks_url.is_none() {
+        let keys = "auth.jwt.hmac_secret, auth.jwt.public_key_pem or auth.jwt.jwks_url";
+        out.push(format!("none of {keys} is set: no user can connect"));
+    }
+    if jwt
+        .hmac_secret
+        .as_ref()
+        .is_some_and(|secret| secret.expose().len() < SHORT_SECRET_BYTES)
+    {
+        out.push(format!(
             "auth.jwt.hmac_secret has fewer than {SHORT_SECRET_BYTES} bytes: tokens could be forged"
-        )),
-        Some(_) => {}
+        ));
+    }
+    if let Some(url) = &jwt.jwks_url {
+        if jwt.audience.is_none() {
+            let what = "auth.jwt.jwks_url is set without auth.jwt.audience";
+            out.push(format!(
+                "{what}: tokens that the issuer made for others are taken too"
+            ));
+        }
+        if is_open_to_all(url) {
+            out.push("auth.jwt.jwks_url is not https: whoever is on the way can forge tokens".into());
+        }
     }
     if config.auth.api_keys.is_empty() {
         out.push("auth.api_keys is empty: nobody can publish".into());
@@ -129,57 +166,8 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
             key.name
         ));
     }
-    if !config.auth.jwt.require_exp {
+    if !jwt.require_exp {
         out.push("auth.jwt.require_exp is off: a token without `exp` is good for ever".into());
     }
     out
-}
-
-/// Says what is wrong with a list of keys without repeating any of it.
-pub(super) fn api_keys_shape(value: &Value) -> String {
-    const SHAPE: &str = "a list of {name, key, scopes} is needed";
-    let Some(entries) = value.as_array() else {
-        return format!("{SHAPE}, not {}", kind(value));
-    };
-    for (i, entry) in entries.iter().enumerate() {
-        let Some(entry) = entry.as_object() else {
-            return format!("{SHAPE}; entry {i} is {}", kind(entry));
-        };
-        for name in ["name", "key", "scopes"] {
-            if !entry.contains_key(name) {
-                return format!("{SHAPE}; entry {i} has no `{name}`");
-            }
-        }
-        if entry.len() > 3 {
-            return format!("{SHAPE}; entry {i} has more fields than these");
-        }
-        for name in ["name", "key"] {
-            if !entry[name].is_string() {
-                return format!(
-                    "`{name}` of entry {i} must be a string, not {}",
-                    kind(&entry[name])
-                );
-            }
-        }
-        let Some(scopes) = entry["scopes"].as_array() else {
-            return format!(
-                "`scopes` of entry {i} must be a list, not {}",
-                kind(&entry["scopes"])
-            );
-        };
-        let known = || Scope::ALL.iter().map(|scope| scope.as_str());
-        if let Some(scope) = scopes
-            .iter()
-            .find(|s| !known().any(|name| s.as_str() == Some(name)))
-        {
-            let near = scope.as_str().and_then(|text| nearest(text, known()));
-            let near = near
-                .map(|near| format!("; the nearest is `{near}`"))
-                .unwrap_or_default();
-            return format!(
-                "entry {i} has an unknown scope; there are publish, broadcast, manage, read{near}"
-            );
-        }
-    }
-    SHAPE.into()
 }

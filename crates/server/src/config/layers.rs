@@ -1,55 +1,30 @@
 //! Layers: defaults, files in the order given, environment, `--set`; the later wins.
+//!
+//! Each value is looked at where it stands, also one that a later layer overrides, so that a fault names its place.
 
-use super::keys::{self, SECRET_KEYS};
-use super::{Config, checks};
+use super::fault::ConfigFault;
+use super::files::{self, Content};
+use super::key::{self, ENV_PREFIX, Key, Kind};
+use super::nearest::nearest;
+use super::reference::Reference;
+use super::{Config, api_keys, checks, tree, value};
 use serde_json::Value;
-use std::collections::BTreeMap;
-use std::fmt;
-use std::path::{Path, PathBuf};
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
+use std::path::PathBuf;
 
-/// Variables of this prefix are configuration.
-const ENV_PREFIX: &str = "POSTRIDER_";
 /// Variables that belong to the client commands.
 const ENV_OF_CLIENTS: [&str; 3] = ["POSTRIDER_URL", "POSTRIDER_KEY", "POSTRIDER_TOKEN"];
-/// A configuration file is no larger than this.
-const FILE_BYTES: u64 = 4 << 20;
 
 /// What was given beside the defaults.
 #[derive(Debug, Clone, Default)]
 pub struct Given {
-    /// Files, in order: `.yaml`, `.yml`, `.json` or `.toml`.
+    /// Files, in order: `.yaml`, `.yml`, `.json`, `.toml` or `.properties`.
     pub files: Vec<PathBuf>,
     /// The process's environment.
-    pub env: Vec<(String, String)>,
+    pub env: Vec<(OsString, OsString)>,
     /// `--set key=value`, in order.
     pub sets: Vec<String>,
-}
-
-/// One thing that is wrong, on one line.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ConfigFault {
-    /// The file, `environment` or `--set`.
-    pub place: String,
-    /// The dotted key; empty where the whole place is wrong.
-    pub key: String,
-    /// What is wrong.
-    pub what: String,
-    /// The known key it was most likely meant to be.
-    pub nearest: Option<String>,
-}
-
-impl fmt::Display for ConfigFault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: ", self.place)?;
-        if !self.key.is_empty() {
-            write!(f, "{}: ", self.key)?;
-        }
-        f.write_str(&self.what.replace(['\n', '\r'], " "))?;
-        match &self.nearest {
-            Some(key) => write!(f, " (nearest known key: {key})"),
-            None => Ok(()),
-        }
-    }
 }
 
 /// A configuration, and where each value came from.
@@ -59,265 +34,267 @@ pub struct Loaded {
     pub config: Config,
     /// The place of every key that is not a default.
     pub origins: BTreeMap<String, String>,
+    /// The reference of every key whose value stands elsewhere, such as `file:/run/secrets/jwt`.
+    pub references: BTreeMap<String, String>,
     /// What deserves a word, but no refusal.
     pub warnings: Vec<String>,
 }
 
-/// Reads and joins all layers. Reports all faults, not just the first.
+/// Reads and joins all layers. Reads again whatever a reference names, so that a reload sees what changed there.
+///
+/// # Errors
+/// All faults, not just the first.
 pub fn load(given: &Given) -> Result<Loaded, Vec<ConfigFault>> {
-    let mut layers = Layers::new();
+    let mut layers = Layers::new(&given.env);
     for file in &given.files {
-        match read_file(file) {
-            Ok(tree) => layers.add_tree(&file.display().to_string(), "", tree),
-            Err(what) => layers.fault(&file.display().to_string(), "", what, None),
-        }
-    }
-    for (name, value) in &given.env {
-        if ENV_OF_CLIENTS.contains(&name.as_str()) {
-            continue;
-        }
-        if let Some(rest) = name.strip_prefix(ENV_PREFIX) {
-            let key = rest.to_ascii_lowercase().replace("__", ".");
-            if layers.knows(&key) {
-                layers.add_text(&format!("environment {name}"), &key, value);
-            } else {
-                layers.warnings.push(format!(
-                    "environment: {name} is no configuration key; it is ignored"
-                ));
+        let place = file.display().to_string();
+        let mut seen = BTreeSet::new();
+        match files::read(file) {
+            Ok(Content::Tree(tree)) => layers.add_tree(&place, "", tree, &mut seen),
+            Ok(Content::Properties(properties)) => {
+                for property in properties {
+                    layers.add_text(
+                        &format!("{place}:{}", property.line),
+                        &property.key,
+                        &property.value,
+                    );
+                }
             }
+            Err(what) => layers.fault(&place, "", what, None),
         }
     }
+    layers.add_environment();
     for set in &given.sets {
         match set.split_once('=') {
-            Some((key, value)) => layers.add_text("--set", key.trim(), value),
-            None => layers.fault("--set", set, "must be written key=value".into(), None),
+            Some((key, text)) if !key.trim().is_empty() => layers.add_text("--set", key.trim(), text),
+            None if key::find(set).is_some() => {
+                layers.fault(
+                    "--set",
+                    set,
+                    format!("has no value: write --set {set}=VALUE"),
+                    None,
+                );
+            }
+            // What stands there is not repeated: it may be a secret.
+            _ => layers.fault("--set", "", "must be written KEY=VALUE".into(), None),
         }
     }
     layers.finish()
 }
 
-struct Layers {
-    defaults: Value,
-    known: Vec<String>,
-    reserved: Vec<(&'static str, Value)>,
+struct Layers<'a> {
+    env: &'a [(OsString, OsString)],
     tree: Value,
     origins: BTreeMap<String, String>,
+    references: BTreeMap<String, String>,
+    /// Variables that a reference names.
+    referenced: BTreeSet<String>,
     faults: Vec<ConfigFault>,
     warnings: Vec<String>,
 }
 
-impl Layers {
-    fn new() -> Layers {
-        let defaults = keys::defaults();
+impl<'a> Layers<'a> {
+    fn new(env: &'a [(OsString, OsString)]) -> Layers<'a> {
         Layers {
-            known: keys::leaves(&defaults).into_iter().map(|(key, _)| key).collect(),
-            reserved: keys::reserved().into(),
-            tree: defaults.clone(),
-            defaults,
+            env,
+            tree: tree::of(&Config::default()),
             origins: BTreeMap::new(),
+            references: BTreeMap::new(),
+            referenced: BTreeSet::new(),
             faults: Vec::new(),
             warnings: Vec::new(),
         }
     }
 
-    fn knows(&self, key: &str) -> bool {
-        self.known.iter().any(|known| known == key) || self.reserved.iter().any(|(known, _)| *known == key)
-    }
-
-    /// Whether some known key lies under `key`.
-    fn is_section(&self, key: &str) -> bool {
-        let mut all = self
-            .known
-            .iter()
-            .map(String::as_str)
-            .chain(self.reserved.iter().map(|(key, _)| *key));
-        all.any(|known| known.strip_prefix(key).is_some_and(|rest| rest.starts_with('.')))
-    }
-
     fn fault(&mut self, place: &str, key: &str, what: String, nearest: Option<String>) {
+        let (place, key) = (place.to_owned(), key.to_owned());
         self.faults.push(ConfigFault {
-            place: place.into(),
-            key: key.into(),
+            place,
+            key,
             what,
             nearest,
         });
     }
 
-    fn unknown(&mut self, place: &str, key: &str) {
-        let nearest = keys::nearest(key, self.known.iter().map(String::as_str)).map(str::to_owned);
-        self.fault(place, key, "unknown key".into(), nearest);
+    fn unknown(&mut self, place: &str, name: &str) {
+        let sections = key::sections().iter().map(|section| section.name.as_str());
+        // The section that it stands in is no hint.
+        let sections = sections.filter(|section| !name.starts_with(section));
+        let known = key::keys().iter().map(|key| key.name.as_str()).chain(sections);
+        let nearest = nearest(name, known).map(str::to_owned);
+        self.fault(place, name, "unknown key".into(), nearest);
     }
 
-    /// A tree of a file; dotted keys and nesting mean the same.
-    fn add_tree(&mut self, place: &str, path: &str, value: Value) {
-        match value {
-            Value::Object(map) if !self.knows(path) => {
-                if !path.is_empty() && !self.is_section(path) {
-                    return self.unknown(place, path);
-                }
-                for (name, value) in map {
+    /// A tree of a file; dotted keys and nesting mean the same, so one key may be there twice.
+    fn add_tree(&mut self, place: &str, path: &str, node: Value, seen: &mut BTreeSet<String>) {
+        let is_section = path.is_empty() || key::is_section(path);
+        match node {
+            Value::Object(map) if is_section => {
+                for (name, node) in map {
                     let path = if path.is_empty() {
                         name
                     } else {
                         format!("{path}.{name}")
                     };
-                    self.add_tree(place, &path, value);
+                    self.add_tree(place, &path, node, seen);
                 }
             }
-            Value::Null if path.is_empty() || self.is_section(path) => {}
-            value if path.is_empty() => {
-                self.fault(
-                    place,
-                    "",
-                    format!("a map of keys is needed, not {}", kind(&value)),
-                    None,
-                );
+            Value::Null if is_section => {}
+            node if path.is_empty() => {
+                let what = format!("must hold a map of keys, not {}", value::kind(&node));
+                self.fault(place, "", what, None);
             }
-            value => self.add(place, path, value),
+            _ if !seen.insert(path.to_owned()) => self.fault(place, path, "is given twice".into(), None),
+            node => self.add(place, path, |_| node),
         }
     }
 
-    /// A text, which stands for itself where the key takes a string, and else is read as JSON.
+    fn add_environment(&mut self) {
+        for (name, text) in self.env {
+            let Some(name) = name.to_str().filter(|name| name.starts_with(ENV_PREFIX)) else {
+                continue;
+            };
+            if ENV_OF_CLIENTS.contains(&name) {
+                continue;
+            }
+            let Some(key) = key::keys().iter().find(|key| key.variable() == name) else {
+                continue;
+            };
+            let place = format!("environment {name}");
+            match text.to_str() {
+                Some(text) => self.add_text(&place, &key.name, text),
+                None => self.fault(&place, &key.name, "is not UTF-8".into(), None),
+            }
+        }
+    }
+
+    /// Names that nobody knows are only warned about: orchestrators inject such.
+    fn warn_of_unknown_variables(&mut self) {
+        for (name, _) in self.env {
+            let name = name.to_string_lossy();
+            let Some(rest) = name.strip_prefix(ENV_PREFIX) else {
+                continue;
+            };
+            let is_of_others = ENV_OF_CLIENTS.contains(&&*name) || self.referenced.contains(&*name);
+            let known: Vec<String> = key::keys().iter().map(Key::variable).collect();
+            if is_of_others || known.iter().any(|known| *known == name) {
+                continue;
+            }
+            // A single underscore for a double one is the usual slip.
+            let near = nearest(
+                rest,
+                known.iter().filter_map(|known| known.strip_prefix(ENV_PREFIX)),
+            );
+            let near = near
+                .map(|near| format!("; the nearest is {ENV_PREFIX}{near}"))
+                .unwrap_or_default();
+            self.warnings.push(format!(
+                "environment: {name} is no configuration key; it is ignored{near}"
+            ));
+        }
+    }
+
+    /// A text, of a place that has nothing else: a list is JSON there.
     fn add_text(&mut self, place: &str, key: &str, text: &str) {
-        let plain = Value::String(text.to_owned());
-        let is_reserved = self.reserved.iter().any(|(known, _)| *known == key);
-        if is_reserved || self.check(key, &plain).is_ok() {
-            return self.add(place, key, plain);
-        }
-        match serde_json::from_str::<Value>(text) {
-            Ok(value) => self.add(place, key, value),
-            Err(_) => self.add(place, key, plain),
-        }
+        self.add(place, key, |key| key.value_of(text));
     }
 
-    fn add(&mut self, place: &str, key: &str, value: Value) {
-        if let Some((_, default)) = self.reserved.iter().find(|(known, _)| *known == key) {
-            if !keys::same(&value, default) {
-                let default = if default.is_null() {
-                    "unset".into()
-                } else {
-                    default.to_string()
+    fn add(&mut self, place: &str, name: &str, value: impl FnOnce(&Key) -> Value) {
+        let Some(key) = key::find(name) else {
+            if key::is_section(name) {
+                return self.fault(place, name, "is a section; set the keys in it".into(), None);
+            }
+            return self.unknown(place, name);
+        };
+        let mut value = value(key);
+        let taken = key.check(&value).and_then(|()| self.follow(key, &mut value));
+        match taken {
+            Err(what) => self.fault(place, name, what, None),
+            Ok(reference) => {
+                // A null unsets what an earlier layer set.
+                tree::put(&mut self.tree, name, value);
+                self.origins.insert(name.to_owned(), place.to_owned());
+                match reference {
+                    Some(reference) => self.references.insert(name.to_owned(), reference),
+                    None => self.references.remove(name),
                 };
-                self.fault(
-                    place,
-                    key,
-                    format!("not in this release; leave it at its default ({default})"),
-                    None,
-                );
             }
-            return;
-        }
-        if !self.known.iter().any(|known| known == key) {
-            if self.is_section(key) {
-                return self.fault(place, key, "is a section; set the keys in it".into(), None);
-            }
-            return self.unknown(place, key);
-        }
-        match self.check(key, &value) {
-            Ok(()) => {
-                keys::put(&mut self.tree, key, value);
-                self.origins.insert(key.to_owned(), place.to_owned());
-            }
-            Err(what) => self.fault(place, key, what, None),
         }
     }
 
-    /// Whether the value is of the key's type, by trying it alone over the defaults.
-    fn check(&self, key: &str, value: &Value) -> Result<(), String> {
-        if !self.known.iter().any(|known| known == key) {
-            return Err("unknown key".into());
+    /// Puts secrets in the place of references to them. Returns the reference, or those of a list.
+    fn follow(&mut self, key: &Key, value: &mut Value) -> Result<Option<String>, String> {
+        let mut followed = Vec::new();
+        match key.kind {
+            Kind::Secret | Kind::Pem => followed.extend(self.follow_one(value)?),
+            Kind::ApiKeys(_) => {
+                for (i, secret) in api_keys::secrets(value).enumerate() {
+                    let one = self
+                        .follow_one(secret)
+                        .map_err(|what| format!("the key of entry {i} {what}"))?;
+                    followed.extend(one);
+                }
+            }
+            _ => {}
         }
-        let mut tree = self.defaults.clone();
-        keys::put(&mut tree, key, value.clone());
-        match serde_json::from_value::<Config>(tree) {
-            Ok(_) => Ok(()),
-            Err(_) if key == "auth.api_keys" => Err(checks::api_keys_shape(value)),
-            Err(_) if SECRET_KEYS.contains(&key) => Err(format!("must be a string, not {}", kind(value))),
-            Err(error) => Err(error.to_string()),
+        Ok((!followed.is_empty()).then(|| followed.join(", ")))
+    }
+
+    fn follow_one(&mut self, value: &mut Value) -> Result<Option<String>, String> {
+        let Some(text) = value.as_str().map(str::to_owned) else {
+            return Ok(None);
+        };
+        let Some(reference) = Reference::of(&text)? else {
+            return Ok(None);
+        };
+        if let Reference::Env(name) = reference {
+            self.referenced.insert(name.to_owned());
         }
+        *value = Value::String(reference.follow(self.env)?);
+        Ok(Some(text))
     }
 
     fn finish(mut self) -> Result<Loaded, Vec<ConfigFault>> {
-        if !self.faults.is_empty() {
-            return Err(self.faults);
-        }
-        let config: Config = match serde_json::from_value(self.tree) {
+        self.warn_of_unknown_variables();
+        // Only values that are good by themselves are in the tree, so that it can be judged as a whole too.
+        let config: Config = match serde_json::from_value(std::mem::take(&mut self.tree)) {
             Ok(config) => config,
             Err(error) => {
-                let (place, key, what) = ("configuration".into(), String::new(), error.to_string());
-                return Err(vec![ConfigFault {
-                    place,
-                    key,
-                    what,
-                    nearest: None,
-                }]);
+                self.fault("configuration", "", error.to_string(), None);
+                return Err(self.faults);
             }
         };
-        for (key, what) in checks::faults(&config) {
+        let faulty: BTreeSet<String> = self.faults.iter().map(|fault| fault.key.clone()).collect();
+        for broken in checks::faults(&config) {
+            if broken.keys.iter().any(|key| faulty.contains(*key)) {
+                continue;
+            }
+            let set = broken.keys.iter().find(|key| self.origins.contains_key(**key));
+            let key = *set.unwrap_or(&broken.keys[0]);
             let place = self
                 .origins
                 .get(key)
-                .cloned()
-                .unwrap_or_else(|| "defaults".into());
-            self.faults.push(ConfigFault {
-                place,
-                key: key.into(),
-                what,
-                nearest: None,
-            });
+                .map_or("defaults", String::as_str)
+                .to_owned();
+            self.fault(&place, key, broken.what, None);
         }
         if !self.faults.is_empty() {
             return Err(self.faults);
         }
         self.warnings.extend(checks::warnings(&config));
+        let Layers {
+            origins,
+            references,
+            warnings,
+            ..
+        } = self;
         Ok(Loaded {
             config,
-            origins: self.origins,
-            warnings: self.warnings,
+            origins,
+            references,
+            warnings,
         })
     }
-}
-
-pub(super) fn kind(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "a boolean",
-        Value::Number(_) => "a number",
-        Value::String(_) => "a string",
-        Value::Array(_) => "a list",
-        Value::Object(_) => "a map",
-    }
-}
-
-fn read_file(path: &Path) -> Result<Value, String> {
-    let size = std::fs::metadata(path)
-        .map_err(|e| format!("cannot be read: {e}"))?
-        .len();
-    if size > FILE_BYTES {
-        return Err(format!("has {size} bytes; at most {FILE_BYTES} are read"));
-    }
-    let text = std::fs::read_to_string(path).map_err(|e| format!("cannot be read: {e}"))?;
-    match path.extension().and_then(|extension| extension.to_str()) {
-        Some("yaml" | "yml" | "json") if text.trim().is_empty() => Ok(Value::Null),
-        Some("yaml" | "yml" | "json") => serde_saphyr::from_str(&text).map_err(|e| yaml_fault(&e)),
-        Some("toml") => toml::from_str(&text).map_err(|e| toml_fault(&text, &e)),
-        _ => Err("the name must end in .yaml, .yml, .json or .toml".into()),
-    }
-}
-
-/// Where the fault is, and its kind; never a line of the file, which may hold a secret.
-fn yaml_fault(error: &serde_saphyr::Error) -> String {
-    match error.location() {
-        Some(at) => format!("not valid YAML at line {}, column {}", at.line(), at.column()),
-        None => "not valid YAML".into(),
-    }
-}
-
-fn toml_fault(text: &str, error: &toml::de::Error) -> String {
-    let line = error.span().map_or(1, |span| {
-        text[..span.start.min(text.len())].matches('\n').count() + 1
-    });
-    format!("not valid TOML at line {line}: {}", error.message())
 }
 
 #[cfg(test)]

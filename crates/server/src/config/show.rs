@@ -1,24 +1,31 @@
-//! Writes the configuration in force, with the place of every value: itself a valid YAML file.
+//! Writes the configuration in force, with the place of every value: itself a valid YAML file, but for secrets.
 
-use super::keys;
+use super::key::{Kind, keys};
 use super::layers::Loaded;
+use super::tree;
+use serde_json::Value;
 
 /// One line per key: `key: value  # where it came from`. Secrets show as `***`.
 pub fn show(loaded: &Loaded) -> String {
-    let tree = serde_json::to_value(&loaded.config).unwrap_or_default();
-    let lines: Vec<(String, &str)> = keys::leaves(&tree)
-        .into_iter()
-        .map(|(key, value)| {
-            let origin = loaded.origins.get(&key).map_or("default", String::as_str);
-            (format!("{key}: {value}"), origin)
+    let tree = tree::of(&loaded.config);
+    let lines: Vec<(String, String)> = keys()
+        .iter()
+        .map(|key| {
+            let reference = loaded.references.get(&key.name);
+            let value = match (&key.kind, reference) {
+                // As it was given, instead of what the file holds.
+                (Kind::Pem, Some(reference)) => Value::String(reference.clone()),
+                _ => tree::get(&tree, &key.name).clone(),
+            };
+            let origin = loaded.origins.get(&key.name).map_or("default", String::as_str);
+            let from = reference
+                .map(|reference| format!(", from {reference}"))
+                .unwrap_or_default();
+            (format!("{}: {value}", key.name), format!("{origin}{from}"))
         })
         .collect();
-    let width = lines
-        .iter()
-        .map(|(line, _)| line.chars().count())
-        .filter(|n| *n <= 60)
-        .max()
-        .unwrap_or(0);
+    let widths = lines.iter().map(|(line, _)| line.chars().count());
+    let width = widths.filter(|n| *n <= 60).max().unwrap_or(0);
     lines
         .iter()
         .map(|(line, origin)| format!("{line:<width$}  # {origin}\n"))

@@ -16,7 +16,12 @@ impl Shard {
             return;
         }
         let bytes = std::mem::take(buffer);
-        if head::is_http2_preface(&bytes) {
+        if head::is_http2_preface(&bytes) || connection.socket.speaks_http2() {
+            if head::is_partial_http2_preface(&bytes) {
+                // The rest has to come as soon as that of any head.
+                *buffer = bytes;
+                return;
+            }
             return self.refer(slot, bytes);
         }
         match head::parse(&bytes) {
@@ -31,7 +36,8 @@ impl Shard {
                         .and_then(|origin| self.shared.gate.cors(origin))
                         .unwrap_or_default();
                     let keep_alive = head.keep_alive() && !head.has_body();
-                    match connect::read(&head, route, &*self.shared.gate, self.turn.wall) {
+                    let (gate, max_feeds) = (&*self.shared.gate, self.turn.rules.bounds.max_feeds);
+                    match connect::read(&head, route, connection.client, gate, self.turn.wall, max_feeds) {
                         Ok(request) => {
                             let rest = bytes[length..].to_vec();
                             self.begin(slot, request, route, cors, rest);
@@ -61,9 +67,11 @@ impl Shard {
             tracing::debug!(%error, "a socket was not watched");
         }
         self.turn.stats.disconnected();
-        if let Socket::Tcp(socket) = connection.socket {
-            let refer: &dyn Refer = &*self.shared.refer;
-            refer.refer(socket.into(), already_read);
+        let refer: &dyn Refer = &*self.shared.refer;
+        match connection.socket {
+            Socket::Tcp(socket) => refer.refer(Link::Plain(socket.into()), already_read),
+            Socket::Tls(tls) => refer.refer(Link::Tls(tls.tcp.into(), Box::new(tls.layer)), already_read),
+            Socket::Bridged(_) => {}
         }
     }
 
@@ -99,9 +107,9 @@ impl Shard {
     /// Reads on for the next request, part of which may have arrived; it is looked at when the turn ends.
     pub(super) fn next_request(&mut self, slot: usize, rest: Vec<u8>) {
         let wait = if rest.is_empty() {
-            KEEP_ALIVE_TIMEOUT
+            self.turn.rules.bounds.idle_timeout
         } else {
-            HEAD_TIMEOUT
+            self.turn.rules.bounds.head_timeout
         };
         let deadline = self.turn.now.plus(wait);
         self.enter(
@@ -127,6 +135,13 @@ impl Shard {
         if self.turn.draining {
             return self.answer(slot, &Problem::unavailable(1), false, &cors);
         }
+        let client = self
+            .connections
+            .get(slot)
+            .and_then(|connection| connection.client);
+        let Some(place) = self.shared.addresses.take(client) else {
+            return self.answer(slot, &too_many_of_address(), false, &cors);
+        };
         let user = request.identity.user.clone();
         if !self.shared.sessions.take(&user) {
             return match (route, &request.wire) {
@@ -142,6 +157,14 @@ impl Shard {
                 }
                 _ => self.answer(slot, &Problem::session_limit(), false, &cors),
             };
+        }
+        // The last check: a request that was refused has not used its ticket up.
+        let spent = request.ticket.as_ref().map_or(Ok(()), |(ticket, resumes)| {
+            self.shared.gate.spend(ticket, *resumes, self.turn.wall)
+        });
+        if let Err(problem) = spent {
+            self.shared.sessions.release(&user);
+            return self.answer(slot, &problem, false, &cors);
         }
         let transport = request.wire.transport();
         self.turn.stats.opened(transport);
@@ -162,6 +185,7 @@ impl Shard {
             return;
         };
         connection.stage = Stage::Opening(Box::new(opening));
+        connection.place = Some(place);
         let key = connection.key;
         let (shared, mailbox) = (self.shared.clone(), self.mailbox.clone());
         self.shared.spawn(async move {
@@ -188,11 +212,23 @@ impl Shard {
     }
 }
 
+/// `limits.sessions_per_address` is reached.
+fn too_many_of_address() -> Problem {
+    const RETRY_S: u32 = 30;
+    Problem {
+        detail: "Too many sessions come from this address. Close one, then connect again.".into(),
+        ..Problem::rate_limited(RETRY_S)
+    }
+}
+
 /// Where each feed of an inbox stands, and which places of the cursor are places.
 async fn starts(
     shared: &Shared,
     asked: &postrider_delivery::Opening,
 ) -> Result<Vec<FeedStart>, postrider_engine::EngineError> {
+    if shared.arrivals {
+        shared.engine.arrive(&asked.user).await?;
+    }
     let feeds = asked.feeds();
     let place = |feed: &FeedId| asked.cursor.as_ref().and_then(|cursor: &Cursor| cursor.get(feed));
     let places: Vec<_> = feeds
@@ -204,12 +240,20 @@ async fn starts(
     let mut held = held.into_iter();
     let mut starts = Vec::with_capacity(feeds.len());
     for (feed, span) in feeds.iter().zip(spans) {
-        let floor = match feed {
-            FeedId::Topic(_) => 0,
-            _ => shared.engine.standing(&asked.user, feed, 1, 0).await?.floor,
+        let (floor, begins) = match feed {
+            FeedId::Topic(_) => (0, 0),
+            _ => {
+                let standing = shared.engine.standing(&asked.user, feed, 1, 0).await?;
+                (standing.floor, standing.start())
+            }
         };
         let held = place(feed).and_then(|_| held.next());
-        starts.push(FeedStart { span, floor, held });
+        starts.push(FeedStart {
+            span,
+            floor,
+            begins,
+            held,
+        });
     }
     Ok(starts)
 }

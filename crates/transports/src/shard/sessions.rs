@@ -34,7 +34,10 @@ impl Shard {
                 return self.answer(slot, &Problem::unavailable(1), false, &[]);
             }
         };
-        let asked = opening.asked();
+        let mut asked = opening.asked();
+        let over_time =
+            asked.ack == AckMode::Explicit && opening.request.wire.transport() != Transport::LongPoll;
+        asked.redelivery = over_time.then_some(self.turn.rules.redelivery);
         let Opening {
             request,
             cors,
@@ -188,7 +191,7 @@ impl Shard {
             Heard::Pong(payload) => live.pong(&payload, key, &mut connection.out, &mut self.turn),
             Heard::Ping(payload) => {
                 connection.out.push(websocket::pong(&payload));
-                live.paused |= connection.out.waiting() > MAX_ANSWERS;
+                live.paused |= connection.out.waiting() > MAX_ANSWERS * self.turn.rules.bounds.outbox;
             }
             Heard::Close(code) => self.end_websocket(slot, websocket::close_reply(code)),
             Heard::Frame(ClientFrame::Token(token)) => {
@@ -198,12 +201,17 @@ impl Shard {
                     .renew(live.session.user(), &token, self.turn.wall)
                 {
                     Ok(expires_at) => live.lifetime.expires_at = Some(self.turn.steady(expires_at)),
+                    // Nobody can tell whether it is good: the session goes on by its old one, the client sends it again.
+                    Err(problem) if problem.status == 503 => {
+                        connection.out.push(websocket::error_frame("unavailable"));
+                        live.paused |= connection.out.waiting() > MAX_ANSWERS * self.turn.rules.bounds.outbox;
+                    }
                     Err(_) => self.end_websocket(slot, close_frame(4500, "token_invalid", Millis(0))),
                 }
             }
             Heard::Frame(ClientFrame::BadCursor) => {
                 connection.out.push(websocket::error_frame("invalid_cursor"));
-                live.paused |= connection.out.waiting() > MAX_ANSWERS;
+                live.paused |= connection.out.waiting() > MAX_ANSWERS * self.turn.rules.bounds.outbox;
             }
             Heard::Frame(ClientFrame::Settle {
                 kind,
@@ -235,6 +243,9 @@ impl Shard {
                 let (shared, mailbox) = (self.shared.clone(), self.mailbox.clone());
                 self.shared.spawn(async move {
                     let outcome = settle_durably(&shared, settlement).await;
+                    if let Ok(entries) = &outcome {
+                        shared.stats.add_said(kind, *entries);
+                    }
                     mailbox.post(Post::Settled(key, reference, outcome));
                 });
             }
@@ -277,7 +288,7 @@ impl Shard {
             (Ok(_), None) => {}
             (Err(_), _) => connection.out.push(websocket::error_frame("unavailable")),
         }
-        live.paused |= connection.out.waiting() > MAX_ANSWERS;
+        live.paused |= connection.out.waiting() > MAX_ANSWERS * self.turn.rules.bounds.outbox;
         // Reading goes on when the turn ends, if there is room again.
         self.touch(key.slot);
     }

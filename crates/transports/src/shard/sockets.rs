@@ -6,14 +6,20 @@ impl Shard {
     pub(super) fn accept(&mut self) {
         self.accept_again = None;
         loop {
+            if self.listener.is_some() && !self.has_room_for_handshake() {
+                self.accept_again = Some(self.turn.now.plus(ACCEPT_RETRY));
+                return;
+            }
             let Some(listener) = &self.listener else { return };
             match listener.accept() {
-                Ok((socket, _)) => {
+                Ok((socket, peer)) => {
                     if let Err(error) = socket.set_nodelay(true) {
                         tracing::debug!(%error, "a new connection was gone at once");
                         continue;
                     }
-                    self.adopt(Socket::Tcp(socket), Vec::new());
+                    if let Some(socket) = self.tls.wrap(socket) {
+                        self.adopt(socket, Some(peer.ip().into()), Vec::new());
+                    }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error)
@@ -30,7 +36,7 @@ impl Shard {
         }
     }
 
-    pub(super) fn adopt(&mut self, mut socket: Socket, already_read: Vec<u8>) {
+    pub(super) fn adopt(&mut self, mut socket: Socket, client: Option<Address>, already_read: Vec<u8>) {
         if self.turn.stats.connected() > self.shared.max_connections {
             self.turn.stats.disconnected();
             tracing::warn!("too many connections; one was refused");
@@ -55,10 +61,12 @@ impl Shard {
                 generation: self.generation,
             },
             socket,
+            client,
+            place: None,
             out: Outgoing::default(),
             stage: Stage::Head {
                 buffer: already_read,
-                deadline: self.turn.now.plus(HEAD_TIMEOUT),
+                deadline: self.turn.now.plus(self.turn.rules.bounds.head_timeout),
             },
             blocked: false,
             timer: None,
@@ -66,7 +74,8 @@ impl Shard {
             shut: false,
             progress_at: self.turn.now,
         });
-        self.set_timer(slot, self.turn.now.plus(HEAD_TIMEOUT));
+        self.set_timer(slot, self.turn.now.plus(self.turn.rules.bounds.head_timeout));
+        self.count_handshake(slot);
         self.try_head(slot);
     }
 
@@ -91,14 +100,15 @@ impl Shard {
             if connection.is_full() {
                 return;
             }
+            if connection.socket.is_handshaking() && !self.tls.may_step() {
+                self.unread.push_back(connection.key);
+                return;
+            }
             let mut buffer = std::mem::take(&mut self.buffer);
             let read = connection.socket.read(&mut buffer);
             let outcome = match read {
                 Ok(0) => Err(()),
-                Ok(n) => {
-                    self.received(slot, &mut buffer[..n]);
-                    Ok(())
-                }
+                Ok(n) => self.arrived(slot, &mut buffer[..n]),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.buffer = buffer;
@@ -159,6 +169,7 @@ impl Shard {
             self.timers.remove(&(at, slot));
         }
         self.leave_stage(slot, &connection.stage);
+        self.leave_tls(&mut connection);
         if let Err(error) = self.poller.registry().deregister(connection.socket.source()) {
             tracing::debug!(%error, "a socket was not watched");
         }
@@ -203,6 +214,7 @@ impl Shard {
             return;
         };
         let old = std::mem::replace(&mut connection.stage, stage);
+        connection.place = None;
         self.leave_stage(slot, &old);
     }
 

@@ -4,17 +4,29 @@
 //! Invariant: offsets of a feed are appended without holes; a user's final mark (read, expired, cancelled)
 //! is never followed by another; a floor never passes the head and never goes back.
 
+mod attempts;
+mod cleaning;
+mod erase;
+mod keeping;
+mod letters;
 mod publish;
+mod repair;
 mod rows;
 mod settle;
 mod withdraw;
 
+pub(super) use erase::Erasing;
+pub(super) use keeping::{Counts, cost};
+pub(super) use letters::REDRIVEN;
+
 pub(super) use settle::Settled;
 
+use super::rules::Rules;
 use super::store::Txn;
-use super::tables::Due;
+use super::tables::{Due, Stage};
 use postrider_model::{
-    Entry, Epoch, FeedId, FeedSpan, Notification, NotificationId, Settlement, Timestamp, WithdrawReason,
+    DeadReason, Entry, Epoch, FeedId, FeedSpan, Notification, NotificationId, Settlement, Timestamp,
+    WithdrawReason,
 };
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -32,6 +44,10 @@ pub(super) struct Apply<'a> {
     pub behind: bool,
     /// What is due cannot be done for now.
     pub overdue: bool,
+    /// What the operator chose.
+    pub rules: &'a Rules,
+    /// What is counted over all rows.
+    pub counts: Counts,
     /// Notifications without their data, as the rules look at them again and again.
     heads: HashMap<NotificationId, Arc<Notification>>,
 }
@@ -53,16 +69,31 @@ impl<'s> By<'s> {
         }
     }
     fn reason(reason: WithdrawReason) -> Self {
+        By::rule(reason.as_str())
+    }
+    fn dead(reason: DeadReason) -> Self {
+        By::rule(reason.as_str())
+    }
+    fn rule(why: &'s str) -> Self {
         By {
             settlement: None,
-            why: reason.as_str(),
+            why,
         }
     }
 }
 
 impl<'a> Apply<'a> {
-    pub fn new(txn: Txn<'a>, epoch: Epoch, now: Timestamp, spans: HashMap<FeedId, FeedSpan>) -> Apply<'a> {
+    pub fn new(
+        txn: Txn<'a>,
+        epoch: Epoch,
+        now: Timestamp,
+        spans: HashMap<FeedId, FeedSpan>,
+        rules: &'a Rules,
+        counts: Counts,
+    ) -> Apply<'a> {
         Apply {
+            rules,
+            counts,
             txn,
             epoch,
             now,

@@ -1,6 +1,6 @@
 //! Accepting notifications, and appending them to feeds at once or when they are due.
 
-use super::{Apply, Due};
+use super::{Apply, Due, Stage};
 use crate::EngineError;
 use crate::embedded::codec::{EntryRecord, Record, Writer, key};
 use crate::embedded::store::{Table, View};
@@ -12,6 +12,8 @@ use std::sync::Arc;
 
 /// Due notifications handled in one transaction.
 const MAX_DUE: usize = 64;
+/// How much more than allowed may be held while the oldest is being forgotten: this part of it.
+const SLACK: u64 = 8;
 /// Feeds that due notifications touch in one transaction; the last may exceed it.
 const MAX_DUE_FEEDS: u64 = 4096;
 
@@ -25,20 +27,40 @@ impl Apply<'_> {
                 }
                 Some(_) => {}
                 None => {
+                    let key = request.key.clone().into_bytes();
                     let value = Writer::new().u128(request.content).u64(self.now.0).done();
-                    self.txn
-                        .put(Table::Requests, request.key.clone().into_bytes(), value);
+                    self.txn.put(
+                        Table::Ages,
+                        key::age(Stage::Request as u8, self.now, &key),
+                        Writer::new().done(),
+                    );
+                    self.txn.put(Table::Requests, key, value);
                 }
             }
         }
         Ok(match tables::record(&self.txn, &id)? {
             Some(known) if known.content == publication.content => Ok(Receipt { id, repeated: true }),
             Some(_) => Err(EngineError::IdConflict(id)),
-            None => {
-                self.accept(publication)?;
-                Ok(Receipt { id, repeated: false })
-            }
+            None => match self.room() {
+                Ok(()) => {
+                    self.accept(publication)?;
+                    Ok(Receipt { id, repeated: false })
+                }
+                Err(error) => Err(error),
+            },
         })
+    }
+
+    /// Whether more may be accepted.
+    fn room(&self) -> Result<(), EngineError> {
+        let most = self.rules.total_bytes;
+        if self.rules.dead_letters > 0 && self.counts.letters >= self.rules.dead_letters {
+            Err(EngineError::DeadLettersFull)
+        } else if most > 0 && self.counts.held > most.saturating_add(most / SLACK) {
+            Err(EngineError::Full)
+        } else {
+            Ok(())
+        }
     }
 
     fn accept(&mut self, publication: &Publication) -> Result<(), StoreFault> {
@@ -52,6 +74,8 @@ impl Apply<'_> {
             scheduled: scheduled_at.is_some(),
             recipients: (!wide).then_some(publication.feeds.len() as u64),
             placements: Vec::new(),
+            kept_from: scheduled_at.unwrap_or(self.now),
+            bodiless: false,
         };
         if let Some(at) = scheduled_at {
             let row = key::due(at, Due::Deliver as u8, &notification.id);
@@ -69,6 +93,10 @@ impl Apply<'_> {
             let row = key::due(at, Due::Expire as u8, &notification.id);
             self.txn.put(Table::Due, row, Writer::new().done());
         }
+        let id = notification.id.as_str().as_bytes();
+        let row = key::age(Stage::Kept as u8, record.kept_from, id);
+        self.txn.put(Table::Ages, row, Writer::new().done());
+        self.counts.held += super::cost(&record);
         self.put_record(&record);
         Ok(())
     }
@@ -94,6 +122,7 @@ impl Apply<'_> {
                 forms.clone()
             };
             let position = self.append(feed, kind, forms)?;
+            self.note_first(feed, position.offset, notification);
             match feed {
                 FeedId::User(user) => self.put_recipient(&notification.id, user, position),
                 _ => record.placements.push((feed.clone(), position)),
@@ -119,7 +148,21 @@ impl Apply<'_> {
             epoch,
             offset: span.head.offset + 1,
         };
+        let empty = (span.head.offset < span.first && span.first > 1).then_some(*span);
         span.head = position;
+        if let Some(span) = empty {
+            // Where nothing is held only this row says that the feed does not begin at 1.
+            let value = tables::encode_trimmed(span, span.head.epoch);
+            self.txn.put(Table::Feeds, key::feed(feed), value);
+        }
+        let bytes = match &kind {
+            EntryKind::Notification(notification, _) => notification.data.len() as u64,
+            EntryKind::Read { .. } | EntryKind::Withdrawn { .. } => {
+                self.age_mark(feed, position.offset);
+                0
+            }
+        };
+        self.resize(feed, position.offset, bytes, true)?;
         let record = EntryRecord {
             epoch,
             kind: tables::kind_record(&kind),
@@ -132,6 +175,7 @@ impl Apply<'_> {
             kind,
             forms,
         }));
+        self.bound(feed)?;
         Ok(position)
     }
 
@@ -164,6 +208,7 @@ impl Apply<'_> {
             }
             feeds += record.recipients.unwrap_or(1);
             match kind {
+                Due::GiveUp => self.attempts_ended(&tables::due_user(row)?, &id)?,
                 Due::Deliver if record.scheduled => self.deliver(record)?,
                 Due::Deliver => {}
                 Due::Expire => drop(self.withdraw_all(&record, WithdrawReason::Expired)?),

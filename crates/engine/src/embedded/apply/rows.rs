@@ -4,10 +4,11 @@ use super::{Apply, By, MAX_HEADS};
 use crate::embedded::StoreFault;
 use crate::embedded::codec::{EntryKindRecord, Record, Writer, encode_mark, encode_range, key};
 use crate::embedded::store::{Table, View};
-use crate::embedded::tables::{self, ALL_ROWS};
+use crate::embedded::tables::{self, ALL_ROWS, FLOOR_JOINED};
 use bytes::Bytes;
 use postrider_model::{
-    FeedId, FeedSpan, Mark, MarkKind, Notification, NotificationId, Position, Standing, State, UserId,
+    Devices, FeedId, FeedSpan, Mark, MarkKind, Notification, NotificationId, Position, Standing, State,
+    UserId,
 };
 use std::sync::Arc;
 
@@ -29,9 +30,11 @@ impl Apply<'_> {
             .placements
             .iter()
             .find(|(feed, position)| *feed == FeedId::All && position.offset > 0);
-        Ok(placed
-            .filter(|_| !record.notification.excludes(user))
-            .map(|(feed, at)| (feed.clone(), at.offset)))
+        let Some((feed, at)) = placed.filter(|_| !record.notification.excludes(user)) else {
+            return Ok(None);
+        };
+        let joined = tables::floor(&self.txn, user, feed, FLOOR_JOINED)?;
+        Ok((at.offset > joined).then(|| (feed.clone(), at.offset)))
     }
 
     /// The state of `id` at this place for a user; an excluded one has nothing to settle.
@@ -62,6 +65,11 @@ impl Apply<'_> {
         }
         self.heads.insert(id.clone(), head.clone());
         Ok(head)
+    }
+
+    /// What was remembered of it is not so any more.
+    pub(super) fn forget_head(&mut self, id: &NotificationId) {
+        self.heads.remove(id);
     }
 
     pub(super) fn notification_at(
@@ -109,6 +117,20 @@ impl Apply<'_> {
         let value = encode_mark(&self.mark_value(offset, offset, kind, by));
         self.txn
             .put(Table::Marks, key::mark(user, feed, offset, kind as u8), value);
+        Ok(())
+    }
+
+    /// The user's part in an entry that is for the first device is over.
+    pub(super) fn close(
+        &mut self,
+        user: &UserId,
+        feed: &FeedId,
+        offset: u64,
+        id: &NotificationId,
+    ) -> Result<(), StoreFault> {
+        if self.head(id)?.devices == Devices::First {
+            self.txn.remove(Table::Opens, key::range(user, feed, offset));
+        }
         Ok(())
     }
 

@@ -3,18 +3,21 @@
 use super::withdraw::final_mark;
 use super::{Apply, By};
 use crate::embedded::StoreFault;
-use crate::embedded::codec::key;
+use crate::embedded::codec::{Writer, key};
+use crate::embedded::rules::Broadcasts;
 use crate::embedded::store::{Table, View};
-use crate::embedded::tables::{self, ALL_ROWS, FLOOR_DELIVERED, FLOOR_READ};
+use crate::embedded::tables::{self, ALL_ROWS, FLOOR_DELIVERED, FLOOR_JOINED, FLOOR_READ};
 use postrider_model::{
-    EntryKind, FeedId, MarkKind, NotificationId, SessionId, SettleKind, SettleTarget, Settlement, State,
-    UserId, WithdrawReason,
+    Devices, EntryKind, Evidence, FeedId, MarkKind, NotificationId, SessionId, SettleKind, SettleTarget,
+    Settlement, State, UserId, WithdrawReason,
 };
 use std::sync::Arc;
 
 /// How many entries one settlement may walk to move a floor over what is settled already. A floor left
 /// behind costs only time at the next read; it moves on with the next settlement.
 const MAX_FLOOR_STEPS: u64 = 1024;
+/// Dead letters that one settlement through a position looks at; later ones take another, or an ack by id.
+const MAX_LATE: usize = 256;
 /// Ids in one read mark.
 const MAX_READ_IDS: usize = 500;
 
@@ -57,6 +60,7 @@ impl Apply<'_> {
             let own = !matches!(feed, FeedId::User(user) if *user != settlement.user);
             let place = tables::entry(&self.txn, feed, position.offset)?;
             if own && place.is_some_and(|entry| entry.epoch == position.epoch) {
+                all.changed += self.settle_dead(settlement, feed, position.offset)?;
                 let settled = self.settle_through(settlement, feed, position.offset, count, steps)?;
                 all.changed += settled.changed;
                 all.walked += settled.walked;
@@ -76,7 +80,7 @@ impl Apply<'_> {
             let Some((feed, offset)) = self.find(user, id)? else {
                 continue;
             };
-            if self.settle_one(settlement, &feed, offset, id)? {
+            if self.settle_one(settlement, &feed, offset, id, true)? {
                 changed.push(id.clone());
                 self.advance_floor(user, &feed)?;
             }
@@ -87,24 +91,86 @@ impl Apply<'_> {
         Ok(changed.len() as u64)
     }
 
+    /// A client's word also covers what was sent to it before it was given up.
+    fn settle_dead(&mut self, settlement: &Settlement, feed: &FeedId, to: u64) -> Result<u64, StoreFault> {
+        if settlement.evidence != Evidence::Client || settlement.kind != SettleKind::Delivered {
+            return Ok(0);
+        }
+        let user = &settlement.user;
+        let mut changed = 0;
+        let prefix = key::letters_of(user);
+        let rows = self
+            .txn
+            .scan(Table::LettersOf, &prefix, &key::after(&prefix), MAX_LATE)?;
+        for (row, _) in rows {
+            let letter = tables::letter(&self.txn, tables::offset(&row)?)?;
+            let Some(id) = letter.filter(|l| l.attempts > 0).and_then(|l| l.notification) else {
+                continue;
+            };
+            if let Some((at, offset)) = self.find(user, &id)?
+                && at == *feed
+                && offset <= to
+                && self.settle_one(settlement, feed, offset, &id, false)?
+            {
+                changed += 1;
+            }
+        }
+        Ok(changed)
+    }
+
     fn settle_one(
         &mut self,
         settlement: &Settlement,
         feed: &FeedId,
         offset: u64,
         id: &NotificationId,
+        by_id: bool,
     ) -> Result<bool, StoreFault> {
-        if self.head(id)?.excludes(&settlement.user) {
+        let (user, head) = (&settlement.user, self.head(id)?);
+        let first = head.devices == Devices::First;
+        if head.excludes(user) || (first && !by_id) {
             return Ok(false);
         }
-        let (state, _) = self.state(&settlement.user, feed, offset, id)?;
+        let (state, standing) = self.state(user, feed, offset, id)?;
+        if state == State::Dead && standing.has(offset, MarkKind::Dismissed) {
+            // Redriven: it stands elsewhere now.
+            return Ok(false);
+        }
         let kind = match (settlement.kind, state) {
             (SettleKind::Delivered, State::Pending | State::Dead) => MarkKind::Delivered,
             (SettleKind::Read, State::Pending | State::Dead | State::Delivered) => MarkKind::Read,
             _ => return Ok(false),
         };
-        self.mark(&settlement.user, feed, offset, kind, &By::said(settlement))?;
+        self.mark(user, feed, offset, kind, &By::said(settlement))?;
+        if state == State::Dead {
+            self.no_longer_dead(user, id)?;
+        }
+        if first && matches!(state, State::Pending | State::Dead) {
+            self.take(settlement, feed, offset, id)?;
+        }
         Ok(true)
+    }
+
+    /// The first device took it: the user's others are told, and later ones do not get it.
+    fn take(
+        &mut self,
+        settlement: &Settlement,
+        feed: &FeedId,
+        offset: u64,
+        id: &NotificationId,
+    ) -> Result<(), StoreFault> {
+        let user = &settlement.user;
+        let by = By::reason(WithdrawReason::Taken);
+        self.mark(user, feed, offset, MarkKind::Dismissed, &by)?;
+        self.close(user, feed, offset, id)?;
+        let kind = EntryKind::Withdrawn {
+            id: id.clone(),
+            target: offset,
+            reason: WithdrawReason::Taken,
+            origin: settlement.session.clone(),
+        };
+        self.append(&FeedId::User(user.clone()), kind, Arc::default())?;
+        Ok(())
     }
 
     fn settle_through(
@@ -139,6 +205,7 @@ impl Apply<'_> {
             } else {
                 0
             };
+            self.keep_open(user, feed, floor, to)?;
             self.move_floor(user, feed, floor, to)?;
             if !feed.is_wide() {
                 self.put_range(user, feed, floor, to, MarkKind::Delivered, &By::said(settlement));
@@ -166,7 +233,7 @@ impl Apply<'_> {
             let Some(id) = self.notification_at(feed, at)? else {
                 continue;
             };
-            if self.settle_one(settlement, feed, at, &id)? {
+            if self.settle_one(settlement, feed, at, &id, false)? {
                 changed.push(id);
             }
         }
@@ -191,7 +258,7 @@ impl Apply<'_> {
             };
             let (state, standing) = self.state(user, feed, offset, &id)?;
             match state {
-                State::Pending | State::Dead => changed += 1,
+                State::Pending if self.head(&id)?.devices == Devices::All => changed += 1,
                 State::Expired if !standing.has(offset, MarkKind::Expired) => {
                     let by = By::reason(WithdrawReason::Expired);
                     self.mark(user, feed, offset, MarkKind::Expired, &by)?;
@@ -200,6 +267,34 @@ impl Apply<'_> {
             }
         }
         Ok(changed)
+    }
+
+    /// A session of the user begins: where the rules say so, the first decides from where on the user is a
+    /// recipient of what is for everyone.
+    pub fn arrive(&mut self, user: &UserId) -> Result<(), StoreFault> {
+        let row = key::floor(user, &FeedId::All, FLOOR_JOINED);
+        if self.rules.broadcasts == Broadcasts::FromFirstSession
+            && self.txn.get(Table::Floors, &row)?.is_none()
+        {
+            let head = self.span(&FeedId::All)?.head.offset;
+            self.put_floor(user, &FeedId::All, FLOOR_JOINED, head);
+        }
+        Ok(())
+    }
+
+    /// What is for the first device that takes it stays pending though the floor passes it.
+    fn keep_open(&mut self, user: &UserId, feed: &FeedId, floor: u64, to: u64) -> Result<(), StoreFault> {
+        let (from, end) = (key::entry(feed, floor + 1), key::entry(feed, to + 1));
+        for (row, _) in self.txn.scan(Table::Firsts, &from, &end, ALL_ROWS)? {
+            let offset = tables::offset(&row)?;
+            if let Some(id) = self.notification_at(feed, offset)?
+                && self.state(user, feed, offset, &id)?.0 == State::Pending
+            {
+                self.txn
+                    .put(Table::Opens, key::range(user, feed, offset), Writer::new().done());
+            }
+        }
+        Ok(())
     }
 
     /// Tells the user's other sessions, by a mark in the user's own feed.
@@ -225,10 +320,7 @@ impl Apply<'_> {
         if feed.is_wide() {
             let trimmed = to.min(self.span(feed)?.first.saturating_sub(1));
             if trimmed > old {
-                let by = By {
-                    settlement: None,
-                    why: "retention",
-                };
+                let by = By::rule("retention");
                 self.put_range(user, feed, old, trimmed, MarkKind::Expired, &by);
             }
             self.keep_dropped(user, feed, old, to)?;
@@ -266,7 +358,7 @@ impl Apply<'_> {
             if let Some(id) = self.notification_at(feed, next)? {
                 let (state, standing) = self.state(user, feed, next, &id)?;
                 let settled = match state {
-                    State::Pending | State::Dead => false,
+                    State::Pending => false,
                     // By the clock only: the sweep has yet to say so, or a floor would make it delivered.
                     State::Expired => !self.behind || standing.has(next, MarkKind::Expired),
                     _ => true,

@@ -5,7 +5,8 @@ use crate::embedded::codec::{EntryKindRecord, EntryRecord, Record, Writer, key};
 use crate::embedded::store::{Table, View};
 use crate::embedded::{StoreFault, tables};
 use postrider_model::{
-    EntryKind, FeedId, MarkKind, Notification, NotificationId, State, Timestamp, UserId, WithdrawReason,
+    DeadReason, EntryKind, FeedId, MarkKind, Notification, NotificationId, State, Timestamp, UserId,
+    WithdrawReason,
 };
 use std::sync::Arc;
 
@@ -33,6 +34,7 @@ impl Apply<'_> {
             id: id.clone(),
             target: offset,
             reason,
+            origin: None,
         };
         self.append(feed, kind, Arc::default())?;
         Ok(changed)
@@ -50,6 +52,8 @@ impl Apply<'_> {
         let (state, standing) = self.state(user, feed, offset, id)?;
         let has = |kind| standing.has(offset, kind);
         let (kind, reason) = match state {
+            // Its dead letter can still be looked at.
+            State::Dead if reason == WithdrawReason::Expired => return Ok((None, reason)),
             State::Pending | State::Dead => (final_mark(reason), reason),
             State::Expired if !has(MarkKind::Expired) => (MarkKind::Expired, WithdrawReason::Expired),
             State::Delivered if reason != WithdrawReason::Expired && !has(MarkKind::Dismissed) => {
@@ -58,6 +62,10 @@ impl Apply<'_> {
             _ => return Ok((None, reason)),
         };
         self.mark(user, feed, offset, kind, &By::reason(reason))?;
+        self.close(user, feed, offset, id)?;
+        if state == State::Dead {
+            self.no_longer_dead(user, id)?;
+        }
         Ok((Some(matches!(state, State::Pending | State::Dead)), reason))
     }
 
@@ -125,6 +133,18 @@ impl Apply<'_> {
         Ok(changed)
     }
 
+    /// The oldest entry of a full feed goes; if it was pending, it is dead.
+    pub(super) fn overflow(&mut self, feed: &FeedId, oldest: u64) -> Result<(), StoreFault> {
+        if let FeedId::User(user) = feed
+            && let Some(id) = self.notification_at(feed, oldest)?
+            && self.state(user, feed, oldest, &id)?.0 == State::Pending
+        {
+            self.give_up(user, feed, oldest, &id, DeadReason::Overflow, 0)?;
+        }
+        self.trim(feed, oldest + 1, 1)?;
+        Ok(())
+    }
+
     /// Forgets a feed's entries below `before`, at most `limit` of them; true if there may be more. Who
     /// had not had one of them will not get it any more: for that user it is expired.
     pub fn trim(&mut self, feed: &FeedId, before: u64, limit: usize) -> Result<bool, StoreFault> {
@@ -136,9 +156,15 @@ impl Apply<'_> {
         for (row, value) in &rows {
             let offset = tables::offset(row)?;
             let entry = EntryRecord::decode(value)?;
-            if let (FeedId::User(user), EntryKindRecord::Notification { id, .. }) = (feed, &entry.kind) {
-                self.expire_trimmed(user, feed, offset, id)?;
+            if let EntryKindRecord::Notification { id, .. } = &entry.kind {
+                if let FeedId::User(user) = feed {
+                    self.expire_trimmed(user, feed, offset, id)?;
+                    let past = Writer::new().text(id.as_str()).done();
+                    self.txn.put(Table::Past, row.clone(), past);
+                }
+                self.leave_collapse(feed, offset, id)?;
             }
+            self.resize(feed, offset, 0, false)?;
             self.txn.remove(Table::Entries, row.clone());
             last = Some((offset, entry.epoch));
         }
@@ -152,6 +178,20 @@ impl Apply<'_> {
         Ok(rows.len() == limit)
     }
 
+    /// Nothing collapses into what is not there any more.
+    fn leave_collapse(&mut self, feed: &FeedId, offset: u64, id: &NotificationId) -> Result<(), StoreFault> {
+        let Some(collapse_key) = self.head(id)?.collapse_key.clone() else {
+            return Ok(());
+        };
+        let row = key::collapse(feed, &collapse_key);
+        if let Some(value) = self.txn.get(Table::Collapse, &row)?
+            && tables::one_u64("collapse", &value)? == offset
+        {
+            self.txn.remove(Table::Collapse, row);
+        }
+        Ok(())
+    }
+
     fn expire_trimmed(
         &mut self,
         user: &UserId,
@@ -162,12 +202,9 @@ impl Apply<'_> {
         let (state, standing) = self.state(user, feed, offset, id)?;
         let unmarked = state == State::Expired && !standing.has(offset, MarkKind::Expired);
         if state == State::Pending || unmarked {
-            let why = if unmarked { "expired" } else { "retention" };
-            let by = By {
-                settlement: None,
-                why,
-            };
+            let by = By::rule(if unmarked { "expired" } else { "retention" });
             self.mark(user, feed, offset, MarkKind::Expired, &by)?;
+            self.close(user, feed, offset, id)?;
         }
         Ok(())
     }

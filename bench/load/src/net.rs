@@ -1,0 +1,252 @@
+//! Every connection of a load, in one epoll loop: bytes out, messages in. Knows nothing of what is measured.
+//!
+//! Invariant: a connection at rest holds no buffer. What the server says is parsed in the one shared read buffer;
+//! only the beginning of an incomplete message is kept with its connection.
+
+mod reader;
+
+pub use reader::{Message, Wire};
+
+use crate::clock;
+use anyhow::{Context as _, Result, bail};
+use mio::net::TcpStream;
+use mio::{Events, Interest, Poll, Token};
+use reader::Reader;
+use slab::Slab;
+use std::io::{self, Read as _, Write as _};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+/// Bytes read at once, by all connections in turn.
+const READ_BYTES: usize = 256 << 10;
+/// Sockets looked at in one turn.
+const EVENTS: usize = 1024;
+
+/// A connection of this load. Its number is not used again while the load runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Conn(usize, u32);
+
+/// What a scenario does with what arrives.
+pub trait Load {
+    /// A whole message came. `tag` is what the connection was opened with.
+    fn message(&mut self, net: &mut Net, conn: Conn, tag: usize, message: Message<'_>) -> Result<()>;
+}
+
+struct Peer {
+    stream: TcpStream,
+    tag: usize,
+    generation: u32,
+    reader: Reader,
+    /// The beginning of a message.
+    partial: Vec<u8>,
+    /// What the socket has not taken yet.
+    out: Vec<u8>,
+}
+
+/// The connections and their poll.
+pub struct Net {
+    poll: Poll,
+    events: Option<Events>,
+    peers: Slab<Peer>,
+    buffer: Vec<u8>,
+    generation: u32,
+    server: SocketAddr,
+}
+
+impl Net {
+    /// No connections yet; all will go to `server`.
+    pub fn new(server: SocketAddr) -> Result<Net> {
+        Ok(Net {
+            poll: Poll::new()?,
+            events: Some(Events::with_capacity(EVENTS)),
+            peers: Slab::new(),
+            buffer: vec![0; READ_BYTES],
+            generation: 0,
+            server,
+        })
+    }
+
+    /// Connects and sends the first request.
+    pub fn open(&mut self, tag: usize, wire: Wire, request: &[u8]) -> Result<Conn> {
+        // On loopback this ends at once, or when the server has accepted some of those before.
+        let stream = std::net::TcpStream::connect(self.server).context("connect")?;
+        stream.set_nodelay(true)?;
+        stream.set_nonblocking(true)?;
+        let mut stream = TcpStream::from_std(stream);
+        let entry = self.peers.vacant_entry();
+        let both = Interest::READABLE | Interest::WRITABLE;
+        self.poll
+            .registry()
+            .register(&mut stream, Token(entry.key()), both)?;
+        self.generation += 1;
+        let conn = Conn(entry.key(), self.generation);
+        entry.insert(Peer {
+            stream,
+            tag,
+            generation: self.generation,
+            reader: Reader::new(wire),
+            partial: Vec::new(),
+            out: Vec::new(),
+        });
+        self.send(conn, request)?;
+        Ok(conn)
+    }
+
+    /// Sends now what the socket takes, and the rest as it takes more.
+    pub fn send(&mut self, conn: Conn, bytes: &[u8]) -> Result<()> {
+        let peer = self
+            .peers
+            .get_mut(conn.0)
+            .filter(|peer| peer.generation == conn.1);
+        let peer = peer.context("the connection was closed")?;
+        let taken = if peer.out.is_empty() {
+            write(&mut peer.stream, bytes)?
+        } else {
+            0
+        };
+        peer.out.extend_from_slice(&bytes[taken..]);
+        Ok(())
+    }
+
+    /// Bytes that the socket has not taken.
+    pub fn waiting(&self, conn: Conn) -> usize {
+        self.peers.get(conn.0).map_or(0, |peer| peer.out.len())
+    }
+
+    pub fn close(&mut self, conn: Conn) -> Result<()> {
+        if self.is_open(conn) {
+            let mut peer = self.peers.remove(conn.0);
+            self.poll.registry().deregister(&mut peer.stream)?;
+        }
+        Ok(())
+    }
+
+    fn is_open(&self, conn: Conn) -> bool {
+        self.peers
+            .get(conn.0)
+            .is_some_and(|peer| peer.generation == conn.1)
+    }
+
+    /// Waits for sockets, at most `wait`, and gives what came to the load.
+    pub fn turn(&mut self, wait: Duration, load: &mut impl Load) -> Result<()> {
+        let Some(mut events) = self.events.take() else {
+            bail!("a turn within a turn");
+        };
+        match self.poll.poll(&mut events, Some(wait)) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => events.clear(),
+            polled => polled?,
+        }
+        for event in &events {
+            let slot = event.token().0;
+            if event.is_writable() {
+                self.flush(slot)?;
+            }
+            if event.is_readable() {
+                self.read(slot, load)?;
+            }
+        }
+        self.events = Some(events);
+        Ok(())
+    }
+
+    /// Turns until the load says it is done.
+    ///
+    /// # Errors
+    /// It is not, in time; `what` names what was waited for.
+    pub fn run<L: Load>(
+        &mut self,
+        load: &mut L,
+        limit: Duration,
+        what: &str,
+        mut done: impl FnMut(&mut Net, &mut L) -> Result<bool>,
+    ) -> Result<Instant> {
+        let start = clock::now();
+        while !done(self, load)? {
+            if start.elapsed() > limit {
+                bail!("not done within {limit:?}: {what}");
+            }
+            self.turn(Duration::from_millis(50), load)?;
+        }
+        Ok(clock::now())
+    }
+
+    fn flush(&mut self, slot: usize) -> Result<()> {
+        let Some(peer) = self.peers.get_mut(slot) else {
+            return Ok(());
+        };
+        if !peer.out.is_empty() {
+            let taken = write(&mut peer.stream, &peer.out)?;
+            peer.out.drain(..taken);
+            if peer.out.is_empty() {
+                peer.out = Vec::new();
+            }
+        }
+        Ok(())
+    }
+
+    fn read(&mut self, slot: usize, load: &mut impl Load) -> Result<()> {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        while let Some(peer) = self.peers.get_mut(slot) {
+            let conn = Conn(slot, peer.generation);
+            let mut filled = peer.partial.len();
+            if buffer.len() < filled + READ_BYTES {
+                buffer.resize(filled + READ_BYTES, 0);
+            }
+            buffer[..filled].copy_from_slice(&peer.partial);
+            match peer.stream.read(&mut buffer[filled..]) {
+                Ok(0) => bail!("the server closed connection {}", peer.tag),
+                Ok(n) => filled += n,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error).context("read"),
+            }
+            peer.partial = Vec::new();
+            let short = filled < buffer.len();
+            self.received(conn, &buffer[..filled], load)?;
+            // Edge-triggered: a read that did not fill the buffer has emptied the socket.
+            if short {
+                break;
+            }
+        }
+        self.buffer = buffer;
+        Ok(())
+    }
+
+    fn received(&mut self, conn: Conn, bytes: &[u8], load: &mut impl Load) -> Result<()> {
+        let mut at = 0;
+        loop {
+            // The load may have closed this connection.
+            let Some(peer) = self
+                .peers
+                .get_mut(conn.0)
+                .filter(|peer| peer.generation == conn.1)
+            else {
+                return Ok(());
+            };
+            let tag = peer.tag;
+            let Some((length, message)) = peer.reader.next(&bytes[at..])? else {
+                peer.partial = bytes[at..].to_vec();
+                return Ok(());
+            };
+            at += length;
+            if let Message::Ping(payload) = message {
+                self.send(conn, &reader::pong(payload))?;
+            }
+            load.message(self, conn, tag, message)?;
+        }
+    }
+}
+
+/// Writes what the socket takes.
+fn write(stream: &mut TcpStream, bytes: &[u8]) -> Result<usize> {
+    let mut taken = 0;
+    while taken < bytes.len() {
+        match stream.write(&bytes[taken..]) {
+            Ok(n) => taken += n,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error).context("write"),
+        }
+    }
+    Ok(taken)
+}

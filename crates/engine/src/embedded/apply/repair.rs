@@ -1,0 +1,156 @@
+//! What was damaged in a feed is given up, so that the rest of the feed can be read.
+//!
+//! Invariant: nothing is passed over in silence: each damaged entry becomes a dead letter (`lost`), or for
+//! everyone's feeds one dead letter and a withdrawal, and a line in the log. What can be read is not changed.
+
+use super::{Apply, Stage};
+use crate::embedded::codec::{EntryKindRecord, EntryRecord, LetterRecord, Record, Writer, key};
+use crate::embedded::store::Table;
+use crate::embedded::{StoreFault, tables};
+use bytes::Bytes;
+use postrider_model::{
+    Audience, DeadReason, Devices, Durability, FeedId, MarkKind, Notification, NotificationId, Position,
+    State, Timestamp, WithdrawReason,
+};
+
+impl Apply<'_> {
+    /// Gives up what stands at this place, if it cannot be read.
+    pub fn repair(&mut self, feed: &FeedId, offset: u64) -> Result<(), StoreFault> {
+        match tables::entry(&self.txn, feed, offset) {
+            Err(fault @ StoreFault::Corrupt { .. }) => {
+                tracing::error!(%feed, offset, %fault, "an entry is lost");
+                self.lose_entry(feed, offset)
+            }
+            Err(fault) => Err(fault),
+            Ok(Some(EntryRecord {
+                kind: EntryKindRecord::Notification { id, .. },
+                ..
+            })) => match tables::record(&self.txn, &id) {
+                Ok(Some(_)) => Ok(()),
+                Ok(None) => {
+                    tracing::error!(%feed, offset, %id, "a notification is lost: it is missing");
+                    self.lose_notification(&id, feed, offset)
+                }
+                Err(fault @ StoreFault::Corrupt { .. }) => {
+                    tracing::error!(%feed, offset, %id, %fault, "a notification is lost");
+                    self.lose_notification(&id, feed, offset)
+                }
+                Err(fault) => Err(fault),
+            },
+            Ok(Some(_)) => Ok(()),
+            Ok(None) => {
+                let span = *self.span(feed)?;
+                if (span.first..=span.head.offset).contains(&offset) {
+                    tracing::error!(%feed, offset, "an entry is lost: it is missing");
+                    self.lose_entry(feed, offset)?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Nobody can tell any more what stood there.
+    fn lose_entry(&mut self, feed: &FeedId, offset: u64) -> Result<(), StoreFault> {
+        // A mark that says nothing keeps the place.
+        let record = EntryRecord {
+            epoch: self.epoch,
+            kind: EntryKindRecord::Read {
+                ids: Vec::new(),
+                origin: None,
+            },
+        };
+        self.txn
+            .put(Table::Entries, key::entry(feed, offset), record.encode());
+        let user = match feed {
+            FeedId::User(user) => {
+                let by = super::By::dead(DeadReason::Lost);
+                self.mark(user, feed, offset, MarkKind::Dead, &by)?;
+                Some(user.clone())
+            }
+            FeedId::All | FeedId::Topic(_) => None,
+        };
+        self.put_letter(&LetterRecord {
+            notification: None,
+            user,
+            reason: DeadReason::Lost,
+            source: feed.to_string(),
+            attempts: 0,
+            time: self.now,
+            raw: None,
+        });
+        Ok(())
+    }
+
+    /// The id is known; nothing else is.
+    fn lose_notification(
+        &mut self,
+        id: &NotificationId,
+        feed: &FeedId,
+        offset: u64,
+    ) -> Result<(), StoreFault> {
+        let recipients = self.recipients(id)?;
+        let mut placements = Vec::new();
+        if feed.is_wide()
+            && let Some(entry) = tables::entry(&self.txn, feed, offset)?
+        {
+            let epoch = entry.epoch;
+            placements.push((feed.clone(), Position { epoch, offset }));
+        }
+        let record = Record {
+            notification: nothing(id, feed, self.now),
+            content: 0,
+            cancelled_at: None,
+            scheduled: false,
+            recipients: placements.is_empty().then_some(recipients.len() as u64),
+            placements,
+            kept_from: self.now,
+            bodiless: true,
+        };
+        self.put_record(&record);
+        let row = key::age(Stage::Record as u8, self.now, id.as_str().as_bytes());
+        self.txn.put(Table::Ages, row, Writer::new().done());
+        self.forget_head(id);
+        for (user, position) in recipients {
+            let own = FeedId::User(user.clone());
+            if position.offset > 0 && self.state(&user, &own, position.offset, id)?.0 == State::Pending {
+                self.give_up(&user, &own, position.offset, id, DeadReason::Lost, 0)?;
+            }
+        }
+        if feed.is_wide() {
+            self.withdraw(feed, offset, id, WithdrawReason::Cancelled)?;
+            self.put_letter(&LetterRecord {
+                notification: Some(id.clone()),
+                user: None,
+                reason: DeadReason::Lost,
+                source: feed.to_string(),
+                attempts: 0,
+                time: self.now,
+                raw: None,
+            });
+        }
+        Ok(())
+    }
+}
+
+/// All that is left of a notification: its id.
+fn nothing(id: &NotificationId, feed: &FeedId, now: Timestamp) -> Notification {
+    Notification {
+        id: id.clone(),
+        time: now,
+        subject: None,
+        data: Bytes::new(),
+        audience: match feed {
+            FeedId::User(_) => Audience::Users(Vec::new()),
+            FeedId::Topic(topic) => Audience::Topics(vec![topic.clone()]),
+            FeedId::All => Audience::Everyone,
+        },
+        exclude: Vec::new(),
+        durability: Durability::Stored,
+        expires_at: None,
+        deliver_at: None,
+        collapse_key: None,
+        policy: None,
+        devices: Devices::All,
+        publisher: String::new(),
+    }
+}

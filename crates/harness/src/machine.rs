@@ -1,0 +1,75 @@
+//! What some tests need of the machine beside the binary, and what is said where it is missing.
+//!
+//! Invariant: a test whose needs are not met says so, in one line that `cargo xtask test` counts as not run:
+//! `NOT RUN <test>: needs <what>`. It never passes in silence.
+//!
+//! It does not install anything.
+
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+
+/// One thing that a test cannot do without.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// To be the superuser, with loop devices: to mount file systems of its own.
+    LoopMounts,
+    /// To attach `strace` to the node.
+    Strace,
+    /// `xfs_io`, which shuts a file system down.
+    XfsIo,
+    /// A C compiler, which whoever builds Rust has as a linker.
+    CCompiler,
+}
+
+impl Need {
+    /// Why it is not there.
+    fn missing(self) -> Option<&'static str> {
+        match self {
+            Need::LoopMounts if !rustix::process::geteuid().is_root() => Some("root"),
+            Need::LoopMounts if !std::path::Path::new("/dev/loop-control").exists() => Some("loop devices"),
+            Need::LoopMounts if !runs("mkfs.ext4", "-V") => Some("e2fsprogs"),
+            Need::Strace if !runs("strace", "-V") => Some("strace"),
+            Need::Strace if !may_trace() => Some("ptrace"),
+            Need::XfsIo if !runs("xfs_io", "-V") => Some("xfsprogs"),
+            Need::CCompiler if !runs("cc", "--version") => Some("cc"),
+            _ => None,
+        }
+    }
+}
+
+/// Runs a test that has needs; says so where one is not met.
+pub fn run(test: &str, needs: &[Need], body: impl FnOnce() -> Result<()>) -> Result<()> {
+    let missing: Vec<&str> = needs.iter().filter_map(|need| need.missing()).collect();
+    if missing.is_empty() {
+        return body();
+    }
+    // Not by `println`, which a passing test keeps to itself; and on a line of its own.
+    let line = format!("\nNOT RUN {test}: needs {}\n", missing.join(", "));
+    std::io::stderr().write_all(line.as_bytes())?;
+    Ok(())
+}
+
+/// Runs a program to its end; what it says is in the error where it fails.
+pub fn command(program: &str, arguments: &[&str]) -> Result<()> {
+    let output = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| format!("run {program}"))?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        bail!("{program} {arguments:?}: {}: {}", output.status, said.trim());
+    }
+    Ok(())
+}
+
+fn runs(program: &str, version: &str) -> bool {
+    command(program, &[version]).is_ok()
+}
+
+/// Containers often forbid it.
+fn may_trace() -> bool {
+    command("strace", &["-qq", "-o", "/dev/null", "true"]).is_ok()
+}

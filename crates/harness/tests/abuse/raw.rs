@@ -1,0 +1,168 @@
+//! A socket without manners: it writes without reading, reads as slowly as it likes, and speaks WebSocket by hand.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use postrider_harness::http::{Conn, Request};
+use postrider_harness::node::{KEY, Node};
+use postrider_harness::publish::Publisher;
+use postrider_harness::token;
+use postrider_harness::user::User;
+use serde_json::{Value, json};
+
+/// A receive buffer so small that the server is left with what is not read.
+pub const SMALL_BUFFER: usize = 4096;
+
+/// A request of a user.
+pub fn as_user(user: &str, method: &str, target: &str) -> Result<Request> {
+    Ok(Request::new(method, target).bearer(&token::user(user)?))
+}
+
+/// A connected socket with a receive buffer of so many bytes.
+pub fn connect(node: &Node, recv_buffer: Option<usize>) -> Result<TcpStream> {
+    Ok(Conn::open(node.endpoint.addr()?, recv_buffer)?.into_parts().0)
+}
+
+/// Writes the same bytes again and again until the other side takes no more for a second, or cuts the connection,
+/// or has taken `most`. Returns how many bytes it took.
+pub fn flood(stream: &mut TcpStream, bytes: &[u8], most: usize) -> Result<usize> {
+    stream.set_write_timeout(Some(Duration::from_secs(1)))?;
+    let mut taken = 0;
+    let mut from = 0;
+    while taken < most {
+        match stream.write(&bytes[from..]) {
+            Ok(written) => {
+                taken += written;
+                from = (from + written) % bytes.len();
+            }
+            Err(e) if e.kind() == ErrorKind::Interrupted => {}
+            Err(_) => break,
+        }
+    }
+    Ok(taken)
+}
+
+/// The node takes and delivers a notification.
+pub fn unharmed(node: &Node, user: &str) -> Result<()> {
+    let id = Publisher::new(&node.endpoint, KEY).accepted(&json!({"users": [user], "data": 1}))?;
+    let pending = User::new(&node.endpoint, user)?.pending()?;
+    ensure!(
+        pending.last() == Some(&id),
+        "{user} has {pending:?}, without {id}"
+    );
+    Ok(())
+}
+
+/// By how much the node's memory grows while something is done, in bytes.
+pub fn growth(node: &Node, done: impl FnOnce() -> Result<()>) -> Result<u64> {
+    let before = node.rss_bytes()?;
+    done()?;
+    Ok(node.rss_bytes()?.saturating_sub(before))
+}
+
+/// A WebSocket whose every frame the test writes and reads itself.
+pub struct Socket {
+    stream: TcpStream,
+    held: Vec<u8>,
+}
+
+/// A frame as it came.
+pub enum Frame {
+    Text(Value),
+    Ping(Vec<u8>),
+    Close(Vec<u8>),
+    Other,
+}
+
+impl Socket {
+    /// Makes the handshake.
+    pub fn open(node: &Node, user: &str, query: &str, recv_buffer: Option<usize>) -> Result<Socket> {
+        let mut conn = Conn::open(node.endpoint.addr()?, recv_buffer)?;
+        let request = as_user(user, "GET", &format!("/v1/inbox/ws{query}"))?
+            .header("Connection", "Upgrade")
+            .header("Upgrade", "websocket")
+            .header("Sec-WebSocket-Version", "13")
+            .header("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==");
+        conn.write(&request.bytes())?;
+        let head = conn
+            .head(Instant::now() + Duration::from_secs(10))?
+            .context("no answer to the handshake")?;
+        ensure!(head.status == 101, "the handshake was answered {}", head.status);
+        let (stream, held) = conn.into_parts();
+        Ok(Socket { stream, held })
+    }
+
+    /// A second handle, to write from another thread.
+    pub fn writer(&self) -> Result<TcpStream> {
+        Ok(self.stream.try_clone()?)
+    }
+
+    /// Sends a frame.
+    pub fn send(&mut self, opcode: u8, payload: &[u8]) -> Result<()> {
+        Ok(self.stream.write_all(&frame(opcode, payload))?)
+    }
+
+    /// The next frame; `None` at the deadline.
+    pub fn next(&mut self, deadline: Instant) -> Result<Option<Frame>> {
+        loop {
+            if let Some(frame) = self.take()? {
+                return Ok(Some(frame));
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(None);
+            }
+            self.stream.set_read_timeout(Some(left))?;
+            let mut piece = [0; 64 * 1024];
+            match self.stream.read(&mut piece) {
+                Ok(0) => bail!("the server closed the socket"),
+                Ok(read) => self.held.extend_from_slice(&piece[..read]),
+                Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => return Ok(None),
+                Err(e) => return Err(e).context("reading a frame"),
+            }
+        }
+    }
+
+    fn take(&mut self) -> Result<Option<Frame>> {
+        let [first, second, ..] = *self.held else {
+            return Ok(None);
+        };
+        // A server does not mask (RFC 6455, 5.1).
+        let (length, from) = match second & 0x7f {
+            126 if self.held.len() >= 4 => (usize::from(u16::from_be_bytes([self.held[2], self.held[3]])), 4),
+            127 if self.held.len() >= 10 => {
+                let bytes: [u8; 8] = self.held[2..10].try_into()?;
+                (usize::try_from(u64::from_be_bytes(bytes))?, 10)
+            }
+            126 | 127 => return Ok(None),
+            short => (usize::from(short), 2),
+        };
+        if self.held.len() < from + length {
+            return Ok(None);
+        }
+        let payload: Vec<u8> = self.held.drain(..from + length).skip(from).collect();
+        Ok(Some(match first & 0x0f {
+            1 => Frame::Text(serde_json::from_slice(&payload)?),
+            8 => Frame::Close(payload),
+            9 => Frame::Ping(payload),
+            _ => Frame::Other,
+        }))
+    }
+}
+
+/// A client's frame, masked with zeroes.
+pub fn frame(opcode: u8, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![0x80 | opcode];
+    match payload.len() {
+        short @ 0..=125 => bytes.push(0x80 | short as u8),
+        long => {
+            bytes.push(0x80 | 126);
+            bytes.extend_from_slice(&(long as u16).to_be_bytes());
+        }
+    }
+    bytes.extend_from_slice(&[0; 4]);
+    bytes.extend_from_slice(payload);
+    bytes
+}

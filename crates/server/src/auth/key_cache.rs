@@ -1,0 +1,204 @@
+//! Decides when an issuer's key set is fetched, and what is said to a token meanwhile. Knows nothing of sockets
+//! or clocks: time and randomness come in, so any course of events can be replayed.
+//!
+//! The rules, all for the node as a whole and never per request:
+//! * fetched at the start, and every [`Rules::refresh`]; after a failure again with growing pauses;
+//! * a token whose key id is in no known set makes the set be fetched soon, but not within
+//!   [`Rules::min_interval`] of the fetch before. Until an answer that was asked for later than the id was first
+//!   seen, nobody can say whether that key exists: the token is put off, not refused;
+//! * an id that is missing in such an answer is refused, and asks again only after [`Rules::refresh`];
+//! * while the issuer cannot be reached the last set goes on being used, for at most [`Rules::max_stale`].
+//!
+//! Invariant: at most one fetch is under way; at most [`MAX_ASKED`] unknown ids are remembered, by hash. Further
+//! ones are refused, but whatever is fetched serves them too.
+
+use super::api_keys::hash;
+use super::public_key::PublicKey;
+use postrider_model::{Millis, Timestamp};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// Unknown key ids that are remembered.
+const MAX_ASKED: usize = 1024;
+/// The first pause after a failure; it doubles up to the minimal interval.
+const FIRST_PAUSE: Millis = Millis::from_secs(1);
+/// The longest `Retry-After` that is given to a token that has to wait.
+const MAX_RETRY_S: u64 = 60;
+
+/// How long things take (`auth.jwt.jwks_*`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Rules {
+    pub refresh: Millis,
+    pub min_interval: Millis,
+    pub max_stale: Millis,
+}
+
+/// SHA-256 of a key id.
+type IdHash = [u8; 32];
+
+/// What is said to a token.
+#[derive(Debug)]
+pub(super) enum Answer {
+    /// These are the keys; if none of them fits, it is refused.
+    Keys(Arc<Vec<PublicKey>>),
+    /// Nobody can say now; to be asked again in so many seconds.
+    Later(u32),
+}
+
+/// An issuer's keys as they are known.
+#[derive(Debug)]
+pub(super) struct KeyCache {
+    rules: Rules,
+    known: Option<Known>,
+    /// When the fetch under way began.
+    fetching: Option<Timestamp>,
+    /// When the last one began.
+    last_begun: Option<Timestamp>,
+    /// When the next one is to begin.
+    due: Timestamp,
+    failures: u32,
+    /// An operator asked while one was under way: another is to follow it.
+    again: bool,
+    /// Unknown ids, and when each was first seen.
+    asked: HashMap<IdHash, Timestamp>,
+}
+
+#[derive(Debug)]
+struct Known {
+    keys: Arc<Vec<PublicKey>>,
+    /// When the fetch that brought them began.
+    begun: Timestamp,
+}
+
+impl KeyCache {
+    /// Knows nothing, and is to be filled at once.
+    pub fn new(rules: Rules, now: Timestamp) -> KeyCache {
+        KeyCache {
+            rules,
+            known: None,
+            fetching: None,
+            last_begun: None,
+            due: now,
+            failures: 0,
+            again: false,
+            asked: HashMap::new(),
+        }
+    }
+
+    /// What to say to a token that names this key, or none. An unknown one may bring the next fetch forward.
+    pub fn ask(&mut self, id: Option<&str>, now: Timestamp) -> Answer {
+        let Some(keys) = self.usable(now) else {
+            return self.later(now);
+        };
+        // A set of keys without ids says nothing about any id.
+        let is_known = |id: &str| keys.iter().any(|key| key.id().is_none_or(|own| own == id));
+        let Some(id) = id.filter(|id| !is_known(id)) else {
+            return Answer::Keys(keys);
+        };
+        let id = hash(id);
+        let first_seen = match self.asked.get(&id) {
+            Some(at) => *at,
+            None if self.asked.len() < MAX_ASKED => {
+                self.asked.insert(id, now);
+                now
+            }
+            None => return Answer::Keys(keys),
+        };
+        if self.known.as_ref().is_some_and(|known| known.begun > first_seen) {
+            return Answer::Keys(keys);
+        }
+        let earliest = self.last_begun.map_or(now, |at| at.plus(self.rules.min_interval));
+        self.due = self.due.min(earliest.max(now));
+        self.later(now)
+    }
+
+    /// The keys, unless there are none or they are too old.
+    fn usable(&self, now: Timestamp) -> Option<Arc<Vec<PublicKey>>> {
+        let known = self.known.as_ref()?;
+        (now < known.begun.plus(self.rules.max_stale)).then(|| known.keys.clone())
+    }
+
+    fn later(&self, now: Timestamp) -> Answer {
+        let wait = match self.fetching {
+            Some(_) => 1,
+            None => self.due.since(now).0.div_ceil(1000),
+        };
+        Answer::Later(wait.clamp(1, MAX_RETRY_S) as u32)
+    }
+
+    /// Whether there are keys that can be used.
+    pub fn is_ready(&self, now: Timestamp) -> bool {
+        self.usable(now).is_some()
+    }
+
+    /// How long until the next fetch is to begin; `None` while one is under way.
+    pub fn wait(&self, now: Timestamp) -> Option<Millis> {
+        self.fetching.is_none().then(|| self.due.since(now))
+    }
+
+    /// A fetch begins.
+    pub fn begin(&mut self, now: Timestamp) {
+        self.fetching = Some(now);
+        self.last_begun = Some(now);
+    }
+
+    /// The fetch brought a set. `jitter` is 0 to 255: nodes that started together do not stay together.
+    pub fn succeeded(&mut self, keys: Vec<PublicKey>, now: Timestamp, jitter: u8) {
+        let begun = self.fetching.take().unwrap_or(now);
+        self.failures = 0;
+        self.due = now.plus(spread(self.rules.refresh, jitter));
+        self.asked.retain(|_, first_seen| {
+            // What is in the set now needs no memory, and after a while an id may ask again.
+            begun < first_seen.plus(self.rules.refresh)
+        });
+        self.known = Some(Known {
+            keys: Arc::new(keys),
+            begun,
+        });
+        // Ids that came while it was under way are not answered by it.
+        if self.asked.values().any(|first_seen| *first_seen >= begun) {
+            self.due = self.due.min(begun.plus(self.rules.min_interval).max(now));
+        }
+        self.follow_up(now);
+    }
+
+    /// The fetch brought nothing.
+    pub fn failed(&mut self, now: Timestamp, jitter: u8) {
+        self.fetching = None;
+        let most = self
+            .rules
+            .min_interval
+            .max(FIRST_PAUSE)
+            .min(self.rules.refresh.max(FIRST_PAUSE));
+        let pause = FIRST_PAUSE
+            .0
+            .saturating_mul(1 << self.failures.min(16))
+            .min(most.0);
+        self.failures = self.failures.saturating_add(1);
+        self.due = now.plus(spread(Millis(pause), jitter));
+        self.follow_up(now);
+    }
+
+    fn follow_up(&mut self, now: Timestamp) {
+        if std::mem::take(&mut self.again) {
+            self.due = now;
+        }
+    }
+
+    /// An operator asks: other rules from now on, and a fetch at once.
+    pub fn renew(&mut self, rules: Rules, now: Timestamp) {
+        self.rules = rules;
+        self.due = now;
+        self.again = self.fetching.is_some();
+        self.asked.clear();
+    }
+}
+
+/// Up to a tenth less.
+fn spread(time: Millis, jitter: u8) -> Millis {
+    Millis(time.0 - time.0 / 10 * u64::from(jitter) / 255)
+}
+
+#[cfg(test)]
+#[path = "key_cache_tests.rs"]
+mod tests;

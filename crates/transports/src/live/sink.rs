@@ -1,0 +1,106 @@
+//! Gives a session's effects to its wire and to the loop: bytes to the one, reads, settlements and attempts to the
+//! other, which hands them to the engine when the turn ends.
+
+use super::Wire;
+use crate::connection::Key;
+use crate::mailbox::PageWanted;
+use crate::outgoing::Outgoing;
+use crate::shard::Turn;
+use crate::{sse, websocket};
+use postrider_delivery::{Outbox, Reading};
+use postrider_model::{
+    Attempt, Entry, Evidence, FeedId, NotificationId, Position, SessionId, SettleKind, SettleTarget,
+    Settlement, Timestamp, Transport, UserId,
+};
+use std::sync::Arc;
+
+/// Gives the session's effects to the wire and to the loop.
+pub(super) struct Sink<'a> {
+    pub key: Key,
+    pub wire: &'a mut Wire,
+    pub out: &'a mut Outgoing,
+    pub turn: &'a mut Turn,
+    /// Who settles, and on what ground.
+    pub by: (&'a UserId, &'a SessionId, Evidence, Transport),
+    pub sent: u64,
+}
+
+impl Outbox for Sink<'_> {
+    fn has_room(&self) -> bool {
+        match &*self.wire {
+            Wire::Poll(poll) => poll.has_room(),
+            _ => self.out.waiting() < self.turn.rules.bounds.outbox,
+        }
+    }
+
+    fn takes_repeats(&self) -> bool {
+        match &*self.wire {
+            Wire::Poll(poll) => poll.takes_repeats(),
+            _ => true,
+        }
+    }
+
+    fn send(&mut self, entry: &Arc<Entry>, attempt: Option<u32>) {
+        self.sent += 1;
+        if let Some(at) = entry
+            .notification()
+            .and_then(|notification| notification.expires_at)
+        {
+            let soonest = &mut self.turn.soonest_expiry;
+            *soonest = Some(soonest.map_or(at, |soonest| soonest.min(at)));
+        }
+        if attempt.is_some() {
+            self.turn.attempted(Attempt {
+                user: self.by.0.clone(),
+                feed: entry.feed.clone(),
+                offset: entry.position.offset,
+            });
+        }
+        match (&mut *self.wire, attempt.unwrap_or(1)) {
+            (Wire::Poll(poll), attempt) => poll.add(entry, attempt),
+            (Wire::Sse { .. }, 0..=1) => self.out.push(sse::entry_block(entry)),
+            (Wire::Sse { .. }, attempt) => self.out.push(sse::entry_block_again(entry, attempt)),
+            (Wire::WebSocket { .. }, 0..=1) => self.out.push(websocket::entry_frame(entry)),
+            (Wire::WebSocket { .. }, attempt) => self.out.push(websocket::entry_frame_again(entry, attempt)),
+        }
+    }
+
+    fn gap(&mut self, oldest: Timestamp) {
+        match &mut *self.wire {
+            Wire::Poll(poll) => poll.gap = true,
+            Wire::Sse { .. } => self.out.push(sse::gap(oldest)),
+            Wire::WebSocket { .. } => self.out.push(websocket::gap_frame(oldest)),
+        }
+    }
+
+    fn stalled(&mut self, ids: &[NotificationId]) {
+        match &*self.wire {
+            // A poll is no session over time: nothing is sent again within it.
+            Wire::Poll(_) => {}
+            Wire::Sse { .. } => self.out.push(sse::stalled(ids)),
+            Wire::WebSocket { .. } => self.out.push(websocket::stalled_frame(ids)),
+        }
+    }
+
+    fn read(&mut self, feed: &FeedId, reading: Reading) {
+        self.turn.reads.push(PageWanted {
+            key: self.key,
+            user: self.by.0.clone(),
+            session: self.by.1.clone(),
+            feed: feed.clone(),
+            reading,
+        });
+    }
+
+    fn settle(&mut self, feed: &FeedId, through: Position) {
+        let (user, session, evidence, transport) = self.by;
+        self.turn.settlements.push(Settlement {
+            user: user.clone(),
+            kind: SettleKind::Delivered,
+            target: SettleTarget::Through(vec![(feed.clone(), through)]),
+            evidence,
+            session: Some(session.clone()),
+            transport: Some(transport),
+        });
+    }
+}
