@@ -230,6 +230,30 @@ pub(super) async fn what_ran_out_cannot_be_redriven(kit: &mut Kit) -> Outcome {
     Ok(())
 }
 
+pub(super) async fn what_was_taken_back_cannot_be_redriven(kit: &mut Kit) -> Outcome {
+    kit.publish_all([Make::new("e"), Make::new("c").collapse("k")])
+        .await?;
+    exhaust(kit, "ada", &FeedId::All, 1).await?;
+    exhaust(kit, "ada", &FeedId::All, 2).await?;
+    kit.cancel("e").await?;
+    kit.publish(Make::new("d").collapse("k")).await?;
+    for letter in kit.letters(&DeadLetterFilter::default()).await? {
+        let answer = kit.engine().redrive(vec![letter.id]).await?;
+        same!(
+            answer,
+            [Redriven::Impossible],
+            "redrive of {:?}",
+            letter.notification
+        );
+    }
+    same!(
+        kit.told(&of_user("ada")?).await?,
+        Vec::<String>::new(),
+        "ada's feed"
+    );
+    Ok(())
+}
+
 pub(super) async fn discarded_it_stays_dead(kit: &mut Kit) -> Outcome {
     let feed = of_user("ada")?;
     kit.publish(Make::new("a").user("ada")).await?;

@@ -26,7 +26,7 @@ pub(super) fn rules(case: &str) -> Rules {
             bytes_per_feed: 3000,
             ..rules
         },
-        "all_is_bounded_by_bytes" => Rules {
+        "all_is_bounded_by_bytes" | "what_cannot_give_way_refuses" => Rules {
             total_bytes: 20_000,
             ..rules
         },
@@ -216,10 +216,12 @@ pub(super) async fn a_feed_is_bounded_by_bytes(kit: &mut Kit) -> Outcome {
             .await?;
     }
     same!(kit.told(&feed).await?, ["n-8", "n-9"], "what is held");
+    kit.publish_all((0..10).map(|n| Make::new(format!("small-{n}")).user("ada")))
+        .await?;
     kit.publish(Make::new("large").user("ada").data("x".repeat(5000)))
         .await?;
     same!(kit.told(&feed).await?, ["large"], "the last is never given up");
-    same!(kit.engine().count_dead_letters().await?, 10, "dead letters");
+    same!(kit.engine().count_dead_letters().await?, 20, "dead letters");
     Ok(())
 }
 
@@ -252,6 +254,40 @@ pub(super) async fn all_is_bounded_by_bytes(kit: &mut Kit) -> Outcome {
         held += kit.told(&of_user(&format!("u-{n}"))?).await?.len();
     }
     holds!((5..=20).contains(&held), "{held} are held");
+    Ok(())
+}
+
+pub(super) async fn what_cannot_give_way_refuses(kit: &mut Kit) -> Outcome {
+    let later = |n: u64| {
+        Make::new(format!("later-{n}"))
+            .user("ada")
+            .deliver_in(Millis(5 * AGE.0))
+    };
+    for n in 0.. {
+        match kit.publish(later(n).data("x".repeat(1000))).await {
+            Ok(_) => {}
+            Err(EngineError::Full) => break,
+            Err(error) => return Err(error.into()),
+        }
+        holds!(n < 30, "{n} were accepted");
+    }
+    let refused = kit.publish(Make::new("now").user("ada")).await;
+    holds!(
+        matches!(refused, Err(EngineError::Full)),
+        "what would only push others out: {refused:?}"
+    );
+    kit.pass(Millis(5 * AGE.0)).await;
+    holds!(
+        kit.told(&of_user("ada")?).await?.len() > 5,
+        "what was accepted comes"
+    );
+    kit.pass(AUDIT).await;
+    kit.publish(Make::new("now").user("ada")).await?;
+    same!(
+        kit.state("now", "ada").await?,
+        Some(State::Pending),
+        "once there is room"
+    );
     Ok(())
 }
 
@@ -316,7 +352,7 @@ pub(super) async fn ids_and_request_keys_are_free_again(kit: &mut Kit) -> Outcom
 }
 
 pub(super) async fn new_users_begin_with_their_first_session(kit: &mut Kit) -> Outcome {
-    kit.publish_all(["a", "b"].map(Make::new)).await?;
+    kit.publish_all([Make::new("a").first(), Make::new("b")]).await?;
     kit.engine().arrive(&user_id("ada")?).await?;
     kit.publish(Make::new("c")).await?;
     kit.engine().arrive(&user_id("ada")?).await?;
@@ -331,6 +367,9 @@ pub(super) async fn new_users_begin_with_their_first_session(kit: &mut Kit) -> O
         Some(State::Pending),
         "but of what came after"
     );
-    same!(kit.ack("ada", &["a", "c"]).await?, 1, "acknowledged");
+    let end = kit.place(&FeedId::All, 3).await?;
+    same!(kit.through("ada", &FeedId::All, end).await?, 1, "up to a cursor");
+    same!(kit.start("ada", &FeedId::All).await?, 3, "then");
+    same!(kit.ack("ada", &["a", "c"]).await?, 0, "by ids");
     Ok(())
 }

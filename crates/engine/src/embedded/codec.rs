@@ -26,7 +26,7 @@
 //! | letters_of | user, 0, dead letter | nothing |
 //! | letter_for | id, 0, user | dead letter |
 //! | erased | digest of a feed's key | the head that the feed had |
-//! | sizes | feed | bytes it holds (kept only where feeds are bounded by bytes) |
+//! | sizes | feed | bytes, first and head offset when they were counted (kept only where feeds are bounded by bytes) |
 //!
 //! Version 2 of a record has more than version 1: `kept_from` in notifications, `origin` in withdrawn entries.
 //! A value this version cannot read is an error that names the table; it is never skipped.
@@ -466,6 +466,10 @@ pub(super) mod key {
         let mut key = feed(of);
         key.extend_from_slice(&offset.to_be_bytes());
         key
+    }
+    /// Among the past entries of a feed, for what never was one: beyond all offsets that are given.
+    pub fn unplaced(of: &FeedId, id: &NotificationId) -> Vec<u8> {
+        entry(of, 1 << 63 | xxhash_rust::xxh3::xxh3_64(id.as_str().as_bytes()))
     }
     pub fn offset_of(key: &[u8]) -> Option<u64> {
         key.last_chunk::<8>().map(|bytes| u64::from_be_bytes(*bytes))

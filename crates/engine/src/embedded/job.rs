@@ -12,6 +12,8 @@ use postrider_model::{DeadLetterId, Receipt};
 const MAX_STEPS: usize = 2048;
 /// Dead letters redriven in one transaction: each may bring a body of its own.
 const MAX_REDRIVEN: usize = 256;
+/// Attempts counted in one transaction.
+const MAX_ATTEMPTS: usize = 512;
 /// Rows of each table that one transaction erases.
 const MAX_ERASED: usize = 512;
 
@@ -20,13 +22,22 @@ pub(super) struct Job {
     /// Publications answered so far, of which the first `safe` are committed.
     receipts: Vec<Result<Receipt, EngineError>>,
     safe: usize,
+    /// How far it got, and how far of that is committed.
+    progress: Progress,
+    committed: Progress,
+}
+
+/// How far a command got.
+#[derive(Debug, Clone, Default)]
+struct Progress {
     /// Settlements done, and one count for each, the last perhaps unfinished.
     settled: usize,
     counts: Vec<u64>,
+    attempted: usize,
     cancelled: Option<Option<u64>>,
     redriven: Vec<Redriven>,
     discarded: bool,
-    buried: DeadLetterId,
+    buried: Option<DeadLetterId>,
     erasing: Erasing,
 }
 
@@ -44,17 +55,16 @@ impl Job {
             Command::Settle(batch, ..) => vec![0; batch.len()],
             _ => Vec::new(),
         };
+        let progress = Progress {
+            counts,
+            ..Progress::default()
+        };
         Job {
             command,
             receipts: Vec::new(),
             safe: 0,
-            settled: 0,
-            counts,
-            cancelled: None,
-            redriven: Vec::new(),
-            discarded: false,
-            buried: DeadLetterId::START,
-            erasing: Erasing::default(),
+            committed: progress.clone(),
+            progress,
         }
     }
 
@@ -78,22 +88,22 @@ impl Job {
             Command::Settle(batch, sync, _) => {
                 let steps = room.min(MAX_STEPS);
                 while used < room
-                    && let Some(settlement) = batch.get(self.settled)
+                    && let Some(settlement) = batch.get(self.progress.settled)
                 {
                     let Settled {
                         changed,
                         walked,
                         done,
                     } = apply.settle(settlement, *sync == Sync::Durable, steps as u64)?;
-                    self.counts[self.settled] += changed;
-                    self.settled += usize::from(done);
+                    self.progress.counts[self.progress.settled] += changed;
+                    self.progress.settled += usize::from(done);
                     used += walked.max(1);
                 }
-                self.settled == batch.len()
+                self.progress.settled == batch.len()
             }
             Command::Cancel(id, _) => {
-                self.cancelled = apply.cancel(id)?;
-                let count = self.cancelled.flatten().unwrap_or(1);
+                self.progress.cancelled = apply.cancel(id)?;
+                let count = self.progress.cancelled.flatten().unwrap_or(1);
                 used = usize::try_from(count).unwrap_or(usize::MAX);
                 true
             }
@@ -103,33 +113,35 @@ impl Job {
                 !apply.trim(feed, *before, steps)?
             }
             Command::Attempt(batch) => {
-                // Small enough for one go: a node hands over what one turn of a loop sent.
-                for attempt in batch {
+                while used < room.min(MAX_ATTEMPTS)
+                    && let Some(attempt) = batch.get(self.progress.attempted)
+                {
+                    used += 1;
+                    self.progress.attempted += 1;
                     apply.attempt(attempt)?;
                 }
-                used = batch.len();
-                true
+                self.progress.attempted == batch.len()
             }
             Command::Redrive(ids, _) => {
                 while used < room.min(MAX_REDRIVEN)
-                    && let Some(id) = ids.get(self.redriven.len())
+                    && let Some(id) = ids.get(self.progress.redriven.len())
                 {
                     used += 1;
-                    self.redriven.push(apply.redrive(*id)?);
+                    self.progress.redriven.push(apply.redrive(*id)?);
                 }
-                self.redriven.len() == ids.len()
+                self.progress.redriven.len() == ids.len()
             }
             Command::Discard(id, _) => {
-                self.discarded = apply.discard(*id)?;
+                self.progress.discarded = apply.discard(*id)?;
                 true
             }
             Command::Bury(letter, _) => {
-                self.buried = apply.bury(letter);
+                self.progress.buried = Some(apply.bury(letter));
                 true
             }
             Command::Erase(user, _) => {
                 used = MAX_ERASED;
-                apply.erase(user, &mut self.erasing, MAX_ERASED)?
+                apply.erase(user, &mut self.progress.erasing, MAX_ERASED)?
             }
             Command::Repair(feed, offset, _) => {
                 apply.repair(feed, *offset)?;
@@ -149,18 +161,28 @@ impl Job {
     /// What was done so far is committed.
     pub fn committed(&mut self) {
         self.safe = self.receipts.len();
+        self.committed = self.progress.clone();
+    }
+
+    /// What was done and not committed is to be done again.
+    pub fn roll_back(&mut self) {
+        self.receipts.truncate(self.safe);
+        self.progress = self.committed.clone();
     }
 
     /// All is done and committed.
     pub fn answer(self) {
         told(match self.command {
             Command::Publish(_, reply) => reply.send(self.receipts).is_ok(),
-            Command::Settle(_, _, Some(reply)) => reply.send(Ok(self.counts)).is_ok(),
-            Command::Cancel(_, reply) => reply.send(Ok(self.cancelled)).is_ok(),
-            Command::Redrive(_, reply) => reply.send(Ok(self.redriven)).is_ok(),
-            Command::Discard(_, reply) => reply.send(Ok(self.discarded)).is_ok(),
-            Command::Bury(_, reply) => reply.send(Ok(self.buried)).is_ok(),
-            Command::Erase(_, reply) => reply.send(Ok(self.erasing.known)).is_ok(),
+            Command::Settle(_, _, Some(reply)) => reply.send(Ok(self.progress.counts)).is_ok(),
+            Command::Cancel(_, reply) => reply.send(Ok(self.progress.cancelled)).is_ok(),
+            Command::Redrive(_, reply) => reply.send(Ok(self.progress.redriven)).is_ok(),
+            Command::Discard(_, reply) => reply.send(Ok(self.progress.discarded)).is_ok(),
+            Command::Bury(_, reply) => {
+                let id = self.progress.buried.unwrap_or(DeadLetterId::START);
+                reply.send(Ok(id)).is_ok()
+            }
+            Command::Erase(_, reply) => reply.send(Ok(self.progress.erasing.known)).is_ok(),
             Command::Trim(_, _, reply)
             | Command::Repair(_, _, reply)
             | Command::Tick(reply)

@@ -188,6 +188,10 @@ impl Model {
             return Redriven::Expired;
         }
         let old = self.place_of(&id, &user);
+        let taken_back = |(feed, offset): &(FeedId, usize)| self.withdrawn.contains(&(feed.clone(), *offset));
+        if self.notes[&id].cancelled || old.as_ref().is_some_and(taken_back) {
+            return Redriven::Impossible;
+        }
         self.letters.remove(at);
         self.states.insert((id.clone(), user.clone()), State::Pending);
         let note = self.notes.get_mut(&id).unwrap();

@@ -16,6 +16,8 @@ use std::sync::Arc;
 
 /// Dead letters looked at for one page.
 const MAX_LETTERS: usize = 10_000;
+/// Of them, as many as are read at once: each may hold a message of its own.
+const LETTERS_STEP: usize = 128;
 /// One page ends once its bodies have so many bytes.
 const MAX_LETTER_BYTES: usize = 4 << 20;
 
@@ -287,37 +289,42 @@ impl Reader<'_> {
         after: DeadLetterId,
         limit: usize,
     ) -> Result<DeadLetterPage, StoreFault> {
-        let next = after.0.saturating_add(1);
-        let rows = match &filter.user {
-            Some(user) => {
-                let end = key::after(&key::letters_of(user));
-                let from = key::letter_of(user, next);
-                self.view.scan(Table::LettersOf, &from, &end, MAX_LETTERS)?
+        let (mut page, mut bytes, mut seen) = (DeadLetterPage::default(), 0, 0);
+        let mut next = after.0.saturating_add(1);
+        while seen < MAX_LETTERS {
+            let rows = match &filter.user {
+                Some(user) => {
+                    let end = key::after(&key::letters_of(user));
+                    let from = key::letter_of(user, next);
+                    self.view.scan(Table::LettersOf, &from, &end, LETTERS_STEP)?
+                }
+                None => self
+                    .view
+                    .scan(Table::Letters, &next.to_be_bytes(), &[0xff; 9], LETTERS_STEP)?,
+            };
+            let ended = rows.len() < LETTERS_STEP;
+            for (row, value) in rows {
+                let id = DeadLetterId(tables::offset(&row)?);
+                if page.letters.len() == limit || bytes >= MAX_LETTER_BYTES {
+                    return Ok(page);
+                }
+                let record = match filter.user {
+                    Some(_) => tables::letter(&*self.view, id.0)?,
+                    None => Some(LetterRecord::decode(&value)?),
+                };
+                seen += 1;
+                next = id.0.saturating_add(1);
+                page.after = Some(id);
+                if let Some(record) = record.filter(|record| fits(record, filter)) {
+                    let letter = self.whole_letter(id, record, filter.bare)?;
+                    bytes += letter.body.len();
+                    page.letters.push(letter);
+                }
             }
-            None => self
-                .view
-                .scan(Table::Letters, &next.to_be_bytes(), &[0xff; 9], MAX_LETTERS)?,
-        };
-        let more = rows.len() == MAX_LETTERS;
-        let (mut page, mut bytes) = (DeadLetterPage::default(), 0);
-        for (row, value) in rows {
-            let id = DeadLetterId(tables::offset(&row)?);
-            if page.letters.len() == limit || bytes >= MAX_LETTER_BYTES {
+            if ended {
+                page.after = None;
                 return Ok(page);
             }
-            let record = match filter.user {
-                Some(_) => tables::letter(&*self.view, id.0)?,
-                None => Some(LetterRecord::decode(&value)?),
-            };
-            page.after = Some(id);
-            if let Some(record) = record.filter(|record| fits(record, filter)) {
-                let letter = self.whole_letter(id, record, filter.bare)?;
-                bytes += letter.body.len();
-                page.letters.push(letter);
-            }
-        }
-        if !more {
-            page.after = None;
         }
         Ok(page)
     }

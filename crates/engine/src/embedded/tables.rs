@@ -154,7 +154,8 @@ pub(super) fn standing_for_session(
     to: u64,
 ) -> Result<Standing, StoreFault> {
     let mut standing = standing(view, user, feed, from, to)?;
-    let (begin, end) = stretch(user, feed, 0, u64::MAX);
+    let held_from = trimmed(view, feed)?.map_or(0, |(span, _)| span.first);
+    let (begin, end) = stretch(user, feed, held_from, u64::MAX);
     let open = view.scan(Table::Opens, &begin, &end, 1)?;
     standing.first_open = open.first().map(|(row, _)| offset(row)).transpose()?;
     if feed.is_wide() {

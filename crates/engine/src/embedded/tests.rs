@@ -5,9 +5,13 @@ use super::store::{Batch, Memory, Store, Table};
 use super::{Embedded, EmbeddedOptions, Rules};
 use crate::Engine;
 use crate::Feeds;
+use crate::Settlements;
 use crate::contract::{Instance, Make, Subject, run};
 use async_trait::async_trait;
-use postrider_model::{DeadLetterFilter, DeadReason, FeedId, NotificationId, State, Timestamp, UserId};
+use postrider_model::{
+    DeadLetterFilter, DeadReason, FeedId, Millis, NotificationId, SettleKind, SettleTarget, State, Timestamp,
+    UserId,
+};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -253,5 +257,92 @@ async fn a_damaged_middle_is_given_up_and_the_rest_is_read() {
     assert_eq!(
         engine.redrive(vec![letters[0].id]).await.unwrap(),
         [crate::Redriven::Impossible]
+    );
+}
+
+/// What is wrong with one record is not the others' trouble: not when it is due, when it grows old, when its
+/// feed is full, nor when somebody speaks of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_damaged_record_stops_nobody_else() {
+    let store = Arc::new(Memory::default());
+    let (begin, second) = (Timestamp(1_000_000), Millis::from_secs(1));
+    let rules = Rules {
+        age: Millis::from_secs(10),
+        entries_per_feed: 2,
+        ..Rules::default()
+    };
+    let here = Here::with(false, begin, rules.clone());
+    let options = EmbeddedOptions {
+        rules,
+        ..here.clock.options(None)
+    };
+    let engine = Arc::new(Embedded::with_store(store.clone(), None, options).unwrap());
+    let publish = async |makes: Vec<Make>| {
+        engine
+            .publish(makes.iter().map(|make| make.publication(begin)).collect())
+            .await
+    };
+    let later = |id: &str| Make::new(id).user("cyd").deliver_in(second);
+    let makes = vec![
+        Make::new("a-1").user("ada"),
+        Make::new("a-2").user("ada"),
+        later("l-1"),
+        later("l-2"),
+        Make::new("b-1").user("bob").ttl(second),
+    ];
+    assert!(publish(makes).await.iter().all(Result::is_ok));
+    let mut damage = Batch::default();
+    for id in ["a-1", "l-1"] {
+        damage.put(Table::Notifications, id.into(), b"\x02gone".to_vec());
+    }
+    store.commit(&damage, true).unwrap();
+
+    // The oldest of a full feed, beside somebody else's in one batch.
+    let both = publish(vec![Make::new("a-3").user("ada"), Make::new("b-2").user("bob")]).await;
+    assert!(both.iter().all(Result::is_ok), "{both:?}");
+    // An acknowledgement of what is damaged, beside one that is not.
+    let ids = |name: &str| {
+        crate::contract::settlement(
+            name,
+            SettleKind::Delivered,
+            SettleTarget::Ids(vec![NotificationId::new("l-1").unwrap()]),
+        )
+    };
+    drop(
+        engine
+            .settle(vec![ids("cyd").unwrap()], crate::Sync::Durable)
+            .await,
+    );
+    assert!(!engine.is_failing());
+    here.clock.set(begin.plus(second));
+    engine.tick().await.unwrap();
+    let state = async |id: &str, user: &str| {
+        let which = crate::Recipients::One(UserId::new(user).unwrap());
+        let states = engine
+            .recipients(&NotificationId::new(id).unwrap(), which)
+            .await
+            .unwrap();
+        states.first().map(|one| one.state)
+    };
+    assert_eq!(
+        state("b-1", "bob").await,
+        Some(State::Expired),
+        "what else was due"
+    );
+    assert_eq!(
+        state("l-2", "cyd").await,
+        Some(State::Pending),
+        "what else was scheduled"
+    );
+    assert_eq!(state("a-1", "ada").await, Some(State::Dead), "what was damaged");
+    let mut damage = Batch::default();
+    damage.put(Table::Notifications, b"a-2".to_vec(), b"\x02gone".to_vec());
+    store.commit(&damage, true).unwrap();
+    here.clock.set(begin.plus(Millis::from_secs(30)));
+    engine.tick().await.unwrap();
+    assert_eq!(
+        state("b-2", "bob").await,
+        Some(State::Expired),
+        "what else grew old"
     );
 }

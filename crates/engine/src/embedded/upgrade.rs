@@ -4,7 +4,7 @@
 //! it is synced.
 
 use super::StoreFault;
-use super::apply::{Counts, cost};
+use super::apply::Counts;
 use super::codec::{Reader, Record, Writer, key};
 use super::store::{Batch, Store, Table};
 use super::tables::Stage;
@@ -26,7 +26,7 @@ pub(super) fn from_first(store: &dyn Store) -> Result<(), StoreFault> {
                 detail: "the key has no id",
             })?;
         let record = Record::decode(&id, value)?;
-        counts.held += cost(&record);
+        counts.changed(None, Some(&record));
         known += 1;
         let row = key::age(Stage::Kept as u8, record.kept_from, id.as_str().as_bytes());
         batch.put(Table::Ages, row, Writer::new().done());

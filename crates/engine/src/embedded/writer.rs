@@ -259,6 +259,10 @@ impl WriterThread {
             };
             match step {
                 Ok(Step { done, .. }) => stepped.push_back((job, done)),
+                // What is wrong with one row is the trouble of those who ask for it.
+                Err(fault @ (StoreFault::Corrupt { .. } | StoreFault::Newer { .. })) => {
+                    return refuse_alone(turn, stepped, job, &fault);
+                }
                 Err(fault) => {
                     broken = Some(fault);
                     stepped.push_back((job, true));
@@ -458,4 +462,14 @@ impl WriterThread {
 )]
 fn now() -> Instant {
     Instant::now()
+}
+
+/// One command met a damaged row: it is refused, and the others are done in another transaction.
+fn refuse_alone(turn: &mut Turn, stepped: VecDeque<(Job, bool)>, job: Job, fault: &StoreFault) {
+    tracing::error!(%fault, "a command was refused; the others go on");
+    job.refuse(&EngineError::Store(fault.to_string()));
+    for (mut job, _) in stepped.into_iter().rev() {
+        job.roll_back();
+        turn.jobs.push_front(job);
+    }
 }

@@ -23,6 +23,9 @@ impl Apply<'_> {
         {
             return Ok(());
         }
+        if feed.is_wide() {
+            self.note_settler(user, feed)?;
+        }
         let value = Writer::new().u32(count + 1).u64(self.now.0).done();
         self.txn.put(Table::Attempts, row, value);
         if count + 1 >= self.rules.max_total_attempts {
@@ -43,8 +46,9 @@ impl Apply<'_> {
         let Some(value) = self.txn.get(Table::Attempts, &row)? else {
             return Ok(());
         };
-        let (count, _) = tables::attempts(&value)?;
-        let last = count >= self.rules.max_total_attempts;
+        let (count, at) = tables::attempts(&value)?;
+        // Less of either: it was redriven to where it was attempted again.
+        let last = count >= self.rules.max_total_attempts && self.now >= at.plus(self.rules.ack_timeout);
         if last && self.state(user, &feed, offset, id)?.0 == State::Pending {
             self.give_up(user, &feed, offset, id, DeadReason::MaxAttempts, count)?;
         }

@@ -3,7 +3,7 @@
 
 use super::Apply;
 use crate::embedded::StoreFault;
-use crate::embedded::codec::{Reader, Writer, key};
+use crate::embedded::codec::{Reader, Record, Writer, key};
 use crate::embedded::store::{Table, View};
 use crate::embedded::tables;
 use postrider_model::FeedId;
@@ -40,6 +40,26 @@ impl Apply<'_> {
         Ok(())
     }
 
+    /// A broadcast was redriven: it outlives its neighbours, and what users did with it must too.
+    pub(super) fn note_renewed(&mut self, record: &Record) {
+        for offset in places(record) {
+            self.txn.put(Table::Meta, renewed(offset), Writer::new().done());
+        }
+    }
+
+    /// It is forgotten.
+    pub(super) fn forget_renewed(&mut self, record: &Record) {
+        for offset in places(record) {
+            self.txn.remove(Table::Meta, renewed(offset));
+        }
+    }
+
+    fn oldest_renewed(&self) -> Result<Option<u64>, StoreFault> {
+        let (from, to) = (renewed(0), renewed(u64::MAX));
+        let rows = self.txn.scan(Table::Meta, &from, &to, 1)?;
+        rows.first().map(|(row, _)| tables::offset(row)).transpose()
+    }
+
     /// Goes on with a round, or begins one. True if there is more to do.
     pub(super) fn clean(&mut self) -> Result<bool, StoreFault> {
         let mut state = self.cleaning()?;
@@ -47,7 +67,13 @@ impl Apply<'_> {
             if state.forgotten < state.cleaned + ROUND {
                 return Ok(false);
             }
-            state.round = state.forgotten;
+            state.round = self.oldest_renewed()?.map_or(state.forgotten, |renewed| {
+                state.forgotten.min(renewed.saturating_sub(1))
+            });
+            if state.round < state.cleaned + ROUND {
+                state.round = 0;
+                return Ok(false);
+            }
             state.next = key::feed(&FeedId::All);
         }
         let prefix = key::feed(&FeedId::All);
@@ -102,4 +128,14 @@ impl Apply<'_> {
             .bytes(&state.next);
         self.txn.put(Table::Meta, STATE.to_vec(), value.done());
     }
+}
+
+/// Where a broadcast stands in everyone's feed.
+fn places(record: &Record) -> impl Iterator<Item = u64> {
+    let all = record.placements.iter().filter(|(feed, _)| *feed == FeedId::All);
+    all.map(|(_, position)| position.offset)
+}
+
+fn renewed(offset: u64) -> Vec<u8> {
+    [b"renewed".as_slice(), &offset.to_be_bytes()].concat()
 }

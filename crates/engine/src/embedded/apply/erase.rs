@@ -10,7 +10,7 @@ use crate::embedded::{StoreFault, tables};
 use postrider_model::{DeadLetterId, FeedId, NotificationId, UserId};
 
 /// How far the erasing of one user got.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(in crate::embedded) struct Erasing {
     /// Whether anything was known.
     pub known: bool,
@@ -116,6 +116,9 @@ impl Apply<'_> {
             let rows = self.erased(table, &prefix, erasing, steps)?;
             for (row, _) in &rows {
                 self.txn.remove(table, row.clone());
+                if let Some((feed, _)) = row.get(prefix.len()..).and_then(FeedId::read_key) {
+                    self.txn.remove(Table::Settlers, key::settler(&feed, user));
+                }
             }
             if rows.len() == steps {
                 return Ok(false);
@@ -126,6 +129,7 @@ impl Apply<'_> {
 
     fn erase_head(&mut self, user: &UserId, feed: &FeedId) -> Result<(), StoreFault> {
         self.txn.remove(Table::Settlers, key::settler(&FeedId::All, user));
+        self.erase_mark_ages(feed);
         let prefix = key::feed(feed);
         for table in [Table::Collapse, Table::Sizes, Table::Feeds, Table::Firsts] {
             for (row, _) in self
@@ -161,14 +165,14 @@ impl Apply<'_> {
             return Ok(true);
         };
         // A broadcast that was redriven for this user has no count.
-        let before = super::cost(&record);
+        let before = record.clone();
         match record.recipients {
             None => {}
             Some(0 | 1) => self.forget_for_good(&record)?,
             Some(count) => {
                 record.recipients = Some(count - 1);
                 self.put_record(&record);
-                self.counts.held = (self.counts.held + super::cost(&record)).saturating_sub(before);
+                self.counts.changed(Some(&before), Some(&record));
             }
         }
         Ok(true)

@@ -30,11 +30,17 @@ const ENTRY_COST: u64 = 64;
 const RECORD_COST: u64 = 160;
 const RECORD_RECIPIENT_COST: u64 = 128;
 
+/// How much more than allowed may be held while the oldest is being forgotten: this part of it.
+const SLACK: u64 = 8;
+
 /// What is counted over all rows.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(in crate::embedded) struct Counts {
     /// Bytes that notifications hold, by [`cost`].
     pub held: u64,
+    /// Those of them that only tell what became of something, and those that wait for their time.
+    pub records: u64,
+    pub scheduled: u64,
     /// Dead letters.
     pub letters: u64,
     /// The newest dead letter's id.
@@ -49,6 +55,8 @@ impl Counts {
         let mut r = crate::embedded::codec::Reader::new("meta", &value)?;
         Ok(Counts {
             held: r.u64()?,
+            records: r.u64()?,
+            scheduled: r.u64()?,
             letters: r.u64()?,
             last_letter: r.u64()?,
         })
@@ -57,9 +65,50 @@ impl Counts {
     pub fn row(&self) -> Row {
         let value = Writer::new()
             .u64(self.held)
+            .u64(self.records)
+            .u64(self.scheduled)
             .u64(self.letters)
             .u64(self.last_letter);
         (COUNTS.to_vec(), value.done())
+    }
+
+    /// A notification's record was made, changed or removed.
+    pub fn changed(&mut self, before: Option<&Record>, after: Option<&Record>) {
+        for (record, added) in [(after, true), (before, false)] {
+            let Some(record) = record else { continue };
+            let bytes = cost(record);
+            let scheduled = if record.scheduled { bytes } else { 0 };
+            let records = if record.bodiless { bytes } else { 0 };
+            let counts = [
+                (&mut self.held, bytes),
+                (&mut self.records, records),
+                (&mut self.scheduled, scheduled),
+            ];
+            for (count, bytes) in counts {
+                *count = match added {
+                    true => *count + bytes,
+                    false => count.saturating_sub(bytes),
+                };
+            }
+        }
+    }
+
+    /// Bytes of what can be delivered now. Only this gives way to what is new.
+    fn deliverable(&self) -> u64 {
+        self.held
+            .saturating_sub(self.records)
+            .saturating_sub(self.scheduled)
+    }
+
+    /// Whether the oldest should give way: not where the rest alone fills half of what is allowed.
+    fn gives_way(&self, most: u64) -> bool {
+        most > 0 && self.held > most && self.deliverable() > most / 2
+    }
+
+    /// Whether nothing more may be accepted: nothing gives way, or not fast enough.
+    pub(super) fn is_full(&self, most: u64) -> bool {
+        let late = most.saturating_add(most / SLACK);
+        self.held > late || (self.held > most && !self.gives_way(most))
     }
 
     /// Ids rise even where the clock goes back.
@@ -87,20 +136,55 @@ impl Apply<'_> {
     /// Forgets some of what is too old or too much. True if there may be more.
     pub fn sweep(&mut self) -> Result<bool, StoreFault> {
         let rules = self.rules;
-        let full = rules.total_bytes > 0 && self.counts.held > rules.total_bytes;
-        let mut more = self.sweep_stage(Stage::Kept, rules.age, full)?;
-        let full = full && !more && self.counts.held > rules.total_bytes;
-        more |= self.sweep_stage(Stage::Record, rules.record_age(), full)?;
-        more |= self.sweep_stage(Stage::Request, rules.dedupe, false)?;
-        more |= self.sweep_stage(Stage::Marks, rules.age, false)?;
+        let most = rules.total_bytes;
+        let mut more = self.sweep_stage(Stage::Kept, rules.age, |_| false)?;
+        more |= self.sweep_stage(Stage::Record, rules.record_age(), |_| false)?;
+        // Where there is too much, first what only tells of the past; never what still guards its id.
+        let full = |counts: &Counts| most > 0 && counts.held > most;
+        let guarded = rules.age.max(rules.dedupe);
+        if full(&self.counts) && guarded < rules.record_age() {
+            let before = self.counts.held;
+            self.sweep_until(Stage::Record, guarded, |counts| !full(counts))?;
+            more |= self.counts.held < before;
+        }
+        if self.counts.gives_way(most) {
+            more |= self.sweep_stage(Stage::Kept, rules.age, |counts| counts.gives_way(most))?;
+        }
+        more |= self.sweep_stage(Stage::Request, rules.dedupe, |_| false)?;
+        more |= self.sweep_stage(Stage::Marks, rules.age, |_| false)?;
         more |= self.clean()?;
         Ok(more)
     }
 
-    /// `full`: also what is not too old, oldest first, until no more than allowed is held.
-    fn sweep_stage(&mut self, stage: Stage, age: Millis, full: bool) -> Result<bool, StoreFault> {
+    /// What is older than `age`; and while `also` says so what is younger, oldest first.
+    fn sweep_stage(
+        &mut self,
+        stage: Stage,
+        age: Millis,
+        also: impl Fn(&Counts) -> bool,
+    ) -> Result<bool, StoreFault> {
         let old = Timestamp(self.now.0.saturating_sub(age.0));
-        let until = if full { self.now } else { old };
+        let until = if also(&self.counts) { self.now } else { old };
+        self.sweep_rows(stage, until, |at, counts| at > old && !also(counts))
+    }
+
+    /// What is older than `age`, oldest first, until `enough` says so.
+    fn sweep_until(
+        &mut self,
+        stage: Stage,
+        age: Millis,
+        enough: impl Fn(&Counts) -> bool,
+    ) -> Result<bool, StoreFault> {
+        let old = Timestamp(self.now.0.saturating_sub(age.0));
+        self.sweep_rows(stage, old, |_, counts| enough(counts))
+    }
+
+    fn sweep_rows(
+        &mut self,
+        stage: Stage,
+        until: Timestamp,
+        enough: impl Fn(Timestamp, &Counts) -> bool,
+    ) -> Result<bool, StoreFault> {
         let end = key::age(stage as u8, Timestamp(until.0.saturating_add(1)), &[]);
         let rows = self.txn.scan(Table::Ages, &[stage as u8], &end, MAX_ROWS)?;
         let mut room = MAX_RECIPIENTS;
@@ -110,20 +194,17 @@ impl Apply<'_> {
                 detail: "the key has no time",
             };
             let (at, what) = key::age_parts(row).ok_or(damaged)?;
-            if at > old && self.counts.held <= self.rules.total_bytes {
+            if enough(at, &self.counts) {
                 return Ok(false);
             }
-            let done = match stage {
-                Stage::Kept => self.stop_keeping(row, what, at, value, &mut room)?,
-                Stage::Record => match tables::record(&self.txn, &age_id(what)?)? {
-                    Some(record) => self.forget(&record, &mut room)?,
-                    None => true,
-                },
-                Stage::Request => {
-                    self.txn.remove(Table::Requests, what.to_vec());
+            let done = match self.grow_old(stage, row, value, (at, what), &mut room) {
+                Err(fault @ StoreFault::Corrupt { .. }) if matches!(stage, Stage::Kept | Stage::Record) => {
+                    let id = age_id(what)?;
+                    tracing::error!(%id, %fault, "a notification is lost: it cannot grow old");
+                    self.lose(&id)?;
                     true
                 }
-                Stage::Marks => self.trim_marks(what, value)?,
+                done => done?,
             };
             if !done {
                 return Ok(true);
@@ -134,6 +215,28 @@ impl Apply<'_> {
             }
         }
         Ok(rows.len() == MAX_ROWS)
+    }
+
+    fn grow_old(
+        &mut self,
+        stage: Stage,
+        row: &[u8],
+        value: &[u8],
+        (at, what): (Timestamp, &[u8]),
+        room: &mut usize,
+    ) -> Result<bool, StoreFault> {
+        match stage {
+            Stage::Kept => self.stop_keeping(row, what, at, value, room),
+            Stage::Record => match tables::record(&self.txn, &age_id(what)?)? {
+                Some(record) => self.forget(&record, room),
+                None => Ok(true),
+            },
+            Stage::Request => {
+                self.txn.remove(Table::Requests, what.to_vec());
+                Ok(true)
+            }
+            Stage::Marks => self.trim_marks(what, value),
+        }
     }
 
     /// Takes a notification off its feeds, as far as there is room. The row in `ages` says with whom to go on.
@@ -183,11 +286,11 @@ impl Apply<'_> {
     }
 
     fn drop_body(&mut self, record: &mut Record) {
-        let before = cost(record);
+        let before = record.clone();
         record.notification.data = bytes::Bytes::new();
         record.notification.subject = None;
         record.bodiless = true;
-        self.counts.held = (self.counts.held + cost(record)).saturating_sub(before);
+        self.counts.changed(Some(&before), Some(record));
         self.put_record(record);
     }
 
@@ -236,14 +339,22 @@ impl Apply<'_> {
         let end = key::after(&prefix);
         let letters = self.txn.scan(Table::LetterFor, &prefix, &end, *room)?;
         *room -= letters.len();
-        for (_, value) in letters {
-            self.discard(DeadLetterId(tables::one_u64("letter_for", &value)?))?;
+        for (row, value) in letters {
+            let letter = DeadLetterId(tables::one_u64("letter_for", &value)?);
+            match tables::letter(&self.txn, letter.0)? {
+                Some(record) => self.remove_letter(letter, &record),
+                None => self.txn.remove(Table::LetterFor, row),
+            }
         }
         let recipients = self.txn.scan(Table::Recipients, &prefix, &end, *room)?;
         *room -= recipients.len();
         for recipient in recipients {
             let (user, position) = tables::recipient_of_row(prefix.len(), &recipient)?;
-            self.forget_place(&user, FeedId::User(user.clone()), position.offset)?;
+            let own = FeedId::User(user.clone());
+            if position.offset == 0 {
+                self.txn.remove(Table::Past, key::unplaced(&own, id));
+            }
+            self.forget_place(&user, own, position.offset)?;
             self.txn.remove(Table::Recipients, recipient.0);
         }
         if *room == 0 {
@@ -265,9 +376,9 @@ impl Apply<'_> {
             self.txn
                 .remove(Table::Due, key::due(at, super::Due::Deliver as u8, id));
         }
-        // It may have been dropped with the last letter just now.
-        let held = tables::record(&self.txn, id)?.map_or(0, |record| cost(&record));
-        self.counts.held = self.counts.held.saturating_sub(held);
+        self.forget_renewed(record);
+        self.counts.changed(Some(record), None);
+        self.forget_head(id);
         self.txn
             .remove(Table::Notifications, id.as_str().as_bytes().to_vec());
         Ok(true)
@@ -317,12 +428,27 @@ impl Apply<'_> {
 
     /// Notes that a mark was appended, so that it goes when it is too old though nothing else comes.
     pub(super) fn age_mark(&mut self, feed: &FeedId, offset: u64) {
-        const LEAST: u64 = 1000;
-        const MOST: u64 = 3_600_000;
-        let step = (self.rules.age.0 / 32).clamp(LEAST, MOST);
+        let step = self.mark_step();
         let end = Timestamp((self.now.0 / step + 1) * step);
         let row = key::age(Stage::Marks as u8, end, &key::feed(feed));
         self.txn.put(Table::Ages, row, Writer::new().u64(offset).done());
+    }
+
+    /// The rows of [`Apply::age_mark`] name their feed.
+    pub(super) fn erase_mark_ages(&mut self, feed: &FeedId) {
+        let step = self.mark_step();
+        let first = self.now.0.saturating_sub(self.rules.age.0) / step;
+        for end in first..=self.now.0 / step + 1 {
+            let row = key::age(Stage::Marks as u8, Timestamp(end * step), &key::feed(feed));
+            self.txn.remove(Table::Ages, row);
+        }
+    }
+
+    /// Marks of so many milliseconds grow old together.
+    fn mark_step(&self) -> u64 {
+        const LEAST: u64 = 1000;
+        const MOST: u64 = 24 * 3_600_000;
+        (self.rules.age.0 / 32).clamp(LEAST, MOST)
     }
 
     /// Notes that an entry is for the first device that takes it.
@@ -335,8 +461,8 @@ impl Apply<'_> {
 
     /// Keeps a feed within its bounds after an append.
     pub(super) fn bound(&mut self, feed: &FeedId) -> Result<(), StoreFault> {
-        /// More than one, so that a bound that was lowered is reached in the end.
-        const STEPS: usize = 8;
+        /// So many entries at most make room for one.
+        const STEPS: usize = 1024;
         let most = self.rules.entries_per_feed;
         for _ in 0..STEPS {
             let span = *self.span(feed)?;
@@ -353,13 +479,23 @@ impl Apply<'_> {
 
     fn too_large(&mut self, feed: &FeedId) -> Result<bool, StoreFault> {
         let most = self.rules.bytes_per_feed;
-        Ok(most > 0 && self.size(feed)?.is_some_and(|size| size > most))
+        let span = *self.span(feed)?;
+        let size = match most {
+            0 => None,
+            _ => self.size(feed, span.first, span.head.offset)?,
+        };
+        Ok(size.is_some_and(|size| size > most))
     }
 
-    /// Bytes of a feed; `None` where they were never counted.
-    fn size(&self, feed: &FeedId) -> Result<Option<u64>, StoreFault> {
-        let value = self.txn.get(Table::Sizes, &key::feed(feed))?;
-        value.map(|value| tables::one_u64("sizes", &value)).transpose()
+    /// Bytes of a feed whose entries are `first..=head`; `None` where they were not counted, or something came
+    /// or went while they were not.
+    fn size(&self, feed: &FeedId, first: u64, head: u64) -> Result<Option<u64>, StoreFault> {
+        let Some(value) = self.txn.get(Table::Sizes, &key::feed(feed))? else {
+            return Ok(None);
+        };
+        let mut r = crate::embedded::codec::Reader::new("sizes", &value)?;
+        let (size, counted) = (r.u64()?, (r.u64()?, r.u64()?));
+        Ok((counted == (first, head)).then_some(size))
     }
 
     fn entry_size(&self, feed: &FeedId, offset: u64) -> Result<u64, StoreFault> {
@@ -370,34 +506,38 @@ impl Apply<'_> {
         Ok(ENTRY_COST + record.map_or(0, |record| record.notification.data.len() as u64))
     }
 
-    fn put_size(&mut self, feed: &FeedId, size: u64) {
-        self.txn
-            .put(Table::Sizes, key::feed(feed), Writer::new().u64(size).done());
+    fn put_size(&mut self, feed: &FeedId, size: u64, first: u64, head: u64) {
+        let value = Writer::new().u64(size).u64(first).u64(head).done();
+        self.txn.put(Table::Sizes, key::feed(feed), value);
     }
 
-    /// An entry came (`added`), or is about to go.
-    pub(super) fn resize(
-        &mut self,
-        feed: &FeedId,
-        offset: u64,
-        bytes: u64,
-        added: bool,
-    ) -> Result<(), StoreFault> {
+    /// An entry was numbered `offset`.
+    pub(super) fn grew(&mut self, feed: &FeedId, offset: u64, bytes: u64) -> Result<(), StoreFault> {
         if self.rules.bytes_per_feed == 0 {
             return Ok(());
         }
-        let size = match (self.size(feed)?, added) {
-            (Some(size), true) => size + bytes + ENTRY_COST,
-            (Some(size), false) => size.saturating_sub(self.entry_size(feed, offset)?),
-            (None, false) => return Ok(()),
-            (None, true) => {
-                // Counted once: the bound was not set when the feed began.
-                let first = self.span(feed)?.first;
-                let before = (first..offset).map(|at| self.entry_size(feed, at));
-                before.sum::<Result<u64, _>>()? + bytes + ENTRY_COST
+        let first = self.span(feed)?.first;
+        let before = match self.size(feed, first, offset - 1)? {
+            Some(size) => size,
+            None => {
+                let sizes = (first..offset).map(|at| self.entry_size(feed, at));
+                sizes.sum::<Result<u64, _>>()?
             }
         };
-        self.put_size(feed, size);
+        self.put_size(feed, before + bytes + ENTRY_COST, first, offset);
+        Ok(())
+    }
+
+    /// The oldest entry, at `offset`, is about to go.
+    pub(super) fn shrinks(&mut self, feed: &FeedId, offset: u64) -> Result<(), StoreFault> {
+        if self.rules.bytes_per_feed == 0 {
+            return Ok(());
+        }
+        let head = self.span(feed)?.head.offset;
+        if let Some(size) = self.size(feed, offset, head)? {
+            let left = size.saturating_sub(self.entry_size(feed, offset)?);
+            self.put_size(feed, left, offset + 1, head);
+        }
         Ok(())
     }
 }

@@ -5,7 +5,7 @@
 
 use super::{Apply, By};
 use crate::Redriven;
-use crate::embedded::codec::{LetterRecord, Writer, key};
+use crate::embedded::codec::{LetterRecord, Record, Writer, key};
 use crate::embedded::store::{Table, View};
 use crate::embedded::{StoreFault, tables};
 use postrider_model::{
@@ -87,7 +87,7 @@ impl Apply<'_> {
         Ok(true)
     }
 
-    fn remove_letter(&mut self, id: DeadLetterId, letter: &LetterRecord) {
+    pub(super) fn remove_letter(&mut self, id: DeadLetterId, letter: &LetterRecord) {
         self.txn.remove(Table::Letters, id.0.to_be_bytes().to_vec());
         if let Some(user) = &letter.user {
             self.txn.remove(Table::LettersOf, key::letter_of(user, id.0));
@@ -130,6 +130,9 @@ impl Apply<'_> {
         if record.notification.expires_at.is_some_and(|at| at <= self.now) {
             return Ok(Redriven::Expired);
         }
+        if record.cancelled_at.is_some() || self.is_withdrawn(&record)? {
+            return Ok(Redriven::Impossible);
+        }
         let before = self.find(user, id)?;
         let feed = FeedId::User(user.clone());
         let kind = EntryKind::Notification(Arc::new(record.notification.clone()), None);
@@ -146,7 +149,19 @@ impl Apply<'_> {
         let by = By::rule(place.as_deref().unwrap_or_default());
         self.mark(user, &feed, position.offset, MarkKind::Redriven, &by)?;
         self.keep_from_now(&mut record)?;
+        self.note_renewed(&record);
         Ok(Redriven::Yes)
+    }
+
+    /// Whether it was taken back from everyone.
+    fn is_withdrawn(&self, record: &Record) -> Result<bool, StoreFault> {
+        for (feed, position) in &record.placements {
+            let row = key::entry(feed, position.offset);
+            if self.txn.get(Table::Dropped, &row)?.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// What comes with the same key replaces it where it stands now, unless something newer has the key.

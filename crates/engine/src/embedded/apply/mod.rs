@@ -16,7 +16,7 @@ mod settle;
 mod withdraw;
 
 pub(super) use erase::Erasing;
-pub(super) use keeping::{Counts, cost};
+pub(super) use keeping::Counts;
 pub(super) use letters::REDRIVEN;
 
 pub(super) use settle::Settled;

@@ -6,14 +6,13 @@ use crate::embedded::codec::{EntryRecord, Record, Writer, key};
 use crate::embedded::store::{Table, View};
 use crate::embedded::{StoreFault, tables};
 use postrider_model::{
-    Entry, EntryKind, FeedId, Forms, Notification, Position, Publication, Receipt, WithdrawReason,
+    Entry, EntryKind, FeedId, Forms, Notification, NotificationId, Position, Publication, Receipt,
+    WithdrawReason,
 };
 use std::sync::Arc;
 
 /// Due notifications handled in one transaction.
 const MAX_DUE: usize = 64;
-/// How much more than allowed may be held while the oldest is being forgotten: this part of it.
-const SLACK: u64 = 8;
 /// Feeds that due notifications touch in one transaction; the last may exceed it.
 const MAX_DUE_FEEDS: u64 = 4096;
 
@@ -56,7 +55,7 @@ impl Apply<'_> {
         let most = self.rules.total_bytes;
         if self.rules.dead_letters > 0 && self.counts.letters >= self.rules.dead_letters {
             Err(EngineError::DeadLettersFull)
-        } else if most > 0 && self.counts.held > most.saturating_add(most / SLACK) {
+        } else if most > 0 && self.counts.is_full(most) {
             Err(EngineError::Full)
         } else {
             Ok(())
@@ -96,7 +95,7 @@ impl Apply<'_> {
         let id = notification.id.as_str().as_bytes();
         let row = key::age(Stage::Kept as u8, record.kept_from, id);
         self.txn.put(Table::Ages, row, Writer::new().done());
-        self.counts.held += super::cost(&record);
+        self.counts.changed(None, Some(&record));
         self.put_record(&record);
         Ok(())
     }
@@ -162,7 +161,7 @@ impl Apply<'_> {
                 0
             }
         };
-        self.resize(feed, position.offset, bytes, true)?;
+        self.grew(feed, position.offset, bytes)?;
         let record = EntryRecord {
             epoch,
             kind: tables::kind_record(&kind),
@@ -186,6 +185,7 @@ impl Apply<'_> {
             return Ok(());
         };
         let offset = tables::one_u64("collapse", &value)?;
+        self.mend(feed, offset)?;
         if let Some(id) = self.notification_at(feed, offset)? {
             self.withdraw(feed, offset, &id, WithdrawReason::Collapsed)?;
         }
@@ -200,18 +200,13 @@ impl Apply<'_> {
         for (i, (row, _)) in rows.iter().enumerate() {
             let (_, kind, id) = tables::due_parts(row)?;
             self.txn.remove(Table::Due, row.clone());
-            let Some(record) = tables::record(&self.txn, &id)? else {
-                continue;
-            };
-            if record.cancelled_at.is_some() {
-                continue;
-            }
-            feeds += record.recipients.unwrap_or(1);
-            match kind {
-                Due::GiveUp => self.attempts_ended(&tables::due_user(row)?, &id)?,
-                Due::Deliver if record.scheduled => self.deliver(record)?,
-                Due::Deliver => {}
-                Due::Expire => drop(self.withdraw_all(&record, WithdrawReason::Expired)?),
+            match self.do_due(row, kind, &id) {
+                Ok(touched) => feeds += touched,
+                Err(fault @ StoreFault::Corrupt { .. }) => {
+                    tracing::error!(%id, %fault, "a notification is lost: what is due of it cannot be done");
+                    self.lose(&id)?;
+                }
+                Err(fault) => return Err(fault),
             }
             if feeds >= MAX_DUE_FEEDS && i + 1 < rows.len() {
                 self.behind = true;
@@ -222,8 +217,30 @@ impl Apply<'_> {
         Ok(())
     }
 
+    /// Does one thing that is due; returns how many feeds that touched.
+    fn do_due(&mut self, row: &[u8], kind: Due, id: &NotificationId) -> Result<u64, StoreFault> {
+        if kind == Due::GiveUp {
+            self.attempts_ended(&tables::due_user(row)?, id)?;
+            return Ok(1);
+        }
+        let Some(record) = tables::record(&self.txn, id)? else {
+            return Ok(0);
+        };
+        if record.cancelled_at.is_some() {
+            return Ok(0);
+        }
+        let feeds = record.recipients.unwrap_or(1);
+        match kind {
+            Due::Deliver if record.scheduled => self.deliver(record)?,
+            Due::Deliver | Due::GiveUp => {}
+            Due::Expire => drop(self.withdraw_all(&record, WithdrawReason::Expired)?),
+        }
+        Ok(feeds)
+    }
+
     /// Puts a scheduled notification into its feeds, unless its time has run out meanwhile.
     fn deliver(&mut self, mut record: Record) -> Result<(), StoreFault> {
+        let before = record.clone();
         record.scheduled = false;
         let expired = record.notification.expires_at.is_some_and(|at| at <= self.now);
         if !expired {
@@ -232,7 +249,10 @@ impl Apply<'_> {
             feeds.extend(users.into_iter().map(|(user, _)| FeedId::User(user)));
             let notification = Arc::new(record.notification.clone());
             self.place(&mut record, &notification, &feeds)?;
+        } else {
+            self.note_unplaced(&record.notification.id)?;
         }
+        self.counts.changed(Some(&before), Some(&record));
         self.put_record(&record);
         Ok(())
     }

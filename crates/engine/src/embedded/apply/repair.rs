@@ -81,6 +81,26 @@ impl Apply<'_> {
         Ok(())
     }
 
+    /// The id is known, and not where it stands.
+    pub(super) fn lose(&mut self, id: &NotificationId) -> Result<(), StoreFault> {
+        match self.recipients(id)?.into_iter().next() {
+            Some((user, position)) => self.lose_notification(id, &FeedId::User(user), position.offset),
+            None => self.lose_notification(id, &FeedId::All, 0),
+        }
+    }
+
+    /// Makes sure that what stands at a place can be read, or gives it up.
+    pub(super) fn mend(&mut self, feed: &FeedId, offset: u64) -> Result<(), StoreFault> {
+        let read = match self.notification_at(feed, offset) {
+            Ok(Some(id)) => self.head(&id).map(drop),
+            other => other.map(drop),
+        };
+        match read {
+            Err(StoreFault::Corrupt { .. }) => self.repair(feed, offset),
+            read => read,
+        }
+    }
+
     /// The id is known; nothing else is.
     fn lose_notification(
         &mut self,
@@ -117,7 +137,9 @@ impl Apply<'_> {
             }
         }
         if feed.is_wide() {
-            self.withdraw(feed, offset, id, WithdrawReason::Cancelled)?;
+            if offset > 0 {
+                self.withdraw(feed, offset, id, WithdrawReason::Cancelled)?;
+            }
             self.put_letter(&LetterRecord {
                 notification: Some(id.clone()),
                 user: None,

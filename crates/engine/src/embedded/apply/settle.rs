@@ -184,7 +184,11 @@ impl Apply<'_> {
         let user = &settlement.user;
         let read = settlement.kind == SettleKind::Read;
         let kind = if read { FLOOR_READ } else { FLOOR_DELIVERED };
-        let floor = tables::floor(&self.txn, user, feed, kind)?;
+        let mut floor = tables::floor(&self.txn, user, feed, kind)?;
+        if feed.is_wide() {
+            // What came before is none of the user's.
+            floor = floor.max(tables::floor(&self.txn, user, feed, FLOOR_JOINED)?);
+        }
         if offset <= floor {
             return Ok(Settled {
                 changed: 0,
@@ -195,7 +199,7 @@ impl Apply<'_> {
         let walk = count || self.behind || read;
         let to = match walk || feed.is_wide() {
             true => offset.min(floor.saturating_add(steps)),
-            false => offset,
+            false => self.as_far_as_open(feed, floor, offset, steps)?,
         };
         let changed = if read {
             self.read_between(settlement, feed, floor, to)?
@@ -280,6 +284,17 @@ impl Apply<'_> {
             self.put_floor(user, &FeedId::All, FLOOR_JOINED, head);
         }
         Ok(())
+    }
+
+    /// How far one step may go over entries that are for the first device: each is looked at.
+    fn as_far_as_open(&self, feed: &FeedId, floor: u64, to: u64, steps: u64) -> Result<u64, StoreFault> {
+        let (from, end) = (key::entry(feed, floor + 1), key::entry(feed, to + 1));
+        let most = usize::try_from(steps).unwrap_or(usize::MAX).max(1);
+        let firsts = self.txn.scan(Table::Firsts, &from, &end, most)?;
+        match firsts.last() {
+            Some((row, _)) if firsts.len() == most => tables::offset(row),
+            _ => Ok(to),
+        }
     }
 
     /// What is for the first device that takes it stays pending though the floor passes it.

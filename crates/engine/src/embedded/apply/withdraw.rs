@@ -5,7 +5,7 @@ use crate::embedded::codec::{EntryKindRecord, EntryRecord, Record, Writer, key};
 use crate::embedded::store::{Table, View};
 use crate::embedded::{StoreFault, tables};
 use postrider_model::{
-    DeadReason, EntryKind, FeedId, MarkKind, Notification, NotificationId, State, Timestamp, UserId,
+    DeadReason, Devices, EntryKind, FeedId, MarkKind, Notification, NotificationId, State, Timestamp, UserId,
     WithdrawReason,
 };
 use std::sync::Arc;
@@ -93,7 +93,7 @@ impl Apply<'_> {
     }
 
     pub fn cancel(&mut self, id: &NotificationId) -> Result<Option<Option<u64>>, StoreFault> {
-        let Some(mut record) = tables::record(&self.txn, id)? else {
+        let Some(record) = tables::record(&self.txn, id)? else {
             return Ok(None);
         };
         if record.cancelled_at.is_some() {
@@ -102,10 +102,25 @@ impl Apply<'_> {
         let cancelled = self.withdraw_all(&record, WithdrawReason::Cancelled)?;
         if let Some(at) = record.notification.deliver_at.filter(|_| record.scheduled) {
             self.txn.remove(Table::Due, key::due(at, Due::Deliver as u8, id));
+            self.note_unplaced(id)?;
         }
+        // Read anew: the body may just have gone with the last dead letter.
+        let mut record = tables::body(&self.txn, id)?;
         record.cancelled_at = Some(self.now);
         self.put_record(&record);
         Ok(Some(record.recipients.map(|_| cancelled)))
+    }
+
+    /// What never came into a feed can still be found by the user it was for.
+    pub(super) fn note_unplaced(&mut self, id: &NotificationId) -> Result<(), StoreFault> {
+        for (user, position) in self.recipients(id)? {
+            if position.offset == 0 {
+                let row = key::unplaced(&FeedId::User(user), id);
+                self.txn
+                    .put(Table::Past, row, Writer::new().text(id.as_str()).done());
+            }
+        }
+        Ok(())
     }
 
     /// Withdraws a notification wherever it stands; counts the recipients whose state changed.
@@ -135,6 +150,7 @@ impl Apply<'_> {
 
     /// The oldest entry of a full feed goes; if it was pending, it is dead.
     pub(super) fn overflow(&mut self, feed: &FeedId, oldest: u64) -> Result<(), StoreFault> {
+        self.mend(feed, oldest)?;
         if let FeedId::User(user) = feed
             && let Some(id) = self.notification_at(feed, oldest)?
             && self.state(user, feed, oldest, &id)?.0 == State::Pending
@@ -151,12 +167,25 @@ impl Apply<'_> {
         let span = *self.span(feed)?;
         let before = before.min(span.head.offset + 1);
         let (from, to) = (key::entry(feed, span.first), key::entry(feed, before));
-        let rows = self.txn.scan(Table::Entries, &from, &to, limit)?;
+        let rows = match self.txn.scan(Table::Entries, &from, &to, limit) {
+            Err(StoreFault::Corrupt { .. }) => {
+                let end = before.min(span.first.saturating_add(limit as u64));
+                for offset in span.first..end {
+                    self.mend(feed, offset)?;
+                }
+                self.txn.scan(Table::Entries, &from, &to, limit)?
+            }
+            rows => rows?,
+        };
         let mut last = None;
         for (row, value) in &rows {
             let offset = tables::offset(row)?;
             let entry = EntryRecord::decode(value)?;
             if let EntryKindRecord::Notification { id, .. } = &entry.kind {
+                self.mend(feed, offset)?;
+                if self.head(id)?.devices == Devices::First {
+                    self.txn.remove(Table::Firsts, row.clone());
+                }
                 if let FeedId::User(user) = feed {
                     self.expire_trimmed(user, feed, offset, id)?;
                     let past = Writer::new().text(id.as_str()).done();
@@ -164,7 +193,7 @@ impl Apply<'_> {
                 }
                 self.leave_collapse(feed, offset, id)?;
             }
-            self.resize(feed, offset, 0, false)?;
+            self.shrinks(feed, offset)?;
             self.txn.remove(Table::Entries, row.clone());
             last = Some((offset, entry.epoch));
         }
