@@ -111,7 +111,9 @@ fn attempts_end_in_a_dead_letter_that_can_be_redriven() {
         ensure!(events == ["accepted", "dead", "redriven", "delivered"], "{story}");
         let history = User::new(&node.endpoint, "ada")?.history(10)?;
         ensure!(
-            history.len() == 1 && history[0]["state"] == "delivered",
+            history.len() == 1
+                && history[0]["state"] == "delivered"
+                && history[0]["delivered_at"].is_string(),
             "{history:?}"
         );
         Ok(())

@@ -84,6 +84,12 @@ fn the_client_chooses_the_protocol() {
             shown(&node, &authority, &["gopher"]).is_err(),
             "a protocol that nobody speaks"
         );
+        let node = authority.start(&[("http.http2_connections", "0")])?;
+        let protocol = shown(&node, &authority, &["h2", "http/1.1"])?.1;
+        ensure!(
+            protocol.as_deref() == Some("http/1.1"),
+            "turned off: {protocol:?}"
+        );
         Ok(())
     });
 }

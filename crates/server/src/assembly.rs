@@ -142,7 +142,10 @@ impl Node {
             Some(certificates) => {
                 certificates.register(&reload);
                 certificates.watch(&Tasks::new(certificate_runtime), watched_until);
-                hub.listen_tls(http, certificates.server_config()?)
+                hub.listen_tls(
+                    http,
+                    certificates.server_config(config.http.http2_connections > 0)?,
+                )
             }
         };
         listening.map_err(|source| StartError::Listen {
@@ -358,6 +361,7 @@ fn open_ops(
             failing: store.is_failing(),
             dead_letters: store.dead_letter_count(),
             held_bytes: store.held_bytes(),
+            store_bytes: store.file_bytes(),
         });
     });
     let refusing: ops::Refusing = Arc::new(move || {

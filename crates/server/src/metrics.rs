@@ -48,6 +48,7 @@ pub struct Metrics {
     sync_seconds: Histogram,
     dead_letters: Gauge,
     held_bytes: Gauge,
+    store_bytes: Gauge,
     store_failing: Gauge,
 }
 
@@ -60,6 +61,8 @@ pub struct StoreLevels {
     pub dead_letters: u64,
     /// Bytes that notifications hold.
     pub held_bytes: u64,
+    /// Bytes that the store takes on the disk.
+    pub store_bytes: u64,
 }
 
 impl fmt::Debug for Metrics {
@@ -81,6 +84,7 @@ impl Default for Metrics {
             evidence: Counter::default(),
             dead_letters: Gauge::default(),
             held_bytes: Gauge::default(),
+            store_bytes: Gauge::default(),
             store_failing: Gauge::default(),
             connections: Gauge::default(),
             transient_dropped: Counter::default(),
@@ -152,6 +156,11 @@ impl Metrics {
             "Bytes that retained notifications hold",
             self.held_bytes.clone(),
         );
+        r.register(
+            "store_bytes",
+            "Bytes that the store takes on the disk",
+            self.store_bytes.clone(),
+        );
         let what = "1 while what is to be stored cannot be, and publishing is refused";
         r.register("store_failing", what, self.store_failing.clone());
         let ready = Family::<Labels, Gauge>::default();
@@ -221,6 +230,7 @@ impl Metrics {
         let level = |gauge: &Gauge, value: u64| gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
         level(&self.dead_letters, levels.dead_letters);
         level(&self.held_bytes, levels.held_bytes);
+        level(&self.store_bytes, levels.store_bytes);
         level(&self.store_failing, u64::from(levels.failing));
     }
 
@@ -258,10 +268,12 @@ mod tests {
             failing: true,
             dead_letters: 7,
             held_bytes: 0,
+            store_bytes: 11,
         });
         let text = metrics.render();
         for line in [
             "postrider_notifications_accepted_total{source=\"http\"} 3",
+            "postrider_store_bytes 11",
             "postrider_notifications_rejected_total{code=\"too_large\"} 1",
             "postrider_deliveries_total{transport=\"sse\"} 0",
             "postrider_settled_total{state=\"read\"} 2",

@@ -63,17 +63,19 @@ impl Certificates {
         })))
     }
 
-    /// What connections begin with: TLS 1.2 and 1.3, HTTP/2 before HTTP/1.1, resumption by tickets, no early data.
+    /// What connections begin with: TLS 1.2 and 1.3, HTTP/2 (if it is wanted) before HTTP/1.1, resumption by
+    /// tickets, no early data.
     ///
     /// # Errors
     /// Where the library refuses.
-    pub fn server_config(self: &Arc<Self>) -> Result<Arc<ServerConfig>, TlsConfigFault> {
+    pub fn server_config(self: &Arc<Self>, http2: bool) -> Result<Arc<ServerConfig>, TlsConfigFault> {
         let mut config = ServerConfig::builder_with_provider(self.provider.clone())
             .with_safe_default_protocol_versions()
             .map_err(TlsConfigFault::Library)?
             .with_no_client_auth()
             .with_cert_resolver(self.clone());
-        config.alpn_protocols = vec![ALPN_HTTP2.to_vec(), ALPN_HTTP1.to_vec()];
+        let protocols = http2.then_some(ALPN_HTTP2).into_iter().chain([ALPN_HTTP1]);
+        config.alpn_protocols = protocols.map(<[u8]>::to_vec).collect();
         // A ticket holds all that resumption needs; the node keeps nothing.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.ticketer = ring::Ticketer::new().map_err(TlsConfigFault::Library)?;

@@ -80,6 +80,11 @@ fn expired_entries_are_withdrawn_from_every_client() -> Result<()> {
     })?;
     for reader in readers {
         let (user, query, mut cursor) = reader?;
+        // The clock is ahead of the marks. A look that settles nothing tells when they are there.
+        until_true("the marks", within(10), || {
+            let page = poll(&user, "wait=0&ack=none", Some(&cursor))?;
+            Ok(page["events"].as_array().is_some_and(|events| events.len() == 2))
+        })?;
         let mut withdrawn = Vec::new();
         until("both to be withdrawn as expired", within(10), || {
             let page = poll(&user, &query, Some(&cursor))?;

@@ -7,7 +7,7 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
-use postrider_engine::{Engine, EngineError, ReadLimit};
+use postrider_engine::{Engine, EngineError, ReadLimit, Recipients};
 use postrider_model::{
     Cursor, Entry, EntryKind, FeedId, MarkKind, Position, Standing, Timestamp, UserId, json, state_of,
 };
@@ -151,7 +151,11 @@ async fn page(
         };
         way.next = entry.position;
         seen += 1;
-        if let Some(object) = object(&entry, &standing, user, now) {
+        if let Some(mut object) = object(&entry, &standing, user, now) {
+            if let Some(time) = delivered_in_passing(engine, &entry, &standing, user).await? {
+                object.pop();
+                object.extend_from_slice(format!(r#","delivered_at":"{time}"}}"#).as_bytes());
+            }
             if shown > 0 {
                 out.push(b',');
             }
@@ -168,6 +172,29 @@ async fn page(
     }
     out.push(b'}');
     Ok(out)
+}
+
+/// When a floor that passed it delivered it: such a time is kept for stretches of a user's own feed.
+async fn delivered_in_passing(
+    engine: &dyn Engine,
+    entry: &Entry,
+    standing: &Standing,
+    user: &UserId,
+) -> Result<Option<Timestamp>, EngineError> {
+    let offset = entry.position.offset;
+    let own = matches!(entry.feed, FeedId::User(_));
+    let Some(notification) = entry.notification().filter(|_| own) else {
+        return Ok(None);
+    };
+    if !standing.covers(offset) || standing.has(offset, MarkKind::Delivered) {
+        return Ok(None);
+    }
+    let which = Recipients::One(user.clone());
+    let states = engine.recipients(&notification.id, which).await?;
+    let mut marks = states.iter().flat_map(|one| &one.marks);
+    Ok(marks
+        .find(|mark| mark.kind == MarkKind::Delivered)
+        .map(|mark| mark.time))
 }
 
 /// A notification with its state; `None` for what this inbox does not show.
