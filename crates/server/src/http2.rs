@@ -42,6 +42,8 @@ const SEND_BUFFER: usize = 64 * 1024;
 /// A client that is silent this long is asked whether it is there, and has as long to answer as follows.
 const PING_AFTER: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long a client that has nothing under way may take to end its connection after it was told to.
+const GOODBYE: Duration = Duration::from_secs(2);
 
 /// Serves requests until the client leaves, has none for a while, or the node drains and those under way are
 /// answered.
@@ -80,7 +82,16 @@ pub async fn serve_http2(
         served = connection.as_mut() => served,
         () = async { tokio::select! { () = drain.begun() => {}, () = idle(&mut watched, idle_timeout) => {} } } => {
             connection.as_mut().graceful_shutdown();
-            connection.await
+            // Nothing is under way, and the client was told: it need not agree.
+            let deserted = async {
+                if watched.wait_for(|count| *count == 0).await.is_ok() {
+                    tokio::time::sleep(GOODBYE).await;
+                }
+            };
+            tokio::select! {
+                served = connection => served,
+                () = deserted => Ok(()),
+            }
         }
     };
     if let Err(error) = served {

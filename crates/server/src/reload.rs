@@ -20,6 +20,8 @@ pub struct Reload {
     parts: Mutex<Vec<Part>>,
     /// Held over a whole reload, so that two cannot mix.
     current: Mutex<Config>,
+    /// What keys that nobody takes are as.
+    started: Config,
 }
 
 struct Part {
@@ -41,7 +43,8 @@ impl Reload {
     pub fn new(config: Config) -> Reload {
         Reload {
             parts: Mutex::default(),
-            current: Mutex::new(config),
+            current: Mutex::new(config.clone()),
+            started: config,
         }
     }
 
@@ -79,17 +82,15 @@ impl Reload {
         }
         prepared.into_iter().for_each(|apply| apply());
         let mut reloaded = Reloaded::default();
-        for key in changed(&current, &config) {
-            let is_taken = parts
-                .iter()
-                .any(|part| part.keys.iter().any(|taken| covers(taken, &key)));
-            let list = if is_taken {
-                &mut reloaded.changed
-            } else {
-                &mut reloaded.needs_restart
-            };
-            list.push(key);
-        }
+        let is_taken = |key: &String| {
+            let mut taken = parts.iter().flat_map(|part| part.keys);
+            taken.any(|taken| covers(taken, key))
+        };
+        let since = changed(&current, &config).into_iter();
+        reloaded.changed.extend(since.filter(|key| is_taken(key)));
+        // What nobody takes is as it was at the start, however often it was changed since.
+        let since = changed(&self.started, &config).into_iter();
+        reloaded.needs_restart.extend(since.filter(|key| !is_taken(key)));
         *current = config;
         Ok(reloaded)
     }
@@ -158,8 +159,18 @@ mod tests {
         let told = reload.reload(next.clone()).unwrap();
         assert_eq!(told.changed, ["auth.jwt.user_claim", "http.allowed_origins"]);
         assert_eq!(told.needs_restart, ["auth.ticket_ttl"]);
-        // Told once: the second time nothing differs.
-        assert_eq!(reload.reload(next), Ok(Reloaded::default()));
+        // What is in force is told once; what is not, for as long as that is so.
+        let told = reload.reload(next.clone()).unwrap();
+        assert_eq!(told.changed, Vec::<String>::new());
+        assert_eq!(told.needs_restart, ["auth.ticket_ttl"]);
+        let back = Config {
+            auth: crate::auth::AuthConfig {
+                ticket_ttl: Config::default().auth.ticket_ttl,
+                ..next.auth.clone()
+            },
+            ..next
+        };
+        assert_eq!(reload.reload(back), Ok(Reloaded::default()));
     }
 
     #[test]

@@ -23,6 +23,7 @@ const LIMIT_MOST: usize = 1000;
 
 /// Which are asked for.
 #[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Wanted {
     user: Option<String>,
     reason: Option<String>,

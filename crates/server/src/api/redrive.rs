@@ -53,11 +53,15 @@ pub async fn by_filter(
     api.key(&headers, Scope::Manage)?;
     body::media_type(&headers, &["application/json"])?;
     let bytes = body::read_whole(&headers, request, BODY).await?;
-    let wanted: Wanted = serde_json::from_slice(&bytes).map_err(|error| {
-        Problem::invalid_request(format!(
-            "The body must be a JSON object of user, reason, source and rate: {error}."
-        ))
-    })?;
+    let refused = |error: &str| {
+        let detail = format!("The body must be a JSON object of user, reason, source and rate: {error}.");
+        Problem::invalid_request(detail)
+    };
+    // A list of four would do for these fields, and nobody means that.
+    if bytes.trim_ascii_start().first() != Some(&b'{') {
+        return Err(refused("it is no object").into());
+    }
+    let wanted: Wanted = serde_json::from_slice(&bytes).map_err(|error| refused(&error.to_string()))?;
     let mut filter = filter(
         wanted.user.as_deref(),
         wanted.reason.as_deref(),

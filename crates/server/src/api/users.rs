@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 /// The query.
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Wanted {
     erase: Option<bool>,
 }

@@ -98,11 +98,16 @@ impl KeyCache {
         let id = hash(id);
         let first_seen = match self.asked.get(&id) {
             Some(at) => *at,
-            None if self.asked.len() < MAX_ASKED => {
-                self.asked.insert(id, now);
+            None => {
+                // Where there is no room one that was answered makes it; without, the id is a new one each time.
+                if self.asked.len() >= MAX_ASKED {
+                    self.forget_answered();
+                }
+                if self.asked.len() < MAX_ASKED {
+                    self.asked.insert(id, now);
+                }
                 now
             }
-            None => return Answer::Keys(keys),
         };
         if self.known.as_ref().is_some_and(|known| known.begun > first_seen) {
             return Answer::Keys(keys);
@@ -110,6 +115,18 @@ impl KeyCache {
         let earliest = self.last_begun.map_or(now, |at| at.plus(self.rules.min_interval));
         self.due = self.due.min(earliest.max(now));
         self.later(now)
+    }
+
+    /// Takes away an id that a later set has answered.
+    fn forget_answered(&mut self) {
+        let begun = self.known.as_ref().map(|known| known.begun);
+        let answered = self
+            .asked
+            .iter()
+            .find(|(_, first_seen)| begun.is_some_and(|begun| begun > **first_seen));
+        if let Some(id) = answered.map(|(id, _)| *id) {
+            self.asked.remove(&id);
+        }
     }
 
     /// The keys, unless there are none or they are too old.

@@ -152,6 +152,24 @@ fn any_number_of_unknown_ids_make_one_fetch_an_interval() {
 }
 
 #[test]
+fn made_up_ids_do_not_keep_a_new_key_out() {
+    let mut cache = filled(&["a"]);
+    for (round, new) in [(0, "b"), (1, "c")] {
+        let second = 600 + round * 100;
+        for n in 0..2 * MAX_ASKED {
+            ask(&mut cache, &format!("made-up-{round}-{n}"), second);
+        }
+        assert!(
+            matches!(ask(&mut cache, new, second), Later(_)),
+            "{new} is asked for"
+        );
+        fetch(&mut cache, &["a", "b", new], second + 40);
+        assert_eq!(ask(&mut cache, new, second + 40), Keys);
+        assert!(cache.asked.len() <= MAX_ASKED);
+    }
+}
+
+#[test]
 fn an_id_that_comes_while_a_fetch_is_under_way_gets_one_of_its_own() {
     let mut cache = filled(&["a"]);
     cache.begin(at(600));

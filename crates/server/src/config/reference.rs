@@ -62,6 +62,10 @@ impl<'a> Reference<'a> {
 fn read(path: &str) -> Result<String, String> {
     let unread = |error: std::io::Error| format!("names a file that cannot be read: {error}");
     let mut bytes = Vec::new();
+    // A pipe would hold up whoever reads it, for as long as nobody writes.
+    if !std::fs::metadata(path).map_err(unread)?.is_file() {
+        return Err("names what is no regular file".into());
+    }
     let file = File::open(path).map_err(unread)?;
     file.take(SECRET_BYTES + 1)
         .read_to_end(&mut bytes)

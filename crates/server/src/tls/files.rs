@@ -141,6 +141,10 @@ fn unusable(key: &'static str, path: &Path, what: impl Into<String>) -> TlsConfi
 
 fn read(key: &'static str, path: &Path) -> Result<Vec<u8>, TlsConfigFault> {
     let mut bytes = Vec::new();
+    // A pipe would hold up whoever reads it, for as long as nobody writes.
+    if std::fs::metadata(path).is_ok_and(|found| !found.is_file()) {
+        return Err(unusable(key, path, "is no regular file"));
+    }
     let read = std::fs::File::open(path).and_then(|file| file.take(FILE_BYTES + 1).read_to_end(&mut bytes));
     match read {
         Err(source) => Err(TlsConfigFault::Unreadable {
