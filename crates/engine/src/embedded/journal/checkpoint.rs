@@ -13,8 +13,6 @@ use super::{BASE, Core, Frozen, State, lock};
 use crate::embedded::StoreFault;
 use crate::embedded::base::{Base, Filling};
 use crate::embedded::store::Table;
-use std::collections::BTreeSet;
-use std::io::ErrorKind;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
@@ -26,8 +24,6 @@ const AGE: Duration = Duration::from_secs(10);
 const RETRY: Duration = Duration::from_millis(500);
 /// How long a layer that is read no more may stay in memory.
 const SPENT: Duration = Duration::from_millis(100);
-/// Retired segments that are kept to be used anew: the next one is asked for while one is being filled.
-const KEPT_SEGMENTS: usize = 2;
 
 /// The side of the store that is written by checkpoints only.
 pub(super) struct Side {
@@ -41,8 +37,6 @@ pub(super) struct Side {
     pub rewritten_live: u64,
     /// Checkpoints to be taken before a rewrite that failed is tried again.
     pub resting: u32,
-    /// Segments that wait to be used anew.
-    kept: BTreeSet<u64>,
     /// Layers that are in the base, and which somebody may still read. Freeing one takes a while: that is
     /// not left to the reader who happens to be the last.
     spent: Vec<Arc<Layer>>,
@@ -57,7 +51,6 @@ impl Side {
             rewritten: 0,
             rewritten_live: 0,
             resting: 0,
-            kept: BTreeSet::new(),
             spent: Vec::new(),
         }
     }
@@ -131,7 +124,7 @@ impl Core {
         side.spent.push(frozen.layer);
         let mut log = lock(&self.log);
         log.note_synced(frozen.through);
-        self.retire(&mut side, &mut log, frozen.segment);
+        log.retire(frozen.segment);
         self.measure(&side, &log);
         Ok(())
     }
@@ -146,35 +139,16 @@ impl Core {
         Ok(())
     }
 
-    fn retire(&self, side: &mut Side, log: &mut Log, before: u64) {
-        for number in log.retired(before) {
-            if side.kept.contains(&number) {
-                continue;
-            }
-            if side.kept.len() < KEPT_SEGMENTS {
-                side.kept.insert(number);
-                continue;
-            }
-            let name = segment_name(number);
-            match self.files.remove(&name) {
-                Err(error) if error.kind() != ErrorKind::NotFound => {
-                    tracing::warn!(%error, name, "a segment that is not needed could not be removed");
-                }
-                _ => log.removed(number),
-            }
-        }
-    }
-
     /// Makes a segment ahead, from one that is not needed any more if there is one.
     pub(super) fn make_spare(&self) -> Result<(), StoreFault> {
         lock(&self.state).spare_wanted = false;
-        let mut side = lock(&self.base);
-        let number = lock(&self.log).take_number();
-        let old = side.kept.pop_first();
-        let name = old.map(segment_name);
-        let made = make_segment(&*self.files, self.bounds.segment, number, name.as_deref());
+        let side = lock(&self.base);
+        let (number, old) = {
+            let mut log = lock(&self.log);
+            (log.take_number(), log.take_kept().map(segment_name))
+        };
+        let made = make_segment(&*self.files, self.bounds.segment, number, old.as_deref());
         let mut log = lock(&self.log);
-        old.inspect(|old| log.removed(*old));
         log.add_spare(made?);
         self.measure(&side, &log);
         Ok(())

@@ -12,8 +12,12 @@ use super::files::{Files, Handle, fault, segment_name};
 use super::format::{HEAD, MAX_BODY, OPENING_AT, RECORDS_AT, SegmentId, aligned};
 use crate::embedded::StoreFault;
 use bytes::Bytes;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::io::ErrorKind;
 use std::sync::Arc;
+
+/// Retired segments that are kept to be used anew: the next one is asked for while one is being filled.
+const KEPT_SEGMENTS: usize = 2;
 
 /// A segment that is written to, or will be.
 pub(super) struct Segment {
@@ -53,6 +57,9 @@ pub(super) struct Log {
     unsynced_bytes: usize,
     /// The files there are, by number, and their lengths.
     lengths: BTreeMap<u64, u64>,
+    /// Those of them that nobody needs, and that wait to be used anew: their blocks are a room that a disk
+    /// cannot refuse.
+    kept: BTreeSet<u64>,
 }
 
 /// Where the log was found to end.
@@ -85,6 +92,7 @@ impl Log {
             unsynced_bytes: ending.unsynced.iter().map(|(_, record)| record.len()).sum(),
             unsynced: ending.unsynced,
             lengths: ending.lengths,
+            kept: BTreeSet::new(),
         }
     }
 
@@ -243,8 +251,9 @@ impl Log {
         if let Some(spare) = self.spare.take() {
             return Ok(spare);
         }
-        let number = self.take_number();
-        let segment = make_segment(&*self.files, self.bounds.segment, number, None)?;
+        let (number, old) = (self.take_number(), self.take_kept());
+        let old = old.map(segment_name);
+        let segment = make_segment(&*self.files, self.bounds.segment, number, old.as_deref())?;
         self.lengths.insert(number, self.bounds.segment);
         Ok(segment)
     }
@@ -279,14 +288,38 @@ impl Log {
         }
     }
 
-    /// The segments before this one, and those that came too late: no record in them is needed.
-    pub fn retired(&self, before: u64) -> Vec<u64> {
-        self.lengths.range(..before).map(|(number, _)| *number).collect()
+    /// No record in the segments before this one is needed, and the base that has them all is on the disk:
+    /// a few are kept to be used anew, the others are taken away.
+    pub fn retire(&mut self, before: u64) {
+        let retired: Vec<u64> = self.lengths.range(..before).map(|(number, _)| *number).collect();
+        for number in retired {
+            if self.kept.contains(&number) {
+                continue;
+            }
+            // Only one whose blocks are all there: writing it anew must not have to allocate any.
+            let whole = self
+                .lengths
+                .get(&number)
+                .is_some_and(|length| *length >= self.bounds.segment);
+            if whole && self.kept.len() < KEPT_SEGMENTS {
+                self.kept.insert(number);
+                continue;
+            }
+            let name = segment_name(number);
+            match self.files.remove(&name) {
+                Err(error) if error.kind() != ErrorKind::NotFound => {
+                    tracing::warn!(%error, name, "a segment that is not needed could not be removed");
+                }
+                _ => drop(self.lengths.remove(&number)),
+            }
+        }
     }
 
-    /// A segment's file is gone.
-    pub fn removed(&mut self, number: u64) {
+    /// A segment to be made into another one; whatever becomes of that, it is this one no more.
+    pub fn take_kept(&mut self) -> Option<u64> {
+        let number = self.kept.pop_first()?;
         self.lengths.remove(&number);
+        Some(number)
     }
 }
 
@@ -343,7 +376,7 @@ pub(super) fn make_segment(
         let fault = fault(files, "make", &name, &error);
         for left in [&new, &name] {
             if let Err(error) = files.remove(left)
-                && error.kind() != std::io::ErrorKind::NotFound
+                && error.kind() != ErrorKind::NotFound
             {
                 tracing::warn!(%error, left, "a file of the journal could not be removed");
             }

@@ -230,6 +230,11 @@ impl Core {
         })?;
         let seen = ending.last;
         let mut log = Log::resume(files.clone(), bounds, head.segment, ending);
+        if let Err(fault) = make_sure(&*files) {
+            tracing::error!(%fault, "the base cannot be synced; segments that are not needed stay");
+        } else {
+            log.retire(head.segment);
+        }
         if let Err(fault) = log.heal() {
             tracing::error!(%fault, "the journal cannot be written; commits are refused until it can");
         } else if let Err(error) = recover::forget_endings(&*files) {
@@ -402,6 +407,16 @@ fn make(files: &dyn Files) -> Result<(), StoreFault> {
     drop(Base::open(files.shown(NEW_BASE), open)?);
     files.rename(NEW_BASE, BASE).map_err(io)?;
     files.sync_names().map_err(io)
+}
+
+/// Brings the base and its name to the disk: a process that was killed may have left it in memory only.
+fn make_sure(files: &dyn Files) -> Result<(), StoreFault> {
+    let io = |error| files::fault(files, "sync", BASE, &error);
+    files
+        .open(BASE, false)
+        .and_then(|base| base.0.sync_data())
+        .and_then(|()| files.sync_names())
+        .map_err(io)
 }
 
 /// Takes away what a rewrite, or the making of a base, left when it was cut short.

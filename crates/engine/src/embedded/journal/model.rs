@@ -98,6 +98,8 @@ pub(in crate::embedded) struct Disk {
     /// Changes and syncs until the power goes.
     pub power: Option<usize>,
     pub failing: Failing,
+    /// Bytes that all files together may have.
+    pub room: Option<usize>,
     pub syncs: usize,
     pub writes: usize,
 }
@@ -116,6 +118,7 @@ impl Model {
             rng: Rng(seed),
             power: None,
             failing: Failing::default(),
+            room: None,
             syncs: 0,
             writes: 0,
         })))
@@ -238,11 +241,35 @@ impl Disk {
             }
             return Err(error);
         }
+        self.find_room(content, &change)?;
         // The one during which the power goes may still leave something.
         self.contents[content].pending.push(change.clone());
         self.spend()?;
         change.apply(&mut self.contents[content].seen);
         Ok(())
+    }
+
+    /// Bytes that all files have.
+    pub fn used(&self) -> usize {
+        let lengths = self
+            .names
+            .values()
+            .map(|content| self.contents[*content].seen.len());
+        lengths.sum()
+    }
+
+    /// Refuses a change that would make a file longer than there is room for.
+    fn find_room(&self, content: usize, change: &Change) -> Result<()> {
+        let length = self.contents[content].seen.len();
+        let end = match change {
+            Change::Length(end) => *end,
+            Change::Write(at, data) => at + data.len(),
+        };
+        let more = end.saturating_sub(length);
+        match self.room {
+            Some(room) if more > 0 && self.used() + more > room => Err(Error::from(ErrorKind::StorageFull)),
+            _ => Ok(()),
+        }
     }
 
     fn sync(&mut self, content: usize) -> Result<()> {

@@ -462,6 +462,29 @@ fn starts_leave_no_segments_behind() {
 }
 
 #[test]
+fn a_start_on_a_full_disk_takes_the_room_of_what_nobody_needs() {
+    let model = Model::new(12);
+    drop(filled(&model, 3));
+    for _ in 0..4 {
+        drop(open(&model).unwrap());
+    }
+    let core = open(&model).unwrap();
+    core.freeze_now();
+    // The names of segments that are not needed stay, as a loss of power may bring them back.
+    model.with(|disk| disk.failing.names = Some(ErrorKind::Other));
+    core.checkpoint().unwrap();
+    drop(core);
+    model.with(|disk| disk.failing = Failing::default());
+    assert!(model.list().len() > 5, "{:?}", model.list());
+    model.with(|disk| disk.room = Some(disk.used()));
+    let core = open(&model).unwrap();
+    core.commit(&one("more", ""), true).unwrap();
+    assert!(has(&core, "key-3") && has(&core, "more"));
+    assert!(model.list().len() <= 1 + 1 + 2, "{:?}", model.list());
+    assert!(has(&open(&model.after_power_loss()).unwrap(), "more"));
+}
+
+#[test]
 fn a_newer_journal_is_newer() {
     let model = Model::new(9);
     let core = filled(&model, 2);
