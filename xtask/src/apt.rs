@@ -1,5 +1,6 @@
 //! Debian packages, by apt-get, on machines where another apt may be at work.
 
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -26,6 +27,22 @@ impl Apt {
         self.update()?;
         let flags = ["-o", Self::WAIT, "install", "--yes", "--no-install-recommends"];
         finish(Self::command().args(flags).args(packages), APT_LIMIT)
+    }
+
+    /// Packages and what they need that is not here, as files in a folder; nothing is installed.
+    pub fn fetch(&mut self, packages: &[&str], folder: &Path) -> Result<()> {
+        self.update()?;
+        let mut command = Self::command();
+        command.args(["-o", "Debug::NoLocking=1", "-o"]);
+        command.arg(format!("Dir::Cache::archives={}/", folder.display()));
+        command.args([
+            "install",
+            "--download-only",
+            "--reinstall",
+            "--yes",
+            "--no-install-recommends",
+        ]);
+        finish(command.args(packages), APT_LIMIT)
     }
 
     /// `apt-get update` does not wait for the lock on its lists, so this does.

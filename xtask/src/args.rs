@@ -9,6 +9,11 @@ usage: cargo xtask TASK
                              NAME: cargo, a part of it, or one of the end-to-end suites (`test --only list` names them)
   check-docs [FILE]…         run every ```sh block of README.md and docs/**/*.md
   kill-loop [--kills N]      kill a node N times (200) and account for every accepted notification
+  conformance                Autobahn's suite against the WebSocket endpoint (also a part of `test`)
+  fuzz [--seconds N] [NAME]… run each fuzz target, or those named, for N seconds (60); needs about 3 minutes to build
+  bench [--short]            measure everything, the peers beside it, and write bench/RESULTS.md (under 20 minutes);
+                             short: Postrider alone against the last committed figures, in under 2 minutes
+  counts [--write]           instructions of the inner functions, by callgrind, against bench/counts.json
   ci                         what continuous integration runs: .ci/run
 
 environment:
@@ -28,16 +33,31 @@ pub enum Task {
     KillLoop {
         kills: u32,
     },
+    Bench {
+        short: bool,
+    },
+    Counts {
+        write: bool,
+    },
+    Conformance,
+    /// Empty: every target.
+    Fuzz {
+        seconds: u32,
+        only: Vec<String>,
+    },
     Ci,
 }
 
 pub fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Task> {
     const DEFAULT_KILLS: u32 = 200;
+    const DEFAULT_SECONDS: u32 = 60;
 
     let mut arguments = arguments.into_iter();
     let task = arguments.next().unwrap_or_default();
     let mut only = Vec::new();
     let mut kills = DEFAULT_KILLS;
+    let mut flag = false;
+    let mut seconds = DEFAULT_SECONDS;
     while let Some(argument) = arguments.next() {
         let (name, inline) = match argument.split_once('=') {
             Some((name, value)) => (name, Some(value.to_owned())),
@@ -45,13 +65,10 @@ pub fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Task> {
         };
         match (task.as_str(), name) {
             ("test", "--only") => only.push(value(name, inline, &mut arguments)?),
-            ("kill-loop", "--kills") => {
-                let given = value(name, inline, &mut arguments)?;
-                kills = given
-                    .parse()
-                    .with_context(|| format!("--kills {given}: not a number"))?;
-            }
-            ("check-docs", file) if !file.starts_with('-') => only.push(argument),
+            ("kill-loop", "--kills") => kills = number(name, inline, &mut arguments)?,
+            ("fuzz", "--seconds") => seconds = number(name, inline, &mut arguments)?,
+            ("bench", "--short") | ("counts", "--write") => flag = true,
+            ("check-docs" | "fuzz", file) if !file.starts_with('-') => only.push(argument),
             _ => bail!("`{argument}` is unknown to `{task}`\n\n{USAGE}"),
         }
     }
@@ -59,6 +76,10 @@ pub fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Task> {
         "test" => Ok(Task::Test { only }),
         "check-docs" => Ok(Task::CheckDocs { only }),
         "kill-loop" => Ok(Task::KillLoop { kills }),
+        "conformance" => Ok(Task::Conformance),
+        "fuzz" => Ok(Task::Fuzz { seconds, only }),
+        "bench" => Ok(Task::Bench { short: flag }),
+        "counts" => Ok(Task::Counts { write: flag }),
         "ci" => Ok(Task::Ci),
         "" | "help" | "--help" | "-h" => Ok(Task::Help),
         other => bail!("no task `{other}`\n\n{USAGE}"),
@@ -69,6 +90,13 @@ fn value(name: &str, inline: Option<String>, rest: &mut impl Iterator<Item = Str
     inline
         .or_else(|| rest.next())
         .with_context(|| format!("{name} needs a value"))
+}
+
+fn number(name: &str, inline: Option<String>, rest: &mut impl Iterator<Item = String>) -> Result<u32> {
+    let given = value(name, inline, rest)?;
+    given
+        .parse()
+        .with_context(|| format!("{name} {given}: not a number"))
 }
 
 #[cfg(test)]
@@ -101,6 +129,27 @@ mod tests {
             panic!("not test")
         };
         assert_eq!(only, ["curl", "docs"]);
+    }
+
+    #[test]
+    fn targets_and_their_time() {
+        let Task::Fuzz { seconds, only } = words("fuzz --seconds 5 cursor config").unwrap() else {
+            panic!("not fuzz")
+        };
+        assert_eq!(
+            (seconds, only),
+            (5, vec!["cursor".to_owned(), "config".to_owned()])
+        );
+    }
+
+    #[test]
+    fn a_short_bench_is_told_from_a_long_one() {
+        assert!(matches!(words("bench").unwrap(), Task::Bench { short: false }));
+        assert!(matches!(
+            words("bench --short").unwrap(),
+            Task::Bench { short: true }
+        ));
+        assert!(words("bench --write").is_err());
     }
 
     #[test]

@@ -39,6 +39,21 @@ pub fn binary_and_tests(workspace: &Workspace) -> Result<PathBuf> {
     }
 }
 
+/// The node that sends text back, for conformance suites.
+pub fn echo(workspace: &Workspace) -> Result<PathBuf> {
+    let arguments = [
+        "build",
+        "-p",
+        "postrider-server",
+        "--features",
+        "echo",
+        "--example",
+        "echo",
+    ];
+    cargo(workspace, &arguments)?;
+    existing(&workspace.target().join("debug/examples/echo"))
+}
+
 fn given() -> Result<Option<PathBuf>> {
     let Some(path) = std::env::var_os("POSTRIDER_BIN") else {
         return Ok(None);

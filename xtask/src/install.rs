@@ -11,6 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use crate::apt::Apt;
+use crate::autobahn;
 use crate::run;
 use crate::workspace::Workspace;
 
@@ -35,6 +36,8 @@ pub enum Need {
     Strace,
     XfsIo,
     Mkfs,
+    Python27,
+    Autobahn,
 }
 
 impl Need {
@@ -50,14 +53,17 @@ impl Need {
             Need::Strace => "strace",
             Need::XfsIo => "xfs_io",
             Need::Mkfs => "mkfs.ext4",
+            Need::Python27 => "python2.7",
+            Need::Autobahn => "Autobahn",
         }
     }
 
     /// What has to be there first.
-    fn rests_on(self) -> &'static [Need] {
+    pub fn rests_on(self) -> &'static [Need] {
         match self {
             Need::PythonPackages => &[Need::Python],
             Need::NodePackages => &[Need::Node],
+            Need::Autobahn => &[Need::Python27],
             _ => &[],
         }
     }
@@ -72,7 +78,7 @@ impl Need {
             Need::Strace => &["strace"],
             Need::XfsIo => &["xfsprogs"],
             Need::Mkfs => &["e2fsprogs", "mount"],
-            Need::PythonPackages | Need::NodePackages => &[],
+            Need::PythonPackages | Need::NodePackages | Need::Python27 | Need::Autobahn => &[],
         }
     }
 }
@@ -128,11 +134,15 @@ fn provide(need: Need, workspace: &Workspace, apt: &mut Apt) -> Result<()> {
     match need {
         Need::PythonPackages => return python_packages(workspace),
         Need::NodePackages => return node_packages(workspace),
+        Need::Autobahn => return autobahn::install(workspace),
         _ => {}
     }
     if let Some(found) = probe(need)? {
         println!("found     {}: {found}", need.name());
         return Ok(());
+    }
+    if need.packages().is_empty() {
+        bail!("this machine has none that works, and Debian has no package of it");
     }
     apt.install(need.packages())?;
     match probe(need)? {
@@ -159,7 +169,8 @@ fn probe(need: Need) -> Result<Option<String>> {
         Need::Strace => answer("strace", &["-V"])?,
         Need::XfsIo => answer("xfs_io", &["-V"])?,
         Need::Mkfs => answer("mkfs.ext4", &["-V"])?,
-        Need::PythonPackages | Need::NodePackages => None,
+        Need::Python27 => autobahn::python()?.map(|path| path.display().to_string()),
+        Need::PythonPackages | Need::NodePackages | Need::Autobahn => None,
     };
     Ok(said)
 }

@@ -11,10 +11,14 @@
 
 mod apt;
 mod args;
+mod autobahn;
+mod bench;
 mod build;
 mod cargo_tests;
 mod clone;
+mod counts;
 mod docs;
+mod fuzz;
 mod install;
 mod markdown;
 mod ports;
@@ -54,6 +58,10 @@ fn perform() -> Result<bool> {
         Task::Test { only } => suites::test(&workspace, &only),
         Task::CheckDocs { only } => check_docs(&workspace, &only),
         Task::KillLoop { kills } => kill_loop(&workspace, kills),
+        Task::Conformance => suites::test(&workspace, &["conformance".to_owned()]),
+        Task::Fuzz { seconds, only } => fuzz::fuzz(&workspace, seconds, &only),
+        Task::Bench { short } => bench::bench(&workspace, short),
+        Task::Counts { write } => counts::counts(&workspace, write),
         Task::Ci => ci(&workspace),
     }
 }

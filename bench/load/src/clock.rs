@@ -1,4 +1,4 @@
-//! The one place that reads clocks.
+//! The one place that reads clocks, and waits by them.
 
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -14,4 +14,13 @@ pub fn unix_seconds() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_secs())
+}
+
+/// Lets time pass, between two looks at another process.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "another process tells nobody when it is ready"
+)]
+pub fn pause(time: std::time::Duration) {
+    std::thread::sleep(time);
 }

@@ -1,7 +1,7 @@
 //! How fast the disk under the data directory syncs by itself: the bar a store is held against.
 
-use crate::clock;
 use anyhow::{Context as _, Result};
+use postrider_bench_load::clock;
 use std::io::Write as _;
 use std::path::Path;
 use std::time::Duration;

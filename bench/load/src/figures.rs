@@ -7,19 +7,28 @@ use std::time::Duration;
 /// One measured value.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Figure {
+    /// What it is of.
     pub name: String,
+    /// How much.
     pub value: f64,
+    /// Of what; empty for a ratio.
     pub unit: String,
 }
 
 /// What one run measured, and what it delivered on the way.
 #[derive(Debug, Default, Clone, Serialize, Deserialize)]
 pub struct Measured {
+    /// In the order of the work.
     pub figures: Vec<Figure>,
+    /// What was delivered.
     pub totals: Totals,
+    /// What could not be measured, and why.
+    #[serde(default)]
+    pub notes: Vec<String>,
 }
 
 impl Measured {
+    /// Adds a figure.
     pub fn add(&mut self, name: impl Into<String>, value: f64, unit: &str) {
         self.figures.push(Figure {
             name: name.into(),
@@ -28,10 +37,24 @@ impl Measured {
         });
     }
 
-    /// What this run measured under a name, 0 if nothing.
-    pub fn value(&self, name: &str) -> f64 {
+    /// What this run measured under a name.
+    pub fn value(&self, name: &str) -> Option<f64> {
         let figure = self.figures.iter().find(|figure| figure.name == name);
-        figure.map_or(0.0, |figure| figure.value)
+        figure.map(|figure| figure.value)
+    }
+
+    /// Adds one figure divided by another, where both were measured.
+    pub fn add_ratio(&mut self, name: impl Into<String>, of: &str, by: &str) {
+        if let (Some(of), Some(by)) = (self.value(of), self.value(by))
+            && by > 0.0
+        {
+            self.add(name, of / by, "");
+        }
+    }
+
+    /// Says that something could not be measured.
+    pub fn note(&mut self, what: &str, why: &anyhow::Error) {
+        self.notes.push(format!("{what}: not measured: {why:#}"));
     }
 
     /// A rate, and the server's CPU time for each.
@@ -64,10 +87,15 @@ pub fn micros_each(time: Duration, count: u64) -> f64 {
 /// A figure over several runs.
 #[derive(Debug, Serialize)]
 pub struct Summary {
+    /// What it is of.
     pub name: String,
+    /// Of what; empty for a ratio.
     pub unit: String,
+    /// The middle one, or between the two middle ones.
     pub median: f64,
+    /// The least.
     pub lowest: f64,
+    /// The most.
     pub highest: f64,
 }
 

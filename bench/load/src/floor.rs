@@ -1,39 +1,22 @@
-//! The floor: the least a server can do that sends one message to many WebSockets. No tokens, no store, no acks, no
-//! bound for slow clients; all that arrived in one turn goes to each socket in one send.
+//! The floor: the least a server can do that sends messages to many WebSockets. No tokens, no store, no acks, no
+//! bound for slow clients; all for everyone that arrived in one turn goes to each socket in one send, what is for one
+//! user goes to that one at once.
 //!
 //! What it is for: the ratio of the product's cost to this one's says what the product's promises cost, on any
 //! machine. It is no server for anything else.
 
-use crate::payload::Payload;
 use anyhow::Result;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
+use postrider_bench_load::requests::{FLOOR_PUBLISHER, SWITCHING};
 use slab::Slab;
 use std::io::{self, Read, Write};
 
-/// What a publisher sends first; lines follow, each of them a message.
-pub const PUBLISHER: &[u8] = b"PUBLISH\r\n\r\n";
 const LISTENER: Token = Token(usize::MAX);
 const READ_BYTES: usize = 64 << 10;
 const EVENTS: usize = 1024;
-/// The answer to the one nonce that the load uses.
-const SWITCHING: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
-
-/// A message of the size that the product would send for the same publication, as a line.
-pub fn push_line(out: &mut Vec<u8>, payload: &Payload, number: u64) {
-    let mut notification = Vec::new();
-    payload.push(&mut notification, None, number);
-    out.extend_from_slice(br#"{"type":"notification","id":"01234567-89ab-7def-8123-456789abcdef","time":"2026-01-01T00:00:00.000Z","#);
-    out.extend_from_slice(&notification[1..]);
-    out.push(b'\n');
-}
-
-/// A publisher's first bytes with one message.
-pub fn push_publisher(out: &mut Vec<u8>, payload: &Payload, number: u64) {
-    out.extend_from_slice(PUBLISHER);
-    push_line(out, payload, number);
-}
+/// No user has so many.
+const NOBODY: usize = usize::MAX;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Stage {
@@ -53,9 +36,12 @@ struct Floor {
     poll: Poll,
     listener: TcpListener,
     peers: Slab<Peer>,
-    /// Frames that came in this turn.
+    /// Where each user's socket is.
+    users: Vec<usize>,
+    /// Frames for everyone that came in this turn.
     batch: Vec<u8>,
     buffer: Vec<u8>,
+    frame: Vec<u8>,
 }
 
 /// Serves until it is killed.
@@ -69,8 +55,10 @@ pub fn serve() -> Result<()> {
         poll,
         listener,
         peers: Slab::new(),
+        users: Vec::new(),
         batch: Vec::new(),
         buffer: vec![0; READ_BYTES],
+        frame: Vec::new(),
     };
     let mut events = Events::with_capacity(EVENTS);
     loop {
@@ -121,7 +109,7 @@ impl Floor {
             alive = peer.send(&bytes);
         }
         if readable && alive {
-            alive = peer.read(&mut self.buffer, &mut self.batch);
+            alive = self.read(slot);
         }
         if !alive {
             // The socket leaves the poll as it is closed.
@@ -137,6 +125,77 @@ impl Floor {
         self.peers
             .retain(|_, peer| peer.stage != Stage::Session || peer.send(&batch));
     }
+
+    /// Reads all there is. False if the peer is gone.
+    fn read(&mut self, slot: usize) -> bool {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let alive = loop {
+            match self.peers[slot].stream.read(&mut buffer) {
+                Ok(0) => break false,
+                Ok(n) => self.received(slot, &buffer[..n]),
+                Err(error) => break error.kind() == io::ErrorKind::WouldBlock,
+            }
+        };
+        self.buffer = buffer;
+        alive
+    }
+
+    /// A publisher's lines become frames.
+    fn received(&mut self, slot: usize, bytes: &[u8]) {
+        let peer = &mut self.peers[slot];
+        if peer.stage == Stage::Session {
+            return;
+        }
+        peer.held.extend_from_slice(bytes);
+        if peer.stage == Stage::Head && peer.held.windows(4).any(|four| four == b"\r\n\r\n") {
+            if peer.held.starts_with(FLOOR_PUBLISHER) {
+                peer.stage = Stage::Publisher;
+                peer.held.drain(..FLOOR_PUBLISHER.len());
+            } else {
+                peer.stage = Stage::Session;
+                let user = number(&std::mem::take(&mut peer.held)[b"GET /".len()..]);
+                peer.send(SWITCHING);
+                if self.users.len() <= user {
+                    self.users.resize(user + 1, NOBODY);
+                }
+                self.users[user] = slot;
+            }
+        }
+        if self.peers[slot].stage == Stage::Publisher {
+            let held = std::mem::take(&mut self.peers[slot].held);
+            let taken = self.lines(&held);
+            self.peers[slot].held.extend_from_slice(&held[taken..]);
+        }
+    }
+
+    /// Takes whole lines; how many bytes they were.
+    fn lines(&mut self, held: &[u8]) -> usize {
+        let mut taken = 0;
+        while let Some(length) = memchr::memchr(b'\n', &held[taken..]) {
+            let line = &held[taken..taken + length];
+            taken += length + 1;
+            if line.first() != Some(&b'@') {
+                push_frame(&mut self.batch, line);
+                continue;
+            }
+            let text = memchr::memchr(b' ', line).map_or(line, |space| &line[space + 1..]);
+            self.frame.clear();
+            push_frame(&mut self.frame, text);
+            let slot = self.users.get(number(&line[1..])).copied().unwrap_or(NOBODY);
+            if let Some(peer) = self.peers.get_mut(slot)
+                && !peer.send(&self.frame)
+            {
+                self.peers.remove(slot);
+            }
+        }
+        taken
+    }
+}
+
+/// The number that these bytes begin with.
+fn number(bytes: &[u8]) -> usize {
+    let digits = bytes.iter().take_while(|byte| byte.is_ascii_digit());
+    digits.fold(0, |sum, digit| sum * 10 + usize::from(digit - b'0'))
 }
 
 impl Peer {
@@ -152,41 +211,6 @@ impl Peer {
         }
         self.held.extend_from_slice(&bytes[taken..]);
         true
-    }
-
-    /// Reads all there is; a publisher's lines become frames. False if the peer is gone.
-    fn read(&mut self, buffer: &mut [u8], batch: &mut Vec<u8>) -> bool {
-        loop {
-            match self.stream.read(buffer) {
-                Ok(0) => return false,
-                Ok(n) => self.received(&buffer[..n], batch),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return true,
-                Err(_) => return false,
-            }
-        }
-    }
-
-    fn received(&mut self, bytes: &[u8], batch: &mut Vec<u8>) {
-        if self.stage == Stage::Session {
-            return;
-        }
-        self.held.extend_from_slice(bytes);
-        if self.stage == Stage::Head && self.held.windows(4).any(|four| four == b"\r\n\r\n") {
-            if self.held.starts_with(PUBLISHER) {
-                self.stage = Stage::Publisher;
-                self.held.drain(..PUBLISHER.len());
-            } else {
-                self.stage = Stage::Session;
-                self.held = Vec::new();
-                self.send(SWITCHING);
-            }
-        }
-        while self.stage == Stage::Publisher
-            && let Some(end) = memchr::memchr(b'\n', &self.held)
-        {
-            push_frame(batch, &self.held[..end]);
-            self.held.drain(..=end);
-        }
     }
 }
 

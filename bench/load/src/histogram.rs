@@ -25,6 +25,7 @@ impl Default for Histogram {
 }
 
 impl Histogram {
+    /// Counts one.
     pub fn record(&mut self, duration: Duration) {
         let nanos = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
         self.counts[bucket(nanos)] += 1;
@@ -45,6 +46,21 @@ impl Histogram {
         0.0
     }
 
+    /// Counts what another has counted.
+    pub fn add(&mut self, other: &Histogram) {
+        for (count, more) in self.counts.iter_mut().zip(&other.counts) {
+            *count += more;
+        }
+        self.total += other.total;
+        self.max = self.max.max(other.max);
+    }
+
+    /// How many were counted.
+    pub fn count(&self) -> u64 {
+        self.total
+    }
+
+    /// The longest. Milliseconds.
     pub fn max_ms(&self) -> f64 {
         self.max as f64 / 1e6
     }

@@ -11,24 +11,57 @@ pub const SERVER_CORE: usize = 0;
 /// Where the load runs.
 pub const LOAD_CORE: usize = 1;
 
+/// A server's processes, as the kernel counts them.
+#[derive(Debug, Clone, Default)]
+pub struct Meter(pub Vec<u32>);
+
+impl Meter {
+    /// User and system time so far, of all threads.
+    ///
+    /// # Errors
+    /// A process is gone.
+    pub fn cpu(&self) -> Result<Duration> {
+        self.0.iter().map(|pid| cpu(*pid)).sum()
+    }
+
+    /// Resident bytes.
+    ///
+    /// # Errors
+    /// A process is gone, or belongs to somebody else.
+    pub fn resident(&self) -> Result<u64> {
+        self.0.iter().map(|pid| resident(*pid)).sum()
+    }
+}
+
 /// Keeps this thread, and what it starts from now on, on one core.
+///
+/// # Errors
+/// The machine has no such core.
 pub fn pin(core: usize) -> Result<()> {
     let mut cores = CpuSet::new();
     cores.set(core);
     sched_setaffinity(None, &cores).with_context(|| format!("pin to core {core}"))
 }
 
-/// Lets this process, and what it starts, open as many files as it may.
-pub fn raise_open_files() -> Result<()> {
+/// Lets this process, and what it starts, open as many files as it may; says how many.
+///
+/// # Errors
+/// The system refuses.
+pub fn raise_open_files() -> Result<u64> {
     let maximum = getrlimit(Resource::Nofile).maximum;
     let limit = Rlimit {
         current: maximum,
         maximum,
     };
-    setrlimit(Resource::Nofile, limit).context("raise the limit of open files")
+    setrlimit(Resource::Nofile, limit).context("raise the limit of open files")?;
+    // No limit at all is none that anybody reaches.
+    Ok(maximum.unwrap_or(u64::MAX))
 }
 
 /// User and system time of a process so far.
+///
+/// # Errors
+/// There is no such process.
 pub fn cpu(pid: u32) -> Result<Duration> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
     // The name may hold anything; fields are counted from behind its last parenthesis, state first.
@@ -42,7 +75,54 @@ pub fn cpu(pid: u32) -> Result<Duration> {
     Ok(Duration::from_secs(ticks) / rustix::param::clock_ticks_per_second() as u32)
 }
 
+/// The process that listens at a port of this machine, as far as this user may look.
+pub fn listener(port: u16) -> Option<u32> {
+    let sockets = ["/proc/net/tcp", "/proc/net/tcp6"]
+        .iter()
+        .filter_map(|file| fs::read_to_string(file).ok())
+        .collect::<String>();
+    let inode = sockets.lines().find_map(|line| listening_inode(line, port))?;
+    let wanted = format!("socket:[{inode}]");
+    fs::read_dir("/proc").ok()?.flatten().find_map(|entry| {
+        let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
+        let mut files = fs::read_dir(entry.path().join("fd")).ok()?.flatten();
+        let owns =
+            |file: fs::DirEntry| fs::read_link(file.path()).is_ok_and(|to| to.as_os_str() == wanted.as_str());
+        files.any(owns).then_some(pid)
+    })
+}
+
+/// The inode in a line of `/proc/net/tcp`, if it is of a socket that listens at this port.
+fn listening_inode(line: &str, port: u16) -> Option<u64> {
+    const LISTEN: &str = "0A";
+    let mut fields = line.split_whitespace().skip(1);
+    let (_, local) = fields.next()?.rsplit_once(':')?;
+    let state = fields.nth(1)?;
+    let is_it = u16::from_str_radix(local, 16) == Ok(port) && state == LISTEN;
+    is_it.then(|| fields.nth(5)?.parse().ok()).flatten()
+}
+
+/// A process and its children.
+///
+/// # Errors
+/// There is no such process.
+pub fn family(pid: u32) -> Result<Vec<u32>> {
+    let mut all = vec![pid];
+    for task in fs::read_dir(format!("/proc/{pid}/task"))? {
+        let children = fs::read_to_string(task?.path().join("children")).unwrap_or_default();
+        all.extend(
+            children
+                .split_whitespace()
+                .filter_map(|child| child.parse::<u32>().ok()),
+        );
+    }
+    Ok(all)
+}
+
 /// Resident bytes of a process.
+///
+/// # Errors
+/// There is no such process, or it belongs to somebody else.
 pub fn resident(pid: u32) -> Result<u64> {
     let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
     let line = rollup.lines().find_map(|line| line.strip_prefix("Rss:"));
@@ -81,4 +161,28 @@ pub fn describe() -> String {
 pub fn load_average() -> String {
     let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
     text.split_whitespace().take(3).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_inode_of_a_listening_socket() {
+        let line = "   0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 31337 1 0";
+        assert_eq!(listening_inode(line, 8080), Some(31337));
+        assert_eq!(listening_inode(line, 8081), None);
+        assert_eq!(listening_inode(&line.replace(" 0A ", " 01 "), 8080), None);
+        assert_eq!(
+            listening_inode("  sl  local_address rem_address   st", 8080),
+            None
+        );
+    }
+
+    #[test]
+    fn this_process_owns_what_it_listens_at() {
+        let socket = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let port = socket.local_addr().unwrap().port();
+        assert_eq!(listener(port), Some(std::process::id()));
+    }
 }

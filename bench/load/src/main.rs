@@ -10,20 +10,15 @@
     reason = "the results of a measurement go to standard output"
 )]
 
-mod account;
-mod clock;
 mod disk;
-mod figures;
 mod floor;
-mod histogram;
-mod machine;
-mod net;
 mod options;
-mod payload;
-mod requests;
+mod peers;
+mod report;
 mod results;
 mod scenarios;
 mod server;
+mod targets;
 
 use anyhow::Result;
 use clap::Parser as _;
@@ -43,12 +38,12 @@ fn main() -> ExitCode {
 fn run(options: &Options) -> Result<()> {
     match &options.command {
         Command::Floor => floor::serve(),
-        Command::Launch { command } => server::launch(command),
-        Command::Report => results::render(&options.how),
-        Command::All => scenarios::ALL
-            .iter()
-            .try_for_each(|scenario| results::measure(scenario, options))
-            .and_then(|()| results::render(&options.how)),
-        Command::One(name) => results::measure(name.scenario(), options),
+        Command::Launch { command, signal } => server::launch(command, *signal),
+        Command::Report => match options.how.results() {
+            Some(results) => report::write(&results),
+            None => Ok(()),
+        },
+        Command::All => results::all(options),
+        Command::One(name) => results::one(name.scenario(), options),
     }
 }

@@ -19,8 +19,10 @@ use std::time::{Duration, Instant};
 
 /// Bytes read at once, by all connections in turn.
 const READ_BYTES: usize = 256 << 10;
-/// Sockets looked at in one turn.
-const EVENTS: usize = 1024;
+/// Sockets looked at in one turn: few, so that what is due to be published waits for few.
+const EVENTS: usize = 64;
+/// How long a connection may take.
+const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 
 /// A connection of this load. Its number is not used again while the load runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -29,6 +31,9 @@ pub struct Conn(usize, u32);
 /// What a scenario does with what arrives.
 pub trait Load {
     /// A whole message came. `tag` is what the connection was opened with.
+    ///
+    /// # Errors
+    /// The message is not what it should be: the run is over.
     fn message(&mut self, net: &mut Net, conn: Conn, tag: usize, message: Message<'_>) -> Result<()>;
 }
 
@@ -51,10 +56,14 @@ pub struct Net {
     buffer: Vec<u8>,
     generation: u32,
     server: SocketAddr,
+    now: Instant,
 }
 
 impl Net {
     /// No connections yet; all will go to `server`.
+    ///
+    /// # Errors
+    /// The system has no poll to give.
     pub fn new(server: SocketAddr) -> Result<Net> {
         Ok(Net {
             poll: Poll::new()?,
@@ -63,13 +72,31 @@ impl Net {
             buffer: vec![0; READ_BYTES],
             generation: 0,
             server,
+            now: clock::now(),
         })
     }
 
+    /// When the socket was read whose messages the load is given now: the clock, without asking it each time.
+    pub fn now(&self) -> Instant {
+        self.now
+    }
+
     /// Connects and sends the first request.
+    ///
+    /// # Errors
+    /// There is no connection to be had.
     pub fn open(&mut self, tag: usize, wire: Wire, request: &[u8]) -> Result<Conn> {
+        self.open_at(self.server, tag, wire, request)
+    }
+
+    /// Connects to another address than the usual.
+    ///
+    /// # Errors
+    /// There is no connection to be had.
+    pub fn open_at(&mut self, server: SocketAddr, tag: usize, wire: Wire, request: &[u8]) -> Result<Conn> {
         // On loopback this ends at once, or when the server has accepted some of those before.
-        let stream = std::net::TcpStream::connect(self.server).context("connect")?;
+        let stream = std::net::TcpStream::connect_timeout(&server, CONNECT_LIMIT)
+            .with_context(|| format!("connect to {server}"))?;
         stream.set_nodelay(true)?;
         stream.set_nonblocking(true)?;
         let mut stream = TcpStream::from_std(stream);
@@ -93,6 +120,9 @@ impl Net {
     }
 
     /// Sends now what the socket takes, and the rest as it takes more.
+    ///
+    /// # Errors
+    /// The connection is gone.
     pub fn send(&mut self, conn: Conn, bytes: &[u8]) -> Result<()> {
         let peer = self
             .peers
@@ -113,6 +143,10 @@ impl Net {
         self.peers.get(conn.0).map_or(0, |peer| peer.out.len())
     }
 
+    /// Closes a connection, if it is open.
+    ///
+    /// # Errors
+    /// The poll does not let go of it.
     pub fn close(&mut self, conn: Conn) -> Result<()> {
         if self.is_open(conn) {
             let mut peer = self.peers.remove(conn.0);
@@ -128,6 +162,9 @@ impl Net {
     }
 
     /// Waits for sockets, at most `wait`, and gives what came to the load.
+    ///
+    /// # Errors
+    /// A connection broke, or the load refused a message.
     pub fn turn(&mut self, wait: Duration, load: &mut impl Load) -> Result<()> {
         let Some(mut events) = self.events.take() else {
             bail!("a turn within a turn");
@@ -149,7 +186,7 @@ impl Net {
         Ok(())
     }
 
-    /// Turns until the load says it is done.
+    /// Turns until the load says it is done; when that was.
     ///
     /// # Errors
     /// It is not, in time; `what` names what was waited for.
@@ -201,6 +238,7 @@ impl Net {
                 Err(error) => return Err(error).context("read"),
             }
             peer.partial = Vec::new();
+            self.now = clock::now();
             let short = filled < buffer.len();
             self.received(conn, &buffer[..filled], load)?;
             // Edge-triggered: a read that did not fill the buffer has emptied the socket.

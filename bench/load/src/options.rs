@@ -1,7 +1,9 @@
 //! The command line.
 
 use crate::scenarios::{self, Scenario};
+use crate::server::Ending;
 use clap::{Args, Parser, Subcommand};
+use postrider_bench_load::target::Kind;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -28,12 +30,18 @@ pub struct How {
     /// Where data directories are made: the disk that is measured
     #[arg(long, global = true, default_value_os_t = std::env::temp_dir())]
     pub dir: PathBuf,
+    /// Where the peers were unpacked; else those that the machine has installed
+    #[arg(long, global = true, default_value = "target/bench-peers/root")]
+    pub peers: PathBuf,
     /// Fresh runs of each scenario, of which figures are the medians [default: 3, short: 1]
     #[arg(long, global = true)]
     pub runs: Option<usize>,
-    /// Little time and few connections, to see that it works; keeps no results unless told where
+    /// Postrider alone, less time, and what it costs beside the kept results; keeps no results unless told where
     #[arg(long, global = true)]
     pub short: bool,
+    /// When all are measured: after so many minutes no run is begun any more
+    #[arg(long, global = true, default_value_t = 18)]
+    pub minutes: u64,
     /// Print results as JSON
     #[arg(long, global = true)]
     pub json: bool,
@@ -56,6 +64,9 @@ pub enum Command {
     /// Becomes a program that ends with its parent, on a core
     #[command(hide = true)]
     Launch {
+        /// What the program is told when this one is gone
+        #[arg(long, value_enum, default_value_t = Ending::Kill)]
+        signal: Ending,
         /// The program and its arguments
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         command: Vec<OsString>,
@@ -67,26 +78,44 @@ pub enum Command {
 
 #[derive(Subcommand)]
 pub enum Name {
-    /// Synced publishes per second
-    Publish,
-    /// From publish to receive, by transport
-    Latency,
+    /// One notification to every session, by WebSocket
+    Broadcast,
+    /// Notifications to one user each
+    Unicast,
     /// Memory and CPU of sessions at rest
     Idle,
-    /// One notification to every session
-    Broadcast,
+    /// Waiting long polls
+    Longpoll,
+    /// One notification to every session, by SSE
+    Sse,
+    /// All sessions drop and come back
+    Storm,
+    /// Synced publishes per second
+    Publish,
     /// Reading what was stored while users were away
     Drain,
+    /// One to one while one goes to all
+    Beside,
+    /// What acks by id cost
+    Acks,
+    /// From publish to receive, by transport
+    Latency,
 }
 
 impl Name {
     pub fn scenario(&self) -> &'static Scenario {
         match self {
-            Name::Publish => &scenarios::PUBLISH,
-            Name::Latency => &scenarios::LATENCY,
-            Name::Idle => &scenarios::IDLE,
             Name::Broadcast => &scenarios::BROADCAST,
+            Name::Unicast => &scenarios::UNICAST,
+            Name::Idle => &scenarios::IDLE,
+            Name::Longpoll => &scenarios::LONG_POLL,
+            Name::Sse => &scenarios::SSE,
+            Name::Storm => &scenarios::STORM,
+            Name::Publish => &scenarios::PUBLISH,
             Name::Drain => &scenarios::DRAIN,
+            Name::Beside => &scenarios::BESIDE,
+            Name::Acks => &scenarios::ACKS,
+            Name::Latency => &scenarios::LATENCY,
         }
     }
 }
@@ -103,14 +132,22 @@ impl How {
         self.results.clone().or(default)
     }
 
-    /// A time, or a fifth of it if there is little.
+    /// A time, or a third of it if there is little.
     pub fn time(&self, full: Duration) -> Duration {
-        if self.short { full / 5 } else { full }
+        if self.short { full / 3 } else { full }
     }
 
-    /// A number of connections, users or entries, or a tenth of it.
-    pub fn count(&self, full: usize) -> usize {
-        if self.short { full / 10 } else { full }
+    /// Those of the servers that are measured.
+    pub fn kinds<'a>(&self, all: &'a [Kind]) -> impl Iterator<Item = Kind> + use<'a> {
+        let only_ours = self.short;
+        all.iter()
+            .copied()
+            .filter(move |kind| !only_ours || *kind == Kind::Postrider)
+    }
+
+    /// What of these is measured in a short run too.
+    pub fn some<T: Copy>(&self, all: &[T], few: &[T]) -> Vec<T> {
+        if self.short { few.to_vec() } else { all.to_vec() }
     }
 }
 

@@ -1,67 +1,196 @@
-//! Runs a scenario as often as asked, keeps what was measured, and writes the report.
+//! Runs scenarios as often as asked and keeps what was measured.
 //!
-//! Invariant: a file of results holds runs of one scenario only, each with its date, its load averages, and the
-//! command that repeats it.
+//! Invariant: a file of results holds runs of one scenario only, each with its date, its commit, its load averages, and
+//! the command that repeats it. A run that failed is kept with its reason and gives no figure; the others go on.
 
-use crate::account::Totals;
-use crate::figures::{Measured, Summary, show, summarise};
-use crate::machine;
 use crate::options::{How, Options};
-use crate::scenarios::{self, Scenario};
-use anyhow::{Context as _, Result};
+use crate::report;
+use crate::scenarios::{ALL, Scenario};
+use anyhow::{Context as _, Result, bail};
+use postrider_bench_load::account::Totals;
+use postrider_bench_load::clock;
+use postrider_bench_load::figures::{Measured, Summary, summarise};
+use postrider_bench_load::machine;
 use serde::{Deserialize, Serialize};
-use std::fmt::Write as _;
+use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
 
 /// One run, as it is kept.
-#[derive(Serialize, Deserialize)]
-struct Run {
-    date: String,
-    machine: String,
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Run {
+    pub date: String,
+    #[serde(default)]
+    pub commit: String,
+    pub machine: String,
     /// Before the run, so that others' work is seen.
-    load_average: String,
-    command: String,
-    measured: Measured,
+    pub load_average: String,
+    pub command: String,
+    /// How long it took. Seconds.
+    #[serde(default)]
+    pub seconds: f64,
+    /// Why it has no figures.
+    #[serde(default)]
+    pub failed: Option<String>,
+    pub measured: Measured,
 }
 
-/// Measures a scenario, prints it, and keeps it.
-pub fn measure(scenario: &Scenario, options: &Options) -> Result<()> {
-    let how = &options.how;
-    machine::raise_open_files()?;
-    let file = how
-        .results()
-        .map(|dir| dir.join(format!("{}.json", scenario.name)));
-    let mut runs = match &file {
-        Some(file) if how.add => kept(file)?,
-        _ => Vec::new(),
-    };
-    for _ in 0..how.runs() {
+/// The runs of a scenario.
+pub struct Runs {
+    pub scenario: &'static Scenario,
+    pub runs: Vec<Run>,
+}
+
+impl Runs {
+    /// Those that are kept in a directory.
+    pub fn kept(scenario: &'static Scenario, dir: &Path) -> Result<Runs> {
+        let file = file(scenario, dir);
+        let runs = match fs::read(&file) {
+            Ok(bytes) => serde_json::from_slice(&bytes).with_context(|| file.display().to_string())?,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+            Err(error) => return Err(error).with_context(|| file.display().to_string()),
+        };
+        Ok(Runs { scenario, runs })
+    }
+
+    /// The medians of those that did not fail, and what was delivered in them.
+    pub fn summary(&self) -> (Vec<Summary>, Totals) {
+        let good = self.runs.iter().filter(|run| run.failed.is_none());
+        let measured: Vec<_> = good.map(|run| run.measured.clone()).collect();
+        let mut totals = Totals::default();
+        measured.iter().for_each(|run| totals.add(run.totals));
+        (summarise(&measured), totals)
+    }
+
+    /// Why runs failed, or what they could not measure, each reason once.
+    pub fn faults(&self) -> Vec<String> {
+        let mut faults: Vec<String> = self
+            .runs
+            .iter()
+            .flat_map(|run| &run.measured.notes)
+            .cloned()
+            .collect();
+        let failed = self.runs.iter().filter_map(|run| run.failed.as_ref());
+        faults.extend(failed.map(|why| format!("a run failed: {why}")));
+        faults.sort();
+        faults.dedup();
+        faults
+    }
+
+    fn keep(&self, dir: &Path) -> Result<()> {
+        fs::create_dir_all(dir)?;
+        fs::write(file(self.scenario, dir), serde_json::to_vec_pretty(&self.runs)?)?;
+        Ok(())
+    }
+
+    /// Runs it once more. What goes wrong in it is part of what is kept.
+    fn measure(&mut self, how: &How) -> Result<()> {
         let load_average = machine::load_average();
         machine::pin(machine::LOAD_CORE)?;
-        let measured = (scenario.run)(how, runs.len()).with_context(|| scenario.name)?;
-        runs.push(Run {
+        let start = clock::now();
+        let measured = (self.scenario.run)(how, self.runs.len());
+        let seconds = start.elapsed().as_secs_f64();
+        let failed = measured.as_ref().err().map(|error| format!("{error:#}"));
+        if let Some(why) = &failed {
+            eprintln!("postrider-bench: {}: {why}", self.scenario.name);
+        }
+        self.runs.push(Run {
             date: date(),
+            commit: commit(),
             machine: machine::describe(),
             load_average,
-            command: command(scenario, how),
-            measured,
+            command: command(self.scenario, how),
+            seconds,
+            failed,
+            measured: measured.unwrap_or_default(),
         });
-        // Kept after each run, so that a fault in a later one does not lose it.
-        if let Some(file) = &file {
-            fs::create_dir_all(file.parent().context("results have no directory")?)?;
-            fs::write(file, serde_json::to_vec_pretty(&runs)?)?;
-        }
+        Ok(())
     }
-    print(scenario, &runs, how.json)
 }
 
-fn kept(file: &Path) -> Result<Vec<Run>> {
-    match fs::read(file) {
-        Ok(bytes) => serde_json::from_slice(&bytes).with_context(|| file.display().to_string()),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
-        Err(error) => Err(error.into()),
+fn file(scenario: &Scenario, dir: &Path) -> PathBuf {
+    dir.join(format!("{}.json", scenario.name))
+}
+
+/// Measures one scenario, prints it, and keeps it.
+pub fn one(scenario: &'static Scenario, options: &Options) -> Result<()> {
+    let how = &options.how;
+    let results = how.results();
+    let mut runs = begin(scenario, how, results.as_deref())?;
+    for _ in 0..how.runs() {
+        runs.measure(how)?;
+        if let Some(dir) = &results {
+            runs.keep(dir)?;
+        }
     }
+    report::print(&runs, how.json)?;
+    fail_if_any(&[runs])
+}
+
+/// Measures all, a run of each and then the next, so that what there is no time for is the last runs of some.
+pub fn all(options: &Options) -> Result<()> {
+    let how = &options.how;
+    let results = how.results();
+    let start = clock::now();
+    let limit = Duration::from_secs(60 * how.minutes);
+    let chosen = ALL.iter().filter(|scenario| !how.short || scenario.is_short);
+    let mut all = chosen
+        .map(|scenario| begin(scenario, how, results.as_deref()))
+        .collect::<Result<Vec<_>>>()?;
+    let mut took: BTreeMap<&str, Duration> = BTreeMap::new();
+    for nth in 0..how.runs() {
+        for runs in &mut all {
+            let name = runs.scenario.name;
+            let expected = took.get(name).copied().unwrap_or_default();
+            if start.elapsed() + expected > limit {
+                eprintln!("postrider-bench: no time for run {} of {name}", nth + 1);
+                continue;
+            }
+            let (began, minutes) = (clock::now(), start.elapsed().as_secs_f64() / 60.0);
+            eprintln!("postrider-bench: {minutes:.1} min: {name}, run {}", nth + 1);
+            runs.measure(how)?;
+            took.insert(name, began.elapsed());
+            if let Some(dir) = &results {
+                runs.keep(dir)?;
+            }
+        }
+    }
+    match &results {
+        Some(dir) => report::write(dir)?,
+        None => report::compare(&all, &PathBuf::from("bench/results"))?,
+    }
+    if how.json {
+        all.iter().try_for_each(|runs| report::print(runs, true))?;
+    }
+    fail_if_any(&all)
+}
+
+fn begin(scenario: &'static Scenario, how: &How, results: Option<&Path>) -> Result<Runs> {
+    let files = machine::raise_open_files()?;
+    if files < NEEDED_FILES {
+        bail!("{files} open files are allowed, {NEEDED_FILES} are needed: see `ulimit -Hn`");
+    }
+    match results {
+        Some(dir) if how.add => Runs::kept(scenario, dir),
+        _ => Ok(Runs {
+            scenario,
+            runs: Vec::new(),
+        }),
+    }
+}
+
+/// What 10,000 connections and their publishers need.
+const NEEDED_FILES: u64 = 12_000;
+
+fn fail_if_any(all: &[Runs]) -> Result<()> {
+    let runs = || all.iter().flat_map(|runs| &runs.runs);
+    let failed = runs().filter(|run| run.failed.is_some()).count();
+    if failed > 0 {
+        bail!("{failed} of {} runs failed", runs().count());
+    }
+    Ok(())
 }
 
 fn command(scenario: &Scenario, how: &How) -> String {
@@ -73,92 +202,24 @@ fn command(scenario: &Scenario, how: &How) -> String {
     )
 }
 
+/// What was measured: the commit, and whether more than that.
+fn commit() -> String {
+    let git = |arguments: &[&str]| {
+        let output = Command::new("git").args(arguments).output().ok()?;
+        let text = String::from_utf8(output.stdout).ok()?;
+        output.status.success().then(|| text.trim().to_owned())
+    };
+    let Some(hash) = git(&["rev-parse", "--short", "HEAD"]) else {
+        return "unknown".into();
+    };
+    let changed = git(&["status", "--porcelain", "--", "crates", "Cargo.lock"]);
+    match changed.as_deref() {
+        Some("") => hash,
+        _ => format!("{hash} with changes"),
+    }
+}
+
 #[allow(clippy::disallowed_methods, reason = "a report has a date")]
 fn date() -> String {
     jiff::Timestamp::now().strftime("%Y-%m-%d %H:%M UTC").to_string()
-}
-
-fn summary(runs: &[Run]) -> (Vec<Summary>, Totals) {
-    let measured: Vec<_> = runs.iter().map(|run| run.measured.clone()).collect();
-    let mut totals = Totals::default();
-    measured.iter().for_each(|run| totals.add(run.totals));
-    (summarise(&measured), totals)
-}
-
-fn print(scenario: &Scenario, runs: &[Run], json: bool) -> Result<()> {
-    let (figures, totals) = summary(runs);
-    if json {
-        let result = serde_json::json!({
-            "scenario": scenario.name, "runs": runs.len(), "figures": figures, "deliveries": totals,
-        });
-        println!("{result}");
-        return Ok(());
-    }
-    println!("{}: {} ({} runs)", scenario.name, scenario.says, runs.len());
-    for figure in figures {
-        println!(
-            "  {:<58} {:>12} {}",
-            figure.name,
-            show(figure.median),
-            figure.unit
-        );
-    }
-    println!("  {}", verdict(&totals));
-    Ok(())
-}
-
-fn verdict(totals: &Totals) -> String {
-    format!(
-        "{} deliveries checked: {} lost, {} out of order, {} repeated",
-        totals.delivered, totals.lost, totals.reordered, totals.repeated
-    )
-}
-
-/// Writes `RESULTS.md` beside the directory of results, if results are kept.
-pub fn render(how: &How) -> Result<()> {
-    let Some(results) = how.results() else {
-        return Ok(());
-    };
-    let mut text = String::from(
-        "# Results\n\nWritten by `postrider-bench report` from the runs kept in `results/`; what each figure means is in\n\
-         [README.md](README.md). Medians, with the lowest and the highest of all runs.\n",
-    );
-    for scenario in scenarios::ALL {
-        let runs = kept(&results.join(format!("{}.json", scenario.name)))?;
-        if let Some(last) = runs.last() {
-            section(&mut text, scenario, &runs, last)?;
-        }
-    }
-    let file = results.with_file_name("RESULTS.md");
-    fs::write(&file, text).with_context(|| file.display().to_string())
-}
-
-fn section(text: &mut String, scenario: &Scenario, runs: &[Run], last: &Run) -> Result<()> {
-    let (figures, totals) = summary(runs);
-    let loads: Vec<_> = runs.iter().map(|run| run.load_average.as_str()).collect();
-    writeln!(text, "\n## {}: {}\n", scenario.name, scenario.says)?;
-    writeln!(
-        text,
-        "`{}`, {} runs, the last on {}. {}. Load averages before the runs: {}. {}.\n",
-        last.command,
-        runs.len(),
-        last.date,
-        last.machine,
-        loads.join("; "),
-        verdict(&totals)
-    )?;
-    writeln!(
-        text,
-        "| figure | median | lowest – highest | unit |\n| --- | ---: | ---: | --- |"
-    )?;
-    for figure in figures {
-        let Summary { name, unit, .. } = &figure;
-        let (low, high) = (show(figure.lowest), show(figure.highest));
-        writeln!(
-            text,
-            "| {name} | {} | {low} – {high} | {unit} |",
-            show(figure.median)
-        )?;
-    }
-    Ok(())
 }

@@ -2,7 +2,8 @@
 
 use crate::exit::Failure;
 use crate::logging::{self, LogFormat};
-use crate::{serve, token};
+use crate::serve::{self, Signals};
+use crate::token;
 use anyhow::Context as _;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -66,11 +67,15 @@ pub fn run(args: &DemoArgs) -> Result<(), Failure> {
     let page = DemoPage::new(&json!({"api_key": hand.api_key, "users": hand.users()}));
     let runtime = serve::runtime()?;
     let node = start(config, &page, args.listen.is_some(), runtime.handle())?;
+    let signals = {
+        let _entered = runtime.enter();
+        Signals::watch()?
+    };
     if args.log_format == LogFormat::Json {
         serve::say_ready(&node, args.log_format)?;
     }
     say_demo(&node, &hand, args.log_format)?;
-    let done = runtime.block_on(serve::run_until_signal(node, None));
+    let done = runtime.block_on(serve::run_until_signal(node, signals, None));
     data.close().context("the temporary directory stays behind")?;
     done
 }

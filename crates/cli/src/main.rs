@@ -8,6 +8,7 @@
     reason = "results of a command line go to standard output"
 )]
 
+mod bench;
 mod client;
 mod config_command;
 mod dam;
@@ -58,6 +59,8 @@ enum Command {
     /// See to what nothing could deliver
     #[command(subcommand)]
     DeadLetters(dead_letters::DeadLettersCommand),
+    /// Measure a node, with a load that checks every delivery
+    Bench(bench::BenchArgs),
     /// Look at the configuration
     #[command(subcommand)]
     Config(config_command::ConfigCommand),
@@ -72,6 +75,7 @@ fn main() -> ExitCode {
         Command::Token(args) => token::run(&args),
         Command::Why(args) => why::run(&args),
         Command::DeadLetters(command) => dead_letters::run(&command),
+        Command::Bench(args) => bench::run(&args),
         Command::Config(command) => config_command::run(&command),
     };
     exit::report(done)

@@ -75,13 +75,12 @@ pub fn run(args: &ServeArgs) -> Result<(), Failure> {
         let (level, wanted) = (level.clone(), config.log.level);
         Ok(Box::new(move || level.set(wanted)))
     });
-    // Before anyone is told that the node is up, so that no hang-up ends it.
-    let hangups = {
+    let (signals, hangups) = {
         let _entered = runtime.enter();
-        signal(SignalKind::hangup())?
+        (Signals::watch()?, signal(SignalKind::hangup())?)
     };
     say_ready(&node, args.log_format)?;
-    runtime.block_on(run_until_signal(node, Some((hangups, &args.config))))
+    runtime.block_on(run_until_signal(node, signals, Some((hangups, &args.config))))
 }
 
 /// Reads the configuration again, as it was given at the start, and hands it to the running node.
@@ -152,22 +151,49 @@ pub fn say_ready(node: &Node, format: LogFormat) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The signals that end a node. They are watched before anyone is told that it is up, so that none of them
+/// kills it without a drain.
+pub struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    /// Watches from now on. Called within a runtime.
+    pub fn watch() -> std::io::Result<Signals> {
+        Ok(Signals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn recv(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
 /// Waits for SIGTERM or SIGINT and drains; a second one ends at once. Each SIGHUP reads the configuration again,
 /// where there is one to read.
-pub async fn run_until_signal(node: Node, mut hangups: Option<(Signal, &ConfigArgs)>) -> Result<(), Failure> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
+pub async fn run_until_signal(
+    node: Node,
+    mut signals: Signals,
+    mut hangups: Option<(Signal, &ConfigArgs)>,
+) -> Result<(), Failure> {
     loop {
         tokio::select! {
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
+            () = signals.recv() => break,
             config = hangup(&mut hangups) => reload(&node, config),
         }
     }
     tokio::select! {
         () = node.drain() => Ok(()),
-        _ = terminate.recv() => Err(Failure::Other(anyhow::anyhow!("stopped by a second signal before the drain was over"))),
-        _ = interrupt.recv() => Err(Failure::Other(anyhow::anyhow!("stopped by a second signal before the drain was over"))),
+        () = signals.recv() => {
+            let ended = "stopped by a second signal before the drain was over";
+            Err(Failure::Other(anyhow::anyhow!(ended)))
+        }
     }
 }
 

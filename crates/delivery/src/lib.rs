@@ -10,6 +10,6 @@ mod redelivery;
 mod session;
 
 pub use lifetime::{Lifetime, LifetimeEvent, LifetimeRules};
-pub use probe::{Probe, Probing};
+pub use probe::Probing;
 pub use redelivery::RedeliveryRules;
-pub use session::{AckMode, FeedStart, Moment, Opening, Outbox, Reading, Session};
+pub use session::{AckMode, FeedStart, Moment, Opening, Outbox, Reading, Session, Stretch};

@@ -26,8 +26,8 @@ pub enum LifetimeEvent {
 /// The clocks of one session.
 #[derive(Debug, Clone, Copy)]
 pub struct Lifetime {
-    /// When the token ends.
-    pub expires_at: Option<Timestamp>,
+    /// When the token ends; [`Timestamp::MAX`] for one without an end.
+    expires_at: Timestamp,
     heard_at: Timestamp,
     sent_at: Timestamp,
 }
@@ -36,10 +36,20 @@ impl Lifetime {
     /// A session that begins now.
     pub fn new(expires_at: Option<Timestamp>, now: Timestamp) -> Lifetime {
         Lifetime {
-            expires_at,
+            expires_at: expires_at.unwrap_or(Timestamp::MAX),
             heard_at: now,
             sent_at: now,
         }
+    }
+
+    /// The client brought a new token, which ends then.
+    pub fn renew(&mut self, expires_at: Timestamp) {
+        self.expires_at = expires_at;
+    }
+
+    /// Whether the token has ended.
+    pub fn is_over(&self, now: Timestamp) -> bool {
+        self.expires_at <= now
     }
 
     /// The client said something.
@@ -52,20 +62,23 @@ impl Lifetime {
         self.sent_at = now;
     }
 
+    /// When something was last sent.
+    pub fn last_sent(&self) -> Timestamp {
+        self.sent_at
+    }
+
     /// When to look again, at the latest.
     pub fn next_at(&self, rules: &LifetimeRules) -> Timestamp {
         let keep_alive = self.sent_at.plus(rules.keep_alive);
         let silent = rules
             .silence
             .map_or(Timestamp::MAX, |silence| self.heard_at.plus(silence));
-        keep_alive
-            .min(silent)
-            .min(self.expires_at.unwrap_or(Timestamp::MAX))
+        keep_alive.min(silent).min(self.expires_at)
     }
 
     /// What is due now, the gravest first.
     pub fn due(&self, rules: &LifetimeRules, now: Timestamp) -> Option<LifetimeEvent> {
-        if self.expires_at.is_some_and(|at| at <= now) {
+        if self.is_over(now) {
             Some(LifetimeEvent::TokenExpired)
         } else if rules
             .silence

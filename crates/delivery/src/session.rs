@@ -12,11 +12,12 @@ mod again;
 mod opening;
 mod progress;
 
-pub use opening::{AckMode, FeedStart, Opening};
+pub use opening::{AckMode, Opening};
+pub use postrider_model::FeedStart;
 
 use postrider_model::{
-    Cursor, Entry, EntryKind, FeedId, InboxEntry, InboxPage, NotificationId, Position, SessionId, State,
-    Timestamp, UserId, WithdrawReason,
+    Cursor, CursorSeal, Entry, EntryKind, FeedId, InboxEntry, InboxPage, NotificationId, Position, SessionId,
+    State, Timestamp, Topic, UserId, WithdrawReason,
 };
 use progress::Progress;
 use std::sync::Arc;
@@ -88,13 +89,31 @@ pub trait Outbox {
     fn settle(&mut self, feed: &FeedId, through: Position);
 }
 
+/// A stretch of a wide feed, without holes, of which every entry is shown to whoever hears the feed
+/// ([`Entry::is_for_everyone`]) and has not expired.
+#[derive(Debug, Clone, Copy)]
+pub struct Stretch {
+    /// The offset of its first entry.
+    pub first: u64,
+    /// Where its last stands.
+    pub last: Position,
+}
+
+/// Which of a session's feeds: [`OWN`], [`ALL`], or a topic's place among its topics after these.
+type At = usize;
+const OWN: At = 0;
+const ALL: At = 1;
+
 /// A live session.
 #[derive(Debug)]
 pub struct Session {
     id: SessionId,
     user: UserId,
+    seal: CursorSeal,
+    /// The user's own feed, and `all`.
+    main: [Progress; 2],
+    topics: Box<[(Topic, Progress)]>,
     ack: AckMode,
-    feeds: Vec<Progress>,
     moved: bool,
 }
 
@@ -102,31 +121,46 @@ impl Session {
     /// Opens a session where `starts` says, in the order of [`Opening::feeds`]. Under `auto` a cursor settles
     /// what it covers.
     pub fn open(opening: &Opening, starts: &[FeedStart], outbox: &mut impl Outbox) -> Session {
-        let place = |feed: &FeedId| opening.cursor.as_ref().and_then(|cursor| cursor.get(feed));
-        let feeds = opening.feeds().into_iter().zip(starts).map(|(feed, start)| {
-            let place = place(&feed);
-            Progress::open(feed, *start, opening.ack, opening.redelivery, place)
+        let open = |at: At, feed: &FeedId| {
+            let place = opening.cursor.as_ref().and_then(|cursor| cursor.get(feed));
+            let settles = !matches!(feed, FeedId::Topic(_));
+            // A feed that the engine said nothing of has nothing.
+            let start = starts.get(at).copied().unwrap_or(FeedStart::EMPTY);
+            Progress::open(settles, start, opening.ack, opening.redelivery, place)
+        };
+        let topics = opening.topics.iter().enumerate();
+        let topics = topics.map(|(nth, topic)| {
+            let progress = open(ALL + 1 + nth, &FeedId::Topic(topic.clone()));
+            (topic.clone(), progress)
         });
         let mut session = Session {
             id: opening.session.clone(),
             user: opening.user.clone(),
+            seal: CursorSeal::of(&opening.user),
+            main: [
+                open(OWN, &FeedId::User(opening.user.clone())),
+                open(ALL, &FeedId::All),
+            ],
+            topics: topics.collect(),
             ack: opening.ack,
-            feeds: feeds.collect(),
             moved: false,
         };
-        if session.ack == AckMode::Auto {
-            for progress in &mut session.feeds {
-                let through = progress
-                    .place
-                    .filter(|_| opening.cursor.is_some() && progress.settles && !progress.gap);
-                if let Some(through) = through.filter(|through| through.offset > progress.floor) {
-                    progress.floor = through.offset;
-                    outbox.settle(&progress.feed, through);
-                }
-            }
+        if session.ack == AckMode::Auto && opening.cursor.is_some() {
+            session.settle_through_cursor(outbox);
         }
         session.catch_up(outbox);
         session
+    }
+
+    fn settle_through_cursor(&mut self, outbox: &mut impl Outbox) {
+        for at in self.ats() {
+            let progress = self.progress_mut(at);
+            let through = progress.place().filter(|_| progress.settles && !progress.gap);
+            if let Some(through) = through.filter(|through| through.offset > progress.floor) {
+                progress.floor = through.offset;
+                outbox.settle(&self.feed(at), through);
+            }
+        }
     }
 
     /// Whose it is.
@@ -144,47 +178,138 @@ impl Session {
         self.ack
     }
 
-    /// Its feeds.
-    pub fn feeds(&self) -> impl Iterator<Item = &FeedId> {
-        self.feeds.iter().map(|progress| &progress.feed)
+    /// Its session topics.
+    pub fn topics(&self) -> impl Iterator<Item = &Topic> {
+        self.topics.iter().map(|(topic, _)| topic)
+    }
+
+    fn ats(&self) -> std::ops::Range<At> {
+        0..self.main.len() + self.topics.len()
+    }
+
+    fn at(&self, feed: &FeedId) -> Option<At> {
+        match feed {
+            FeedId::All => Some(ALL),
+            FeedId::User(user) => (*user == self.user).then_some(OWN),
+            FeedId::Topic(topic) => {
+                let nth = self.topics().position(|held| held == topic)?;
+                Some(ALL + 1 + nth)
+            }
+        }
+    }
+
+    fn feed(&self, at: At) -> FeedId {
+        match at {
+            OWN => FeedId::User(self.user.clone()),
+            ALL => FeedId::All,
+            topic => FeedId::Topic(self.topics[topic - ALL - 1].0.clone()),
+        }
+    }
+
+    fn progress(&self, at: At) -> &Progress {
+        match at {
+            OWN | ALL => &self.main[at],
+            topic => &self.topics[topic - ALL - 1].1,
+        }
+    }
+
+    fn progress_mut(&mut self, at: At) -> &mut Progress {
+        match at {
+            OWN | ALL => &mut self.main[at],
+            topic => &mut self.topics[topic - ALL - 1].1,
+        }
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Progress> {
+        self.main
+            .iter()
+            .chain(self.topics.iter().map(|(_, progress)| progress))
+    }
+
+    fn all_mut(&mut self) -> impl Iterator<Item = &mut Progress> {
+        self.main
+            .iter_mut()
+            .chain(self.topics.iter_mut().map(|(_, progress)| progress))
+    }
+
+    /// Reads on in a feed, where there is more and room for it.
+    fn ask(&mut self, at: At, outbox: &mut impl Outbox) {
+        if !outbox.has_room() {
+            return;
+        }
+        for reading in self.progress_mut(at).wanted().into_iter().flatten() {
+            outbox.read(&self.feed(at), reading);
+        }
     }
 
     /// Asks for every feed that is not read to its end. Called when an outbox has room again.
     pub fn catch_up(&mut self, outbox: &mut impl Outbox) {
-        for progress in &mut self.feeds {
-            progress.ask(outbox);
+        for at in self.ats() {
+            self.ask(at, outbox);
         }
     }
 
     /// Whether anything that exists is still to be sent, or is due again and waits for room.
     pub fn is_behind(&self) -> bool {
-        self.feeds
-            .iter()
+        self.all()
             .any(|progress| progress.is_behind() || progress.is_late())
     }
 
     /// Wakes may have been lost: looks at every feed once more.
     pub fn suspect(&mut self, outbox: &mut impl Outbox) {
-        for progress in &mut self.feeds {
-            progress.suspect = true;
-            progress.ask(outbox);
+        for at in self.ats() {
+            self.doubt(at, outbox);
         }
+    }
+
+    /// Wakes of one feed may have been lost: looks at it once more.
+    pub fn suspect_feed(&mut self, feed: &FeedId, outbox: &mut impl Outbox) {
+        if let Some(at) = self.at(feed) {
+            self.doubt(at, outbox);
+        }
+    }
+
+    fn doubt(&mut self, at: At, outbox: &mut impl Outbox) {
+        self.progress_mut(at).suspect = true;
+        self.ask(at, outbox);
     }
 
     /// Whether a page of what comes next was asked for and has not come.
     pub fn is_reading(&self) -> bool {
-        self.feeds.iter().any(|progress| progress.reading)
+        self.all().any(|progress| progress.reading)
+    }
+
+    /// Takes a stretch of a feed as it is, which costs next to nothing: everything from the offset that this
+    /// returns is sent (nothing, where that is beyond the stretch). `None` where the session has to look at each
+    /// entry: give them to [`Session::appended`]. The outcome is the same. The caller has seen to it that there is
+    /// room for all of the stretch.
+    pub fn advance(&mut self, feed: &FeedId, stretch: Stretch) -> Option<u64> {
+        let at = self.at(feed)?;
+        let progress = self.progress_mut(at);
+        let next = progress.sent() + 1;
+        let last = stretch.last.offset;
+        let is_plain = !progress.reading && !progress.gap && !progress.suspect && !progress.counts;
+        if !is_plain || next < stretch.first {
+            return None;
+        }
+        progress.head = progress.head.max(last);
+        if next <= last {
+            progress.pass(last);
+            progress.move_place(stretch.last);
+            self.moved = true;
+        }
+        Some(next)
     }
 
     /// Entries were appended and are durable: sends those that come next.
     pub fn appended(&mut self, entries: &[Arc<Entry>], now: Moment, outbox: &mut impl Outbox) {
         for entry in entries {
-            let Some(at) = self.feeds.iter().position(|progress| progress.feed == entry.feed) else {
+            let Some(at) = self.at(&entry.feed) else {
                 continue;
             };
-            let progress = &mut self.feeds[at];
+            let progress = self.progress_mut(at);
             progress.head = progress.head.max(entry.position.offset);
-            let next = !progress.reading && !progress.gap && entry.position.offset == progress.sent + 1;
+            let next = !progress.reading && !progress.gap && entry.position.offset == progress.sent() + 1;
             if next && outbox.has_room() {
                 let expired = entry
                     .notification()
@@ -199,14 +324,14 @@ impl Session {
                 };
                 self.offer(at, fresh, now, outbox);
             } else {
-                progress.ask(outbox);
+                self.ask(at, outbox);
             }
         }
     }
 
     /// A transient notification: sent if there is room, otherwise gone. True if it was for this session.
     pub fn transient(&mut self, entry: &Arc<Entry>, outbox: &mut impl Outbox) -> bool {
-        let holds = |feed: &FeedId| self.feeds.iter().any(|progress| progress.feed == *feed);
+        let holds = |feed: &FeedId| self.at(feed).is_some();
         if !holds(&entry.feed) || !entry.is_for(&self.user, holds) {
             return false;
         }
@@ -225,23 +350,23 @@ impl Session {
         now: Moment,
         outbox: &mut impl Outbox,
     ) {
-        let Some(at) = self.feeds.iter().position(|progress| progress.feed == *feed) else {
+        let Some(at) = self.at(feed) else {
             return;
         };
         match reading {
             Reading::Forward { .. } => self.page_forward(at, page, now, outbox),
             Reading::Again { .. } => self.page_again(at, page, now, outbox),
         }
-        self.feeds[at].ask(outbox);
+        self.ask(at, outbox);
     }
 
-    fn page_forward(&mut self, at: usize, page: &InboxPage, now: Moment, outbox: &mut impl Outbox) {
-        let progress = &mut self.feeds[at];
+    fn page_forward(&mut self, at: At, page: &InboxPage, now: Moment, outbox: &mut impl Outbox) {
+        let progress = self.progress_mut(at);
         progress.reading = false;
         progress.head = progress.head.max(page.span.head.offset);
         progress.floor = progress.floor.max(page.floor);
         progress.judged = progress.judged.max(page.floor);
-        let missing = page.span.first > progress.sent + 1;
+        let missing = page.span.first > progress.sent() + 1;
         if progress.gap || missing {
             let oldest = page
                 .entries
@@ -249,35 +374,37 @@ impl Session {
                 .find_map(|e| e.entry.notification().map(|n| n.time));
             outbox.gap(oldest.unwrap_or(now.wall));
             if std::mem::take(&mut progress.gap) {
-                progress.place = None;
+                progress.forget_place();
             }
-            progress.sent = progress.sent.max(page.span.first.saturating_sub(1));
+            progress.pass(progress.sent().max(page.span.first.saturating_sub(1)));
             self.moved = true;
         }
         for read in &page.entries {
             if !outbox.has_room() {
                 break;
             }
-            let progress = &mut self.feeds[at];
-            if progress.sent < progress.had && !outbox.takes_repeats() {
+            let progress = self.progress_mut(at);
+            let had = progress.past().had;
+            if progress.sent() < had && !outbox.takes_repeats() {
                 // The rest of the repeats stays pending; what is new must not wait behind them.
-                progress.sent = progress.had;
+                progress.pass(had);
             }
-            if read.entry.position.offset == self.feeds[at].sent + 1 {
+            if read.entry.position.offset == progress.sent() + 1 {
                 self.offer(at, Share::of(read), now, outbox);
             }
         }
-        let progress = &mut self.feeds[at];
-        if progress.place.is_none() && progress.sent == page.span.head.offset {
+        let progress = self.progress_mut(at);
+        if progress.place().is_none() && progress.sent() == page.span.head.offset {
             // All that was left had been trimmed away: the head is a place all the same.
-            progress.place = Some(page.span.head);
+            progress.set_place(page.span.head);
             self.moved = true;
         }
     }
 
     /// A page could not be read; asks again.
     pub fn page_failed(&mut self, feed: &FeedId, reading: Reading, outbox: &mut impl Outbox) {
-        if let Some(progress) = self.feeds.iter_mut().find(|progress| progress.feed == *feed) {
+        if let Some(at) = self.at(feed) {
+            let progress = self.progress_mut(at);
             match (reading, &mut progress.redelivery) {
                 (Reading::Forward { .. }, _) => progress.reading = false,
                 (Reading::Again { .. }, Some(redelivery)) => {
@@ -285,27 +412,26 @@ impl Session {
                 }
                 (Reading::Again { .. }, None) => {}
             }
-            progress.ask(outbox);
+            self.ask(at, outbox);
         }
     }
 
     /// Sends the next entry of a feed, or passes over it.
-    fn offer(&mut self, at: usize, share: Share<'_>, now: Moment, outbox: &mut impl Outbox) {
+    fn offer(&mut self, at: At, share: Share<'_>, now: Moment, outbox: &mut impl Outbox) {
         let entry = share.entry;
         let offset = entry.position.offset;
-        let progress = &self.feeds[at];
+        let progress = self.progress(at);
+        let past = progress.past();
         let wanted = match &entry.kind {
             EntryKind::Notification(..) => {
                 let open = match share.state {
                     State::Pending => true,
-                    State::Delivered => offset > progress.pending_only,
+                    State::Delivered => offset > past.pending_only,
                     State::Read | State::Expired | State::Cancelled | State::Dead => false,
                 };
                 open && self.shows(&share)
             }
-            EntryKind::Read { origin, .. } => {
-                offset > progress.marks_after && origin.as_ref() != Some(&self.id)
-            }
+            EntryKind::Read { origin, .. } => offset > past.marks_after && origin.as_ref() != Some(&self.id),
             EntryKind::Withdrawn {
                 target,
                 reason,
@@ -313,33 +439,29 @@ impl Session {
                 ..
             } => {
                 // A user's own feed is told only of what was pending for this user.
-                let wide = progress.feed == FeedId::All;
+                let wide = at == ALL;
                 let acknowledged = wide && *reason == WithdrawReason::Expired && *target <= progress.judged;
                 let own = origin.as_ref() == Some(&self.id);
-                offset > progress.marks_after && !acknowledged && !own
+                offset > past.marks_after && !acknowledged && !own
             }
         };
-        let progress = &mut self.feeds[at];
-        progress.sent = offset;
-        if progress.place.is_none_or(|place| place.offset <= offset) {
-            progress.place = Some(entry.position);
-        }
+        let progress = self.progress_mut(at);
+        progress.pass(offset);
+        progress.move_place(entry.position);
         self.moved = true;
         if entry.notification().is_none() {
-            let all = self
-                .feeds
-                .iter_mut()
-                .filter_map(|progress| progress.redelivery.as_mut());
+            let all = self.all_mut();
+            let all = all.filter_map(|progress| progress.redelivery.as_mut());
             all.for_each(|redelivery| redelivery.doubt());
         }
-        let progress = &mut self.feeds[at];
+        let progress = self.progress_mut(at);
         if !wanted {
             return;
         }
         let pending = entry.notification().is_some() && share.state != State::Delivered;
         let counts = progress.counts && pending;
         // The engine may not have counted yet what the client says that it had.
-        let least = if offset <= progress.had { 2 } else { 1 };
+        let least = if offset <= past.had { 2 } else { 1 };
         outbox.send(entry, counts.then(|| share.attempts.saturating_add(1).max(least)));
         if let Some(redelivery) = progress.redelivery.as_mut().filter(|_| counts) {
             redelivery.sent(offset, 1, now.steady);
@@ -348,72 +470,63 @@ impl Session {
 
     /// Whether the user's screens show this notification here, whatever its state.
     fn shows(&self, share: &Share<'_>) -> bool {
-        let holds = |feed: &FeedId| self.feeds.iter().any(|progress| progress.feed == *feed);
+        let holds = |feed: &FeedId| self.at(feed).is_some();
         let kept = matches!(&share.entry.kind, EntryKind::Notification(_, None)) && !share.dismissed;
         kept && share.entry.is_for(&self.user, holds)
     }
 
-    /// The session's cursor, where it changed since it was last taken.
-    pub fn take_cursor(&mut self) -> Option<String> {
-        std::mem::take(&mut self.moved).then(|| self.cursor())
+    /// Whether the session's cursor changed since this was last asked.
+    pub fn take_moved(&mut self) -> bool {
+        std::mem::take(&mut self.moved)
+    }
+
+    /// Appends the session's cursor.
+    pub fn push_cursor(&self, out: &mut Vec<u8>) {
+        let [own, all] = &self.main;
+        if self.topics.is_empty() {
+            return self.seal.push(out, all.place(), own.place());
+        }
+        out.extend_from_slice(self.cursor().as_bytes());
     }
 
     /// The session's cursor.
     pub fn cursor(&self) -> String {
-        let places = self
-            .feeds
-            .iter()
-            .filter_map(|progress| Some((&progress.feed, progress.place?)));
+        let feeds = self.ats().map(|at| (self.feed(at), self.progress(at).place()));
+        let feeds: Vec<_> = feeds.collect();
+        let places = feeds.iter().filter_map(|(feed, place)| Some((feed, (*place)?)));
         Cursor::new(places).encode(&self.user)
     }
 
-    /// What was sent and is not settled: the places to settle once there is evidence. Empty unless the
-    /// session acknowledges by evidence.
-    pub fn unsettled(&self) -> Vec<(FeedId, Position)> {
-        if self.ack != AckMode::Auto {
-            return Vec::new();
-        }
-        let open = self
-            .feeds
-            .iter()
-            .filter(|progress| progress.settles && !progress.gap);
-        let sent = open.filter_map(|progress| {
-            let place = progress.place.filter(|place| place.offset == progress.sent)?;
-            (place.offset > progress.floor).then(|| (progress.feed.clone(), place))
-        });
-        sent.collect()
-    }
-
-    /// Whether [`Session::unsettled`] would name anything.
+    /// Whether something was sent that is not settled and would be once there is evidence.
     pub fn is_unsettled(&self) -> bool {
-        self.ack == AckMode::Auto
-            && self.feeds.iter().any(|progress| {
-                progress.settles
-                    && !progress.gap
-                    && progress
-                        .place
-                        .is_some_and(|place| place.offset == progress.sent && place.offset > progress.floor)
-            })
+        self.ack == AckMode::Auto && self.all().any(|progress| progress.unsettled().is_some())
     }
 
-    /// There is evidence that the client has everything up to these places.
-    pub fn settled(&mut self, places: &[(FeedId, Position)], outbox: &mut impl Outbox) {
-        for (feed, place) in places {
-            let Some(progress) = self.feeds.iter_mut().find(|progress| progress.feed == *feed) else {
-                continue;
-            };
-            if place.offset > progress.floor {
-                progress.floor = place.offset;
-                outbox.settle(feed, *place);
+    /// A probe begins: its answer proves that the client has what was sent so far.
+    pub fn begin_probe(&mut self) {
+        if self.ack == AckMode::Auto {
+            self.all_mut().for_each(Progress::begin_probe);
+        }
+    }
+
+    /// The probe that was begun last is answered: settles what it proves.
+    pub fn proven(&mut self, outbox: &mut impl Outbox) {
+        for at in self.ats() {
+            if let Some(place) = self.progress_mut(at).proven() {
+                outbox.settle(&self.feed(at), place);
             }
         }
     }
 
     /// The places that a client's cursor names in the feeds that carry state.
     pub fn places_of(&self, cursor: &Cursor) -> Vec<(FeedId, Position)> {
-        let feeds = self.feeds.iter().filter(|progress| progress.settles);
+        let feeds = self.ats().filter(|at| self.progress(*at).settles);
+        let feeds = feeds.map(|at| self.feed(at));
         feeds
-            .filter_map(|progress| Some((progress.feed.clone(), cursor.get(&progress.feed)?)))
+            .filter_map(|feed| {
+                let place = cursor.get(&feed)?;
+                Some((feed, place))
+            })
             .collect()
     }
 }

@@ -18,6 +18,9 @@ mod embedded;
 mod error;
 mod inbox;
 
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub use embedded::fuzzing;
 #[cfg(feature = "stores")]
 pub use embedded::stores;
 pub use embedded::{Broadcasts, Embedded, EmbeddedOptions, Rules, StoreFault};
@@ -26,15 +29,15 @@ pub use inbox::{InboxEntry, InboxPage, read_inbox};
 
 use async_trait::async_trait;
 use postrider_model::{
-    Attempt, DeadLetter, DeadLetterFilter, DeadLetterId, DeadLetterPage, Entry, FeedId, FeedSpan, Mark,
-    Notification, NotificationId, Position, Publication, Receipt, Settlement, Standing, State, Timestamp,
-    UserId,
+    Attempt, DeadLetter, DeadLetterFilter, DeadLetterId, DeadLetterPage, Entry, FeedId, FeedSpan, FeedStart,
+    Mark, Notification, NotificationId, Position, Publication, Receipt, Settlement, Standing, State,
+    Timestamp, UserId,
 };
 use std::sync::Arc;
 
 /// Everything an engine does, for those who hold one.
-pub trait Engine: Feeds + Settlements + DeadLetters + Users + Wakes {}
-impl<T: Feeds + Settlements + DeadLetters + Users + Wakes> Engine for T {}
+pub trait Engine: Feeds + Settlements + Inboxes + DeadLetters + Users + Wakes {}
+impl<T: Feeds + Settlements + Inboxes + DeadLetters + Users + Wakes> Engine for T {}
 
 /// What is stored of a notification.
 #[derive(Debug, Clone)]
@@ -85,13 +88,36 @@ pub enum Sync {
     Lazy,
 }
 
+/// Gets the answers to a batch of publications, in the order of the batch.
+pub type Answered = Box<dyn FnOnce(Vec<Result<Receipt, EngineError>>) + Send>;
+
 /// Feeds: append, read, take back.
 #[async_trait]
 pub trait Feeds: Send + std::marker::Sync {
-    /// Accepts publications, in this order, each on its own: one that is refused leaves the others. The
-    /// answers stand in the same order. Cancel-safe: dropping the future does not undo what was handed in.
-    /// Backs off by [`EngineError::Busy`], never by growing.
-    async fn publish(&self, batch: Vec<Publication>) -> Vec<Result<Receipt, EngineError>>;
+    /// Accepts publications, in this order, each on its own: one that is refused leaves the others. Batches are
+    /// accepted in the order in which they were submitted. Backs off by [`EngineError::Busy`], never by
+    /// growing.
+    ///
+    /// `answered` is called once: after the sync, from the engine's own thread and under no lock; or before
+    /// this returns, where the whole batch is refused at once. It must not block.
+    fn submit(&self, batch: Vec<Publication>, answered: Answered);
+
+    /// [`Feeds::submit`] for those who wait. Cancel-safe: dropping the future does not undo what was handed in.
+    async fn publish(&self, batch: Vec<Publication>) -> Vec<Result<Receipt, EngineError>> {
+        let count = batch.len();
+        let (reply, answer) = tokio::sync::oneshot::channel();
+        self.submit(
+            batch,
+            Box::new(move |receipts| {
+                if reply.send(receipts).is_err() {
+                    tracing::trace!("the publisher had gone before the answer");
+                }
+            }),
+        );
+        answer
+            .await
+            .unwrap_or_else(|_| vec![Err(EngineError::Closed); count])
+    }
 
     /// Reads forward from after `after`. Reading past the head gives no entries, and before the oldest
     /// held entry starts there.
@@ -103,9 +129,6 @@ pub trait Feeds: Send + std::marker::Sync {
     /// Which of these places are places of their feeds: the offset is held (or just before the oldest, or
     /// the start of a feed whose first entry is held) and was numbered in that epoch.
     async fn holds(&self, places: &[(FeedId, Position)]) -> Result<Vec<bool>, EngineError>;
-
-    /// What is stored under this id.
-    async fn lookup(&self, id: &NotificationId) -> Result<Option<Stored>, EngineError>;
 
     /// Takes a notification back. Pending recipients' state becomes cancelled; sessions that may show it
     /// get a withdrawn entry. Returns how many became cancelled, `None` for a wide audience; the outer
@@ -138,12 +161,62 @@ pub trait Settlements: Send + std::marker::Sync {
         to: u64,
     ) -> Result<Standing, EngineError>;
 
+    /// What is stored under this id.
+    async fn lookup(&self, id: &NotificationId) -> Result<Option<Stored>, EngineError>;
+
     /// The states of a notification for its recipients, by rising user id. Empty for an unknown id.
     async fn recipients(
         &self,
         id: &NotificationId,
         which: Recipients,
     ) -> Result<Vec<RecipientState>, EngineError>;
+}
+
+/// Where a session's feeds are to be looked up.
+#[derive(Debug, Clone)]
+pub struct StartsWanted {
+    /// Whose session.
+    pub user: UserId,
+    /// Its feeds, each with the place from which its client goes on, if it names one.
+    pub places: Vec<(FeedId, Option<Position>)>,
+}
+
+/// A stretch of an inbox that is to be read.
+#[derive(Debug, Clone)]
+pub struct PageWanted {
+    /// Whose inbox.
+    pub user: UserId,
+    /// Which feed of it.
+    pub feed: FeedId,
+    /// From after this offset.
+    pub after: u64,
+    /// How much.
+    pub limit: ReadLimit,
+}
+
+/// What sessions need of inboxes. All of it can be had from [`Feeds`] and [`Settlements`] as well, look by look: this
+/// is for many at a time, and for what an engine has in memory.
+#[async_trait]
+pub trait Inboxes: Send + std::marker::Sync {
+    /// [`Inboxes::starts`] of one, where that can be said at once: from memory, without waiting for anything. It is
+    /// what a look at the store would have told at a moment not before this call. `None`: ask the other way.
+    fn starts_now(&self, user: &UserId, places: &[(FeedId, Option<Position>)]) -> Option<Vec<FeedStart>>;
+
+    /// Where each session's feeds stand for its user, in the order asked. A session topic has no floor.
+    async fn starts(&self, wanted: &[StartsWanted]) -> Vec<Result<Vec<FeedStart>, EngineError>>;
+
+    /// [`Inboxes::pages`] of one, as [`Inboxes::starts_now`].
+    fn page_now(
+        &self,
+        user: &UserId,
+        feed: &FeedId,
+        after: u64,
+        limit: ReadLimit,
+        now: Timestamp,
+    ) -> Option<InboxPage>;
+
+    /// What [`read_inbox`] reads, for each in the order asked.
+    async fn pages(&self, wanted: &[PageWanted], now: Timestamp) -> Vec<Result<InboxPage, EngineError>>;
 }
 
 /// Which recipients are asked for.

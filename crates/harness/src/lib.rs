@@ -4,6 +4,9 @@
 //! client does, the same over three transports), [`reader`] (a client that comes back after every cut) and
 //! [`account`] (the judge: what was accepted against what arrived).
 //!
+//! [`raw`] is a client without manners, [`bystanders`] are the good ones beside it, and [`gauge`] tells what it all
+//! cost the node.
+//!
 //! Beside them [`machine`], [`volume`], [`injection`] and [`skewed_clock`] bring the faults of a machine upon a node:
 //! a full or failing disk, a power loss, a clock that is set.
 //!
@@ -18,12 +21,15 @@
 )]
 
 pub mod account;
+pub mod bystanders;
+pub mod gauge;
 pub mod http;
 pub mod inbox;
 pub mod injection;
 pub mod machine;
 pub mod node;
 pub mod publish;
+pub mod raw;
 pub mod reader;
 pub mod settle;
 pub mod skewed_clock;

@@ -229,23 +229,12 @@ impl Node {
 
     /// Resident memory in bytes.
     pub fn rss_bytes(&self) -> Result<u64> {
-        let status = std::fs::read_to_string(self.proc("status")?)?;
-        let line = status
-            .lines()
-            .find_map(|l| l.strip_prefix("VmRSS:"))
-            .context("no VmRSS")?;
-        let kib: u64 = line.trim().trim_end_matches("kB").trim().parse()?;
-        Ok(kib * 1024)
+        crate::gauge::rss_bytes(self.pid()?)
     }
 
     /// Processor time used so far by the present run, user and system, in seconds.
     pub fn cpu_seconds(&self) -> Result<f64> {
-        let stat = std::fs::read_to_string(self.proc("stat")?)?;
-        // The name may hold spaces, so count from the closing bracket: utime and stime are fields 14 and 15.
-        let rest = stat.rsplit_once(')').context("stat without a name")?.1;
-        let fields: Vec<&str> = rest.split_whitespace().collect();
-        let ticks = |at: usize| -> Result<u64> { Ok(fields.get(at).context("short stat")?.parse()?) };
-        Ok((ticks(11)? + ticks(12)?) as f64 / rustix::param::clock_ticks_per_second() as f64)
+        crate::gauge::cpu_seconds(self.pid()?)
     }
 
     /// One sample of `/metrics` by its name and labels as they stand there; 0 where there is none.
@@ -264,9 +253,16 @@ impl Node {
         Ok((answer.status(), answer.json()?))
     }
 
-    /// How many files the node has open.
-    pub fn open_files(&self) -> Result<usize> {
-        Ok(std::fs::read_dir(self.proc("fd")?)?.count())
+    /// How many sockets the node has open: its listeners, and its connections until it has closed them, which may be
+    /// a moment after the client did.
+    pub fn open_sockets(&self) -> Result<usize> {
+        let mut sockets = 0;
+        for file in std::fs::read_dir(self.proc("fd")?)? {
+            // One that is gone by now was closed.
+            let kind = std::fs::read_link(file?.path()).unwrap_or_default();
+            sockets += usize::from(kind.to_string_lossy().starts_with("socket:"));
+        }
+        Ok(sockets)
     }
 
     /// The node's data directory.

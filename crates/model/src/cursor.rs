@@ -113,6 +113,66 @@ impl Cursor {
     }
 }
 
+/// What every cursor of one user is sealed with, so that one who makes many need not look at the name each time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CursorSeal(u64);
+
+/// Bytes of a cursor of two feeds before base64url: two of head, twice a tag, an epoch and an offset, and the check.
+const MAX_TWO: usize = 2 + 2 * (1 + 4 + 10) + 4;
+
+impl CursorSeal {
+    /// For this user.
+    pub fn of(user: &UserId) -> CursorSeal {
+        CursorSeal(xxh3_64(user.as_str().as_bytes()))
+    }
+
+    /// Appends the token of an inbox without topics: what [`Cursor::encode`] makes of the places in `all` and in the
+    /// user's own feed.
+    pub fn push(&self, out: &mut Vec<u8>, all: Option<Position>, own: Option<Position>) {
+        let mut bytes = Scratch {
+            bytes: [0; MAX_TWO],
+            len: 0,
+        };
+        bytes.push(&[VERSION, NAMESPACE]);
+        for (kind, place) in [(FeedKind::All, all), (FeedKind::User, own)] {
+            if let Some(place) = place {
+                bytes.push(&[kind as u8]);
+                bytes.push(&place.epoch.0.to_le_bytes());
+                bytes.push_leb128(place.offset);
+            }
+        }
+        let check = xxh3_64_with_seed(&bytes.bytes[..bytes.len], self.0) as u32;
+        bytes.push(&check.to_le_bytes());
+        let mut text = [0; MAX_TWO.div_ceil(3) * 4];
+        // It is long enough for all of the bytes, so there is no error.
+        let len = URL_SAFE_NO_PAD
+            .encode_slice(&bytes.bytes[..bytes.len], &mut text)
+            .unwrap_or(0);
+        out.extend_from_slice(&text[..len]);
+    }
+}
+
+/// The bytes of a short cursor, on the stack.
+struct Scratch {
+    bytes: [u8; MAX_TWO],
+    len: usize,
+}
+
+impl Scratch {
+    fn push(&mut self, more: &[u8]) {
+        self.bytes[self.len..self.len + more.len()].copy_from_slice(more);
+        self.len += more.len();
+    }
+
+    fn push_leb128(&mut self, mut n: u64) {
+        while n >= 0x80 {
+            self.push(&[n as u8 | 0x80]);
+            n >>= 7;
+        }
+        self.push(&[n as u8]);
+    }
+}
+
 fn read_place(rest: &mut &[u8]) -> Option<(Tag, Position)> {
     let kind = match rest.split_off_first()? {
         1 => FeedKind::All,
@@ -132,6 +192,12 @@ fn read_place(rest: &mut &[u8]) -> Option<(Tag, Position)> {
             offset: read_leb128(rest)?,
         },
     ))
+}
+
+/// A token of any payload, with the check that this payload needs.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn sealed(payload: &[u8], user: &UserId) -> String {
+    URL_SAFE_NO_PAD.encode([payload, &check(user, payload).to_le_bytes()].concat())
 }
 
 fn check(user: &UserId, payload: &[u8]) -> u32 {
@@ -189,6 +255,16 @@ mod tests {
             for (feed, _) in &feeds {
                 prop_assert!(cursor.get(feed).is_some());
             }
+        }
+
+        #[test]
+        fn a_pushed_cursor_is_an_encoded_one(all in any::<Option<(u32, u64)>>(), own in any::<Option<(u32, u64)>>()) {
+            let [all, own] = [all, own].map(|place| place.map(|(epoch, offset)| Position { epoch: Epoch(epoch), offset }));
+            let feeds = [(FeedId::All, all), (FeedId::User(user("ada")), own)];
+            let cursor = Cursor::new(feeds.iter().filter_map(|(feed, place)| Some((feed, (*place)?))));
+            let mut pushed = b"before".to_vec();
+            CursorSeal::of(&user("ada")).push(&mut pushed, all, own);
+            prop_assert_eq!(pushed, [b"before", cursor.encode(&user("ada")).as_bytes()].concat());
         }
 
         #[test]

@@ -89,6 +89,16 @@ impl Entry {
         })
     }
 
+    /// Whether everyone who hears the feed is shown this, as long as it has not expired: a notification that was not
+    /// withdrawn, with nobody excluded and no other feed that could show it instead.
+    pub fn is_for_everyone(&self) -> bool {
+        let EntryKind::Notification(notification, None) = &self.kind else {
+            return false;
+        };
+        let elsewhere = matches!(&notification.audience, Audience::Topics(topics) if topics.len() > 1);
+        notification.exclude.is_empty() && !elsewhere
+    }
+
     /// Whether this user's inbox shows the entry here. An id that stands in several of the inbox's feeds is
     /// shown in one only: the first of its audience that the inbox holds. `holds` says which it does.
     pub fn is_for(&self, user: &crate::UserId, holds: impl Fn(&FeedId) -> bool) -> bool {

@@ -48,29 +48,46 @@ impl FeedId {
     /// Appends the key form: namespace, kind, name, and a zero byte, which no name can hold. So no key
     /// is a prefix of another feed's, and no character of a name has a meaning.
     pub fn write_key(&self, key: &mut Vec<u8>) {
-        key.extend_from_slice(&[NAMESPACE_DEFAULT, self.kind() as u8]);
-        match self {
-            FeedId::All => {}
-            FeedId::Topic(topic) => key.extend_from_slice(topic.as_str().as_bytes()),
-            FeedId::User(user) => key.extend_from_slice(user.as_str().as_bytes()),
-        }
+        let name = match self {
+            FeedId::All => "",
+            FeedId::Topic(topic) => topic.as_str(),
+            FeedId::User(user) => user.as_str(),
+        };
+        FeedId::join_key(self.kind(), name, key);
+    }
+
+    /// Appends the key form of the feed of this kind and name.
+    pub fn join_key(kind: FeedKind, name: &str, key: &mut Vec<u8>) {
+        key.extend_from_slice(&[NAMESPACE_DEFAULT, kind as u8]);
+        key.extend_from_slice(name.as_bytes());
         key.push(0);
     }
 
     /// Reads a key form and returns what follows it.
     pub fn read_key(key: &[u8]) -> Option<(FeedId, &[u8])> {
+        let (kind, name, rest) = FeedId::split_key(key)?;
+        let feed = match kind {
+            FeedKind::All => FeedId::All,
+            FeedKind::Topic => FeedId::Topic(Topic::new(name).ok()?),
+            FeedKind::User => FeedId::User(UserId::new(name).ok()?),
+        };
+        Some((feed, rest))
+    }
+
+    /// Takes a key form apart: the kind, the name as it stands there, and what follows.
+    pub fn split_key(key: &[u8]) -> Option<(FeedKind, &str, &[u8])> {
         let [NAMESPACE_DEFAULT, kind, rest @ ..] = key else {
             return None;
         };
         let end = rest.iter().position(|b| *b == 0)?;
         let name = std::str::from_utf8(&rest[..end]).ok()?;
-        let feed = match *kind {
-            1 if name.is_empty() => FeedId::All,
-            2 => FeedId::Topic(Topic::new(name).ok()?),
-            3 => FeedId::User(UserId::new(name).ok()?),
+        let kind = match *kind {
+            1 if name.is_empty() => FeedKind::All,
+            2 => FeedKind::Topic,
+            3 => FeedKind::User,
             _ => return None,
         };
-        Some((feed, &rest[end + 1..]))
+        Some((kind, name, &rest[end + 1..]))
     }
 
     /// Reads the text form that `Display` writes.

@@ -1,4 +1,4 @@
-//! A user's share of a feed: entries, each with its state for that user.
+//! A user's share of a feed: where it begins for that user, and its entries, each with its state.
 
 use crate::{Entry, FeedSpan, State};
 use std::sync::Arc;
@@ -25,4 +25,28 @@ pub struct InboxPage {
     pub span: FeedSpan,
     /// The user's floor in it.
     pub floor: u64,
+}
+
+/// What the engine knows of one of the feeds at the moment a session opens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FeedStart {
+    /// What is held.
+    pub span: FeedSpan,
+    /// The user's floor; 0 for a session topic.
+    pub floor: u64,
+    /// Everything at or below is settled: where a session without a cursor begins. Below the floor where an entry
+    /// that is for the first device is still to be taken.
+    pub begins: u64,
+    /// Whether the cursor's position in this feed is a place of it; `None` where the cursor has none.
+    pub held: Option<bool>,
+}
+
+impl FeedStart {
+    /// A feed without entries.
+    pub const EMPTY: FeedStart = FeedStart {
+        span: FeedSpan::EMPTY,
+        floor: 0,
+        begins: 0,
+        held: None,
+    };
 }

@@ -10,6 +10,9 @@ mod cursor;
 mod dead_letter;
 mod entry;
 mod feed;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod ids;
 mod inbox;
 pub mod json;
@@ -19,12 +22,12 @@ mod settlement;
 mod state;
 mod units;
 
-pub use cursor::{Cursor, CursorError, MAX_CURSOR_FEEDS};
+pub use cursor::{Cursor, CursorError, CursorSeal, MAX_CURSOR_FEEDS};
 pub use dead_letter::{DeadBody, DeadLetter, DeadLetterFilter, DeadLetterId, DeadLetterPage, DeadReason};
 pub use entry::{Entry, EntryKind, Forms};
 pub use feed::{Epoch, FeedId, FeedKind, FeedSpan, Position};
 pub use ids::{IdError, NotificationId, SessionId, Topic, UserId};
-pub use inbox::{InboxEntry, InboxPage};
+pub use inbox::{FeedStart, InboxEntry, InboxPage};
 pub use notification::{Audience, Devices, Durability, Notification};
 pub use publication::{Publication, Receipt, RequestKey};
 pub use settlement::{Attempt, Evidence, SettleKind, SettleTarget, Settlement, Transport};

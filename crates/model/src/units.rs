@@ -34,7 +34,8 @@ impl Timestamp {
     /// Reads RFC 3339 text, e.g. `2026-12-01T09:00:00Z`.
     pub fn parse_rfc3339(text: &str) -> Option<Timestamp> {
         let at: jiff::Timestamp = text.parse().ok()?;
-        u64::try_from(at.as_millisecond()).ok().map(Timestamp)
+        let at = u64::try_from(at.as_millisecond()).ok().map(Timestamp);
+        at.filter(|at| *at <= Timestamp::MAX)
     }
 }
 
@@ -285,6 +286,9 @@ mod tests {
         assert_eq!(at.to_string(), "2026-12-01T09:00:00.000Z");
         assert_eq!(Timestamp::parse_rfc3339("2026-12-01T10:00:00+01:00"), Some(at));
         assert_eq!(Timestamp::parse_rfc3339("yesterday"), None);
+        let last = Timestamp::MAX.to_string();
+        assert_eq!(Timestamp::parse_rfc3339(&last), Some(Timestamp::MAX));
+        assert_eq!(Timestamp::parse_rfc3339("9999-12-30T22:00:00Z"), None);
         assert_eq!(Timestamp::MAX.to_string(), "9999-12-30T21:59:59.999Z");
     }
 }

@@ -11,6 +11,7 @@ mod edge;
 mod history;
 mod inbox;
 mod notification;
+mod order;
 mod publish;
 mod query;
 mod redrive;
@@ -24,6 +25,7 @@ mod users;
 pub use demo::DemoPage;
 
 use crate::auth::{ApiKey, Auth, Scope};
+use crate::bodies::Bodies;
 use crate::bridge::{self, Bridge};
 use crate::drain::Drain;
 use crate::metrics::Metrics;
@@ -31,12 +33,14 @@ use crate::tasks::Tasks;
 use axum::Router;
 use axum::http::{HeaderMap, header};
 use axum::routing::{any, delete, get, post};
+pub(crate) use order::Order;
 use postrider_engine::Engine;
 use postrider_router::Limits;
 use postrider_transports::Problem;
 pub use redrive::AT_A_RATE as MAX_REDRIVES;
 pub(crate) use refusal::Refusal;
 use std::sync::Arc;
+pub(crate) use submit::Submission;
 use tokio::sync::Semaphore;
 
 /// What the API serves from.
@@ -49,6 +53,8 @@ pub struct Api {
     pub limits: Limits,
     /// Most bytes of a body, and of a line of NDJSON.
     pub max_body: usize,
+    /// The room that bodies have together.
+    pub bodies: Arc<Bodies>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// Whether the node stops.
@@ -66,7 +72,12 @@ pub struct Api {
 impl Api {
     /// The API key of a request, if it has the scope.
     fn key(&self, headers: &HeaderMap, scope: Scope) -> Result<Arc<ApiKey>, Problem> {
-        let key = self.auth.api_key(text(headers, header::AUTHORIZATION.as_str()))?;
+        self.key_of(text(headers, header::AUTHORIZATION.as_str()), scope)
+    }
+
+    /// The API key of an `Authorization` header, if it has the scope.
+    fn key_of(&self, authorization: Option<&str>, scope: Scope) -> Result<Arc<ApiKey>, Problem> {
+        let key = self.auth.api_key(authorization)?;
         key.require(scope)?;
         Ok(key)
     }

@@ -6,8 +6,10 @@
 
 use crate::api::{self, Api, DemoPage};
 use crate::auth::{self, Auth, AuthFault, TicketKey};
+use crate::bodies::Bodies;
 use crate::bridge::Bridge;
 use crate::config::{Broadcasts, Config, EngineKind};
+use crate::desk::PublishDesk;
 use crate::drain::{Drain, DrainSwitch, drain_switch};
 use crate::files;
 use crate::front::Front;
@@ -95,26 +97,30 @@ impl Node {
         let (drain, draining) = drain_switch();
         let api_tasks = Tasks::new(runtime.clone());
         let front = Arc::new(Front::new(api_tasks.clone(), draining.clone(), &config.http));
+        let desk = Arc::<PublishDesk>::default();
         let hub = start_hub(
             &config,
             engine.clone(),
             auth.clone(),
-            front.clone(),
+            (front.clone(), desk.clone()),
             runtime.clone(),
         );
         let hub = Arc::new(hub.map_err(StartError::Hub)?);
-        front.open(api::router(Arc::new(Api {
+        let api = Arc::new(Api {
             engine: engine.clone() as Arc<dyn Engine>,
             auth,
             limits: config.limits.clone(),
             max_body: config.http.max_body.as_usize(),
+            bodies: Bodies::new(config.http.bodies.max(config.http.max_body).as_usize()),
             metrics: metrics.clone(),
             drain: draining.clone(),
             tasks: api_tasks.clone(),
             bridge: Arc::new(ToHub(hub.clone())),
             redrives: Arc::new(Semaphore::new(api::MAX_REDRIVES)),
             demo,
-        })));
+        });
+        desk.open(api.clone());
+        front.open(api::router(api));
         let (never, forever) = drain_switch();
         let (certificate_runtime, watched_until) = (runtime.clone(), draining.clone());
         let (http_addr, ops_addr) = (
@@ -297,7 +303,7 @@ fn start_hub(
     config: &Config,
     engine: Arc<Embedded>,
     auth: Arc<Auth>,
-    front: Arc<Front>,
+    (front, desk): (Arc<Front>, Arc<PublishDesk>),
     runtime: Handle,
 ) -> std::io::Result<Hub> {
     let open_files = files::raise_limit();
@@ -337,6 +343,7 @@ fn start_hub(
         &options,
         engine,
         auth,
+        desk,
         front,
         runtime,
         u64::from_le_bytes(id_prefix),

@@ -11,6 +11,8 @@ mod api_keys;
 mod claims;
 mod der;
 mod failures;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod gate;
 mod issuer;
 mod jwk;
@@ -22,6 +24,7 @@ mod origins;
 mod patterns;
 mod pem;
 mod public_key;
+mod seen;
 mod ticket;
 mod ticket_key;
 mod tickets;

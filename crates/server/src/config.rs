@@ -13,6 +13,8 @@ mod checks;
 mod doc;
 mod fault;
 mod files;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod key;
 mod layers;
 mod nearest;

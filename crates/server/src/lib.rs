@@ -7,13 +7,18 @@
 mod api;
 mod assembly;
 pub mod auth;
+mod bodies;
 mod bridge;
 mod clock;
 pub mod config;
 mod connection;
+mod desk;
 mod drain;
 mod files;
 mod front;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod http2;
 mod metrics;
 mod ops;

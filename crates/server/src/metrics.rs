@@ -3,7 +3,7 @@
 //! Everything here is cheap to count from any thread; text is made only when someone asks for it.
 
 use postrider_model::{SettleKind, State, Transport};
-use postrider_transports::HubStats;
+use postrider_transports::{HubStats, Problem};
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -190,6 +190,17 @@ impl Metrics {
     /// One that was refused, with this code.
     pub fn count_rejected(&self, code: &'static str) {
         self.rejected.get_or_create(&[("code", code)]).inc();
+    }
+
+    /// What became of what was published over HTTP.
+    pub fn count_outcomes<T>(&self, outcomes: &[Result<T, Problem>]) {
+        let refused = outcomes.iter().filter_map(|outcome| outcome.as_ref().err());
+        let mut accepted = outcomes.len() as u64;
+        for problem in refused {
+            accepted -= 1;
+            self.count_rejected(problem.code);
+        }
+        self.count_accepted("http", accepted);
     }
 
     /// Entries that a client's request settled.

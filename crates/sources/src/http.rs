@@ -64,8 +64,8 @@ pub fn decode_line(line: &[u8], json_depth: usize) -> Result<Draft, Fault> {
 }
 
 fn decode(text: &str, json_depth: usize) -> Result<Draft, Fault> {
-    let depth = json::depth(text.as_bytes());
-    if depth > json_depth {
+    if !json::nests_within(text.as_bytes(), json_depth) {
+        let depth = json::depth(text.as_bytes());
         let detail = format!("it nests {depth} deep; at most {json_depth} levels are allowed");
         return Err(Fault::new(FaultCode::InvalidNotification, detail));
     }

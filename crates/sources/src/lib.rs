@@ -7,6 +7,9 @@
 //!
 //! [`Draft`]: postrider_router::Draft
 
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod http;
 mod lines;
 

@@ -4,6 +4,7 @@
 //! one is dropped up to its end, and the line is reported in its place.
 
 use bytes::{Bytes, BytesMut};
+use memchr::memchr;
 
 /// One line of the stream, without its end.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,13 +13,16 @@ pub enum Line {
     Whole(Bytes),
     /// A line longer than allowed; its bytes are gone.
     TooLong,
+    /// A line that was [given up](Lines::give_up); its bytes are gone.
+    GivenUp,
 }
 
 /// An incremental splitter. Blank lines are left out.
 #[derive(Debug)]
 pub struct Lines {
     unfinished: BytesMut,
-    dropping: bool,
+    /// What is reported at the end of the line that is being dropped.
+    dropping: Option<Line>,
     most: usize,
 }
 
@@ -27,25 +31,38 @@ impl Lines {
     pub fn new(most: usize) -> Lines {
         Lines {
             unfinished: BytesMut::new(),
-            dropping: false,
+            dropping: None,
             most,
         }
     }
 
     /// Takes the next bytes of the stream and appends the lines they finish.
     pub fn push(&mut self, mut bytes: Bytes, out: &mut Vec<Line>) {
-        while let Some(end) = bytes.iter().position(|b| *b == b'\n') {
+        while let Some(end) = memchr(b'\n', &bytes) {
             let head = bytes.split_to(end + 1).slice(..end);
             self.finish_with(head, out);
         }
-        if self.dropping || bytes.is_empty() {
+        if self.dropping.is_some() || bytes.is_empty() {
             return;
         }
         if self.unfinished.len() + bytes.len() > self.most {
             self.unfinished = BytesMut::new();
-            self.dropping = true;
+            self.dropping = Some(Line::TooLong);
         } else {
             self.unfinished.extend_from_slice(&bytes);
+        }
+    }
+
+    /// Bytes that an unfinished line takes.
+    pub fn held(&self) -> usize {
+        self.unfinished.capacity()
+    }
+
+    /// Drops the unfinished line, where there is one, up to its end.
+    pub fn give_up(&mut self) {
+        if !self.unfinished.is_empty() {
+            self.unfinished = BytesMut::new();
+            self.dropping = Some(Line::GivenUp);
         }
     }
 
@@ -55,14 +72,16 @@ impl Lines {
     }
 
     fn finish_with(&mut self, tail: Bytes, out: &mut Vec<Line>) {
-        let dropped = std::mem::take(&mut self.dropping);
+        let dropped = self.dropping.take();
         let line = if self.unfinished.is_empty() {
             tail
         } else {
             self.unfinished.extend_from_slice(&tail);
             self.unfinished.split().freeze()
         };
-        if dropped || line.len() > self.most {
+        if let Some(why) = dropped {
+            out.push(why);
+        } else if line.len() > self.most {
             out.push(Line::TooLong);
         } else if !line.iter().all(u8::is_ascii_whitespace) {
             out.push(Line::Whole(line));
@@ -106,6 +125,19 @@ mod tests {
         );
         assert_eq!(split(&[b"abcde\nok\n"], 4), [Line::TooLong, whole("ok")]);
         assert_eq!(split(&[b"abcd\nabcde"], 4), [whole("abcd"), Line::TooLong]);
+    }
+
+    #[test]
+    fn a_line_that_is_given_up_is_reported_once_in_its_place() {
+        let (mut lines, mut out) = (Lines::new(99), Vec::new());
+        lines.give_up();
+        lines.push(Bytes::from_static(b"a\nbb"), &mut out);
+        assert!(lines.held() >= 2);
+        lines.give_up();
+        assert_eq!(lines.held(), 0);
+        lines.push(Bytes::from_static(b"bb"), &mut out);
+        lines.push(Bytes::from_static(b"b\nc\n"), &mut out);
+        assert_eq!(out, [whole("a"), Line::GivenUp, whole("c")]);
     }
 
     proptest! {

@@ -54,7 +54,8 @@ impl AddressCounts {
     }
 }
 
-/// One session's share of its address.
+/// One session's share of its address, or nobody's.
+#[derive(Default)]
 pub(crate) struct Place {
     of: Option<(Arc<AddressCounts>, Address)>,
 }

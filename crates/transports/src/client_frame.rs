@@ -47,6 +47,10 @@ struct RawSettle {
 impl ClientFrame {
     /// Decodes a text message. The error is for the close reason's log, not for the client's eyes.
     pub fn parse(text: &str, user: &UserId) -> Result<ClientFrame, &'static str> {
+        // A tagged enum would be read from an array as well.
+        if !text.trim_start().starts_with('{') {
+            return Err("not a JSON object");
+        }
         let raw: Raw = serde_json::from_str(text).map_err(|_| "not a frame of this protocol")?;
         let (kind, raw) = match raw {
             Raw::Token { token } => return Ok(ClientFrame::Token(token)),
@@ -107,6 +111,8 @@ mod tests {
             "{}",
             r#"{"type":"shout"}"#,
             r#"{"type":"ack"}"#,
+            r#"["ack",["a"]]"#,
+            r#" ["ack",{"ids":["a"]}]"#,
             r#"{"type":"ack","ids":["a"],"cursor":"x"}"#,
             r#"{"type":"ack","ids":"a"}"#,
             r#"{"type":"token"}"#,

@@ -5,6 +5,7 @@ use crate::addresses::{Address, Place};
 use crate::connect::Request;
 use crate::live::{Effect, Live};
 use crate::outgoing::{Outgoing, Outlet};
+use crate::shard::{Publishing, Seats};
 use crate::tls::TlsSocket;
 use mio::net::{TcpStream, UnixStream};
 use postrider_model::{Entry, SessionId, Timestamp};
@@ -150,6 +151,8 @@ pub(crate) enum Stage {
     Opening(Box<Opening>),
     /// A session.
     Live(Box<Live>),
+    /// A publish request.
+    Publishing(Box<Publishing>),
     /// Everything is said; the rest is written, then the other side closes, or `deadline` passes.
     Closing { deadline: Timestamp },
 }
@@ -202,15 +205,21 @@ pub(crate) struct Connection {
     /// Whose it is, as limits count clients; `None` where that is not known.
     pub client: Option<Address>,
     /// While it has a session: that session's share of its client's address.
-    pub place: Option<Place>,
+    pub place: Place,
+    /// While it has a session: where it hears wide feeds.
+    pub seats: Seats,
     pub out: Outgoing,
     pub stage: Stage,
     /// The socket refused bytes; it will say when it takes more.
     pub blocked: bool,
-    /// When the loop looks at it again by itself.
-    pub timer: Option<Timestamp>,
+    /// When the loop looks at it again by itself; [`Timestamp::MAX`] for never.
+    pub timer: Timestamp,
+    /// When the loop's wheel next says so, which is no later.
+    pub armed: Timestamp,
     /// It is on the list of those to finish at the end of this turn.
     pub touched: bool,
+    /// Something came while the connection was full: it is in the socket.
+    pub left_unread: bool,
     /// The write side is closed.
     pub shut: bool,
     /// When the socket last took bytes.
@@ -225,10 +234,10 @@ impl Connection {
         }
     }
 
-    /// Writes what waits. An error means that the connection is over.
-    pub fn flush(&mut self, now: Timestamp) -> io::Result<()> {
+    /// Writes what waits, and `tail` behind it. An error means that the connection is over.
+    pub fn flush(&mut self, tail: &mut Vec<u8>, now: Timestamp) -> io::Result<()> {
         let before = self.out.written();
-        self.blocked = !self.out.flush(&mut self.socket)?;
+        self.blocked = !self.out.flush(tail, &mut self.socket)?;
         if self.out.written() != before || !self.blocked {
             self.progress_at = now;
         }
@@ -250,6 +259,7 @@ impl Connection {
         match &self.stage {
             Stage::Live(live) => live.paused,
             Stage::Head { .. } => self.out.waiting() > 0,
+            Stage::Publishing(publishing) => publishing.is_full(),
             Stage::Opening(_) | Stage::Closing { .. } => false,
         }
     }

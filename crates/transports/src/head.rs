@@ -167,6 +167,12 @@ impl<'a> Head<'a> {
             })
     }
 
+    /// The names of all headers, as sent and in order.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(crate) fn names(&self) -> impl Iterator<Item = &'a str> {
+        self.headers.iter().map(|header| header.name)
+    }
+
     /// Whether a comma-separated header holds this token, in any case.
     pub fn lists(&self, name: &str, token: &str) -> bool {
         self.header_values(name)

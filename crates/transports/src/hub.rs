@@ -1,6 +1,7 @@
 //! The hub: one shard per core, the engine's wakes posted to each, and what all shards share.
 
 use crate::addresses::{Address, AddressCounts};
+use crate::desk::Desk;
 use crate::gate::Gate;
 use crate::mailbox::{Mailbox, Post};
 use crate::shard::{Shard, session_id};
@@ -118,6 +119,7 @@ pub(crate) struct Rules {
 pub(crate) struct Shared {
     pub engine: Arc<dyn Engine>,
     pub gate: Arc<dyn Gate>,
+    pub desk: Arc<dyn Desk>,
     pub refer: Arc<dyn Refer>,
     pub clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
     pub steady: Arc<dyn Fn() -> Timestamp + Send + Sync>,
@@ -198,6 +200,7 @@ impl Hub {
         options: &HubOptions,
         engine: Arc<dyn Engine>,
         gate: Arc<dyn Gate>,
+        desk: Arc<dyn Desk>,
         refer: Arc<dyn Refer>,
         runtime: tokio::runtime::Handle,
         id_prefix: u64,
@@ -210,6 +213,7 @@ impl Hub {
         let shared = Arc::new(Shared {
             engine: engine.clone(),
             gate,
+            desk,
             refer,
             clock: options.clock.clone(),
             steady: options.steady.clone(),

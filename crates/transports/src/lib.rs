@@ -11,6 +11,10 @@ mod addresses;
 mod client_frame;
 mod connect;
 mod connection;
+pub mod desk;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod gate;
 pub mod head;
 mod hub;
@@ -19,13 +23,17 @@ mod mailbox;
 mod outgoing;
 pub mod problem;
 pub mod response;
+mod ring;
 mod shard;
 pub mod sse;
 mod stats;
 pub mod tls;
+mod volley;
 pub mod websocket;
+mod wheel;
 
 pub use addresses::Address;
+pub use desk::{Answer, Desk, Order, Taken};
 pub use gate::{Credentials, Gate, Identity};
 pub use hub::{Bounds, Hub, HubOptions, Link, Refer};
 pub use problem::Problem;

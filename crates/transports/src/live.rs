@@ -2,9 +2,11 @@
 //! the session is told. One for all transports; they differ in [`Wire`] alone.
 
 mod poll;
+mod salvo;
 mod sink;
 
 pub(crate) use poll::Poll;
+pub(crate) use salvo::{Alike, Salvo};
 
 use crate::connection::{Key, Socket};
 use crate::outgoing::Outgoing;
@@ -13,24 +15,27 @@ use crate::shard::Turn;
 use crate::websocket::Decoder;
 use crate::{response, sse, websocket};
 use bytes::Bytes;
-use postrider_delivery::{Lifetime, LifetimeEvent, LifetimeRules, Outbox, Probe, Probing, Reading, Session};
-use postrider_model::{Entry, Evidence, FeedId, InboxPage, Millis, Position, Timestamp, Transport};
+use postrider_delivery::{Lifetime, LifetimeEvent, LifetimeRules, Outbox, Probing, Reading, Session};
+use postrider_model::{Entry, Evidence, FeedId, InboxPage, Millis, Timestamp, Transport};
 use sink::Sink;
 use std::sync::Arc;
 
 /// Bytes of entries in one long-poll answer; at least one entry goes whatever its size.
 const POLL_BYTES: usize = 1 << 20;
 /// Acks of one WebSocket session that may wait for the disk; above it the socket is not read.
-pub(crate) const MAX_SETTLING: usize = 256;
+pub(crate) const MAX_SETTLING: u32 = 256;
 /// Under `explicit` a poll begins with what is pending at or below its cursor. An answer of nothing else waits
 /// so long, or a client that polls before it acknowledges would get the same at once, over and over.
 pub(crate) const REPEAT_PAUSE: Millis = Millis(1000);
 /// How soon after a write to look whether the client's TCP has acknowledged it.
 const TCP_LOOK: Millis = Millis(100);
 /// How often the pause between two such looks doubles.
-const TCP_LOOK_DOUBLINGS: u32 = 6;
+const TCP_LOOK_DOUBLINGS: u8 = 6;
 /// A poll whose page has not come ends so long after its time.
 const READ_GRACE: Millis = Millis(2000);
+/// Tokens that a client may send in so many seconds: each costs a check of its signature. One more ends the session.
+const MAX_RENEWALS: u8 = 60;
+const RENEWALS_SECONDS: u32 = 60;
 /// A browser waits so long before it reconnects to an event stream.
 const SSE_RETRY: Millis = Millis(2000);
 
@@ -39,25 +44,30 @@ pub(crate) struct Live {
     pub lifetime: Lifetime,
     pub probing: Probing,
     pub wire: Wire,
-    /// Acks of this session that wait for the disk.
-    pub settling: usize,
+    pings: u64,
+    /// Acks of this session that wait for the disk, by weight.
+    pub settling: u32,
     /// The socket is not read until those have been answered.
     pub paused: bool,
     /// The socket held bytes back when a turn ended.
     held_back: bool,
     /// Transient notifications were dropped, and the client has not been told.
     pub dropped_transient: bool,
-    pings: u64,
-    /// Bytes the socket had taken when it last took any, and when that was.
-    progress: (u64, Timestamp),
     /// Looks for TCP's acknowledgement since the probe began.
-    looks: u32,
+    looks: u8,
+    /// Tokens that the client sent in the minute that began at this second.
+    renewals: (u32, u8),
 }
 
 pub(crate) enum Wire {
-    Poll(Poll),
-    Sse { tcp_evidence: bool },
-    WebSocket { decoder: Decoder },
+    Poll(Box<Poll>),
+    Sse {
+        tcp_evidence: bool,
+    },
+    WebSocket {
+        /// Where the client has begun a frame or a message.
+        decoder: Option<Box<Decoder>>,
+    },
 }
 
 /// What a finished turn asks of the loop.
@@ -77,14 +87,25 @@ impl Live {
             lifetime,
             probing: Probing::default(),
             wire,
+            pings: 0,
             settling: 0,
             paused: false,
             held_back: false,
             dropped_transient: false,
-            pings: 0,
-            progress: (0, Timestamp(0)),
             looks: 0,
+            renewals: (0, 0),
         }
+    }
+
+    /// Whether the client may send a new token now; counts it.
+    pub fn may_renew(&mut self, now: Timestamp) -> bool {
+        let second = u32::try_from(now.0 / 1000).unwrap_or(u32::MAX);
+        let (since, count) = &mut self.renewals;
+        if second.saturating_sub(*since) >= RENEWALS_SECONDS {
+            (*since, *count) = (second, 0);
+        }
+        *count = count.saturating_add(1);
+        *count <= MAX_RENEWALS
     }
 
     /// Opens a session on this wire.
@@ -108,11 +129,12 @@ impl Live {
             sent: 0,
         };
         let session = Session::open(opening, starts, &mut sink);
-        let mut live = Live::new(session, lifetime, wire);
+        let live = Live::new(session, lifetime, wire);
         // Where nothing is to be sent, the client has a place to come back to all the same.
         if !live.session.is_reading() {
-            let cursor = live.session.cursor();
-            live.push_cursor(&cursor, out);
+            let mut cursor = Vec::new();
+            live.push_cursor(&mut cursor);
+            out.push(cursor.into());
         }
         live
     }
@@ -167,20 +189,23 @@ impl Live {
             Effect::PageFailed(feed, reading) => self.session.page_failed(feed, reading, &mut sink),
             Effect::CatchUp => self.session.catch_up(&mut sink),
             Effect::Suspect => self.session.suspect(&mut sink),
+            Effect::SuspectFeed(feed) => self.session.suspect_feed(feed, &mut sink),
             Effect::Redeliver => self.session.redeliver(now, &mut sink),
-            Effect::Settled(places) => self.session.settled(places, &mut sink),
+            Effect::Proven => self.session.proven(&mut sink),
         }
         let sent = sink.sent;
         if sent > 0 {
-            turn.stats.delivered(transport, sent);
+            turn.delivered(transport, sent);
         }
     }
 
-    /// Ends a turn: the cursor after what was sent, a probe behind it, an answer that is complete.
+    /// Ends a turn: the cursor after what was sent, a probe behind it, an answer that is complete. Last words go to
+    /// the turn's tail, behind all that waits. `progress_at` is when the socket last took bytes.
     pub fn finish(
         &mut self,
         key: Key,
         held_back: bool,
+        progress_at: Timestamp,
         socket: &mut Socket,
         out: &mut Outgoing,
         turn: &mut Turn,
@@ -232,61 +257,73 @@ impl Live {
                 _ => out.push(sse::transient_dropped()),
             }
         }
-        if let Some(cursor) = self.session.take_cursor() {
-            self.push_cursor(&cursor, out);
-        }
-        self.probe(key, socket, out, turn);
+        self.look_for_evidence(key, socket, out, turn);
+        self.end_batch(socket, out.end(), turn);
         // What a client has not taken is not sent to it again.
         if !held_back && self.session.redeliver_at().is_some_and(|at| at <= turn.now) {
             self.apply(key, out, turn, Evidence::Cursor, Effect::Redeliver);
         }
-        self.keep_alive(held_back, out, turn)
+        self.keep_alive(held_back, progress_at, out, turn)
     }
 
-    pub fn push_cursor(&mut self, cursor: &str, out: &mut Outgoing) {
+    fn push_cursor(&self, tail: &mut Vec<u8>) {
         match self.wire {
             Wire::Poll(_) => {}
-            Wire::Sse { .. } => out.push(sse::cursor_block(cursor)),
-            Wire::WebSocket { .. } => out.push(websocket::cursor_frame(cursor)),
+            Wire::Sse { .. } => sse::push_cursor_block(tail, |tail| self.session.push_cursor(tail)),
+            Wire::WebSocket { .. } if cfg!(feature = "echo") => {}
+            Wire::WebSocket { .. } => {
+                websocket::push_cursor_frame(tail, |tail| self.session.push_cursor(tail));
+            }
         }
     }
 
-    /// Looks for evidence that the client has what it was sent.
-    fn probe(&mut self, key: Key, socket: &mut Socket, out: &mut Outgoing, turn: &mut Turn) {
-        let by_tcp = matches!(self.wire, Wire::Sse { tcp_evidence: true });
-        if by_tcp
+    /// Looks whether the client's TCP has acknowledged what a probe asks for.
+    fn look_for_evidence(&mut self, key: Key, socket: &Socket, out: &mut Outgoing, turn: &mut Turn) {
+        if self.is_by_tcp()
             && let Some(token) = self.probing.under_way()
             && socket.has_reached(token, out.written())
         {
             self.evidence(token, Evidence::Tcp, key, out, turn);
         }
-        let due = self
-            .probing
-            .next_at(turn.rules.probe)
-            .is_some_and(|at| at <= turn.now);
-        if !due || !self.session.is_unsettled() {
+    }
+
+    /// Puts the session's own words behind a batch: its cursor where that moved, and a probe where one is due.
+    /// `end` is where the stream stands before them.
+    fn end_batch(&mut self, socket: &mut Socket, end: u64, turn: &mut Turn) {
+        let interval = turn.rules.probe;
+        let due = if self.session.take_moved() {
+            self.push_cursor(&mut turn.tail);
+            self.probing.next_at(interval)
+        } else {
+            self.probing.alone_at(interval, self.lifetime.last_sent())
+        };
+        if due.is_none_or(|at| at > turn.now) || !self.session.is_unsettled() {
             return;
         }
         let token = match self.wire {
             Wire::WebSocket { .. } => {
-                self.pings += 1;
-                out.push(websocket::ping(&self.pings.to_be_bytes()));
+                self.push_ping(&mut turn.tail);
                 self.pings
             }
             Wire::Sse { tcp_evidence: true } => {
-                socket.watch(out.end());
-                out.end()
+                let end = end + turn.tail.len() as u64;
+                socket.watch(end);
+                end
             }
             _ => return,
         };
         self.looks = 0;
-        self.probing.begin(
-            turn.now,
-            Probe {
-                token,
-                places: self.session.unsettled(),
-            },
-        );
+        self.session.begin_probe();
+        self.probing.begin(turn.now, token);
+    }
+
+    fn push_ping(&mut self, tail: &mut Vec<u8>) {
+        self.pings += 1;
+        websocket::push_ping(tail, self.pings);
+    }
+
+    fn is_by_tcp(&self) -> bool {
+        matches!(self.wire, Wire::Sse { tcp_evidence: true })
     }
 
     /// An answer to a probe.
@@ -298,29 +335,30 @@ impl Live {
         out: &mut Outgoing,
         turn: &mut Turn,
     ) {
-        if let Some(probe) = self.probing.answered(token) {
-            self.apply(key, out, turn, evidence, Effect::Settled(&probe.places));
+        if self.probing.answered(token) {
+            self.apply(key, out, turn, evidence, Effect::Proven);
         }
     }
 
     /// A pong: an answer to a probe if it carries one's number.
-    pub fn pong(&mut self, payload: &[u8], key: Key, out: &mut Outgoing, turn: &mut Turn) {
-        if let Ok(token) = payload.try_into().map(u64::from_be_bytes)
-            && token <= self.pings
-        {
+    pub fn pong(&mut self, token: u64, key: Key, out: &mut Outgoing, turn: &mut Turn) {
+        if token <= self.pings {
             self.evidence(token, Evidence::Pong, key, out, turn);
         }
     }
 
-    fn keep_alive(&mut self, held_back: bool, out: &mut Outgoing, turn: &Turn) -> Next {
+    fn keep_alive(
+        &mut self,
+        held_back: bool,
+        progress_at: Timestamp,
+        out: &mut Outgoing,
+        turn: &mut Turn,
+    ) -> Next {
         let mut rules = *self.rules(turn);
-        if out.waiting() > 0 {
+        if out.waiting() > 0 || !turn.tail.is_empty() {
             self.lifetime.sent(turn.now);
         }
-        if out.written() != self.progress.0 {
-            self.progress = (out.written(), turn.now);
-        }
-        let stalled_at = self.progress.1.plus(turn.rules.bounds.stall_timeout);
+        let stalled_at = progress_at.plus(turn.rules.bounds.stall_timeout);
         if held_back {
             // It is slow and not gone: a ping behind all that waits cannot have reached it.
             rules.silence = None;
@@ -338,6 +376,8 @@ impl Live {
         let rules = &rules;
         match self.lifetime.due(rules, turn.now) {
             Some(LifetimeEvent::TokenExpired) => {
+                // Nothing follows the last word.
+                out.push(std::mem::take(&mut turn.tail).into());
                 self.close(out, 4001, "token_expired", Millis(0));
                 return Next::End;
             }
@@ -345,42 +385,47 @@ impl Live {
             Some(LifetimeEvent::KeepAlive) => {
                 match self.wire {
                     // Numbered like a probe: a client may answer only the newest ping.
-                    Wire::WebSocket { .. } => {
-                        self.pings += 1;
-                        out.push(websocket::ping(&self.pings.to_be_bytes()));
-                    }
-                    _ => out.push(sse::KEEP_ALIVE),
+                    Wire::WebSocket { .. } => self.push_ping(&mut turn.tail),
+                    _ => turn.tail.extend_from_slice(&sse::KEEP_ALIVE),
                 }
                 self.lifetime.sent(turn.now);
             }
             None => {}
         }
-        let mut next = self.lifetime.next_at(rules);
-        if held_back {
-            next = next.min(stalled_at);
-        } else if let Some(at) = self.session.redeliver_at() {
-            next = next.min(at);
-        }
-        let by_tcp = matches!(self.wire, Wire::Sse { tcp_evidence: true });
-        if by_tcp && self.probing.under_way().is_some() {
-            next = next.min(
-                turn.now
-                    .plus(Millis(TCP_LOOK.0 << self.looks.min(TCP_LOOK_DOUBLINGS))),
-            );
-            self.looks += 1;
-        } else if let Some(at) = self
-            .probing
-            .next_at(turn.rules.probe)
-            .filter(|_| self.session.is_unsettled())
-        {
-            let probes = by_tcp || matches!(self.wire, Wire::WebSocket { .. });
-            next = if probes {
-                next.min(at.max(turn.now.plus(Millis(1))))
-            } else {
-                next
-            };
+        let next = if held_back {
+            self.lifetime
+                .next_at(rules)
+                .min(stalled_at)
+                .min(self.probe_at(turn))
+        } else {
+            self.look_at(turn)
+        };
+        if self.is_by_tcp() && self.probing.under_way().is_some() {
+            self.looks = self.looks.saturating_add(1);
         }
         Next::At(next)
+    }
+
+    /// When to look at a session again whose socket takes what it is sent.
+    pub fn look_at(&self, turn: &Turn) -> Timestamp {
+        let mut next = self.lifetime.next_at(self.rules(turn));
+        if let Some(at) = self.session.redeliver_at() {
+            next = next.min(at);
+        }
+        next.min(self.probe_at(turn))
+    }
+
+    /// When a probe is due, or a look whether one is answered.
+    fn probe_at(&self, turn: &Turn) -> Timestamp {
+        let probes = self.is_by_tcp() || matches!(self.wire, Wire::WebSocket { .. });
+        match self.probing.alone_at(turn.rules.probe, self.lifetime.last_sent()) {
+            Some(at) if probes && self.session.is_unsettled() => at.max(turn.now.plus(Millis(1))),
+            None if self.is_by_tcp() => {
+                let wait = TCP_LOOK.0 << self.looks.min(TCP_LOOK_DOUBLINGS);
+                turn.now.plus(Millis(wait))
+            }
+            _ => Timestamp::MAX,
+        }
     }
 
     fn rules<'t>(&self, turn: &'t Turn) -> &'t LifetimeRules {
@@ -410,8 +455,9 @@ pub(crate) enum Effect<'a> {
     PageFailed(&'a FeedId, Reading),
     CatchUp,
     Suspect,
+    SuspectFeed(&'a FeedId),
     Redeliver,
-    Settled(&'a [(FeedId, Position)]),
+    Proven,
 }
 
 /// A close frame whose reason is JSON. Codes from 4500 on tell the client not to come back.
@@ -428,4 +474,17 @@ pub(crate) fn close_frame(code: u16, reason: &str, retry: Millis) -> Bytes {
 pub(crate) fn stream_start(cors: &[(&'static str, String)]) -> [Bytes; 2] {
     let extra: Vec<_> = cors.iter().map(|(name, value)| (*name, value.as_str())).collect();
     [response::event_stream(&extra), sse::retry(SSE_RETRY.0)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::connection::Connection;
+
+    /// Beside its user's name, its seat and its timer this is what a session at rest takes.
+    #[test]
+    fn a_session_at_rest_is_small() {
+        let (connection, live) = (size_of::<Connection>(), size_of::<Live>());
+        assert!(connection <= 176 && live <= 304, "{connection} + {live} bytes");
+    }
 }

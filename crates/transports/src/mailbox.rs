@@ -4,10 +4,11 @@
 
 use crate::addresses::Address;
 use crate::connection::Key;
+use crate::shard::{Ordered, Word};
 use crate::stats::HubStats;
 use postrider_delivery::{FeedStart, Reading};
 use postrider_engine::{EngineError, Wake};
-use postrider_model::{Attempt, FeedId, InboxPage, SessionId, Settlement, UserId};
+use postrider_model::{Attempt, FeedId, InboxPage, Receipt, SessionId, Settlement, UserId};
 use std::collections::VecDeque;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -31,8 +32,10 @@ pub(crate) struct PageWanted {
 
 pub(crate) enum Post {
     Wake(Wake),
-    /// The answer to a connection that is opening a session.
-    Opened(Key, Result<Vec<FeedStart>, EngineError>),
+    /// The answers to connections that are opening a session.
+    Opened(Vec<(Key, Result<Vec<FeedStart>, EngineError>)>),
+    /// Pages that sessions asked for, read together.
+    Pages(Vec<(PageWanted, Result<InboxPage, EngineError>)>),
     /// A page that a session asked for (a poll's connection may have begun another session since); the permit
     /// bounds how many there are at once.
     Page(
@@ -40,12 +43,14 @@ pub(crate) enum Post {
         Result<InboxPage, EngineError>,
         Option<OwnedSemaphorePermit>,
     ),
-    /// A client's own ack or read is durable, or could not be made so.
-    Settled(Key, Option<u64>, Result<u64, EngineError>),
-    /// Settlements by evidence that were not taken: to be tried again.
-    Unsettled(Vec<Settlement>),
+    /// Clients' own acks and reads are durable, with so many entries changed by each; `None` could not be made so.
+    Settled(Vec<Word>, Vec<Option<u64>>),
+    /// The engine has the settlements by evidence that it was handed, but for these, which are to be tried again.
+    Flushed(Vec<Settlement>),
     /// The engine has the attempts it was handed, but for these, which are to be tried again.
     Attempted(Vec<Attempt>),
+    /// What became of what these publish requests brought, in order.
+    Published(Vec<Ordered>, Vec<Result<Receipt, EngineError>>),
     /// A connection that arrived elsewhere and asks for an inbox.
     Adopt(UnixStream, Option<Address>, Vec<u8>),
     /// Accept from this socket, with this TLS if any.

@@ -112,6 +112,14 @@ impl Problem {
         Problem::new(403, "scope", detail)
     }
 
+    /// The server waits no longer for the body.
+    pub fn body_timeout() -> Problem {
+        Problem {
+            detail: "The body did not arrive in time. Send it again, without pauses.".into(),
+            ..Problem::head_timeout()
+        }
+    }
+
     /// The resource exists, but not with this method; `allow` lists the right ones, e.g. `GET, HEAD`.
     pub fn method_not_allowed(allow: &'static str) -> Problem {
         let detail = format!("This resource has no such method. Use {allow}.");

@@ -17,6 +17,13 @@ pub fn json(body: &[u8], keep_alive: bool, extra: Extra) -> Bytes {
     head.complete(body, connection(keep_alive), extra)
 }
 
+/// 202 with a JSON body: a publish request's notifications are durable.
+pub fn accepted(body: &[u8], keep_alive: bool, extra: Extra) -> Bytes {
+    let mut head = ResponseHead::new(202);
+    head.header("Content-Type", "application/json");
+    head.complete(body, connection(keep_alive), extra)
+}
+
 /// A refusal, with the headers its status asks for.
 pub fn problem(problem: &Problem, keep_alive: bool, extra: Extra) -> Bytes {
     let mut head = ResponseHead::new(problem.status);
@@ -71,22 +78,48 @@ struct ResponseHead(Vec<u8>);
 
 impl ResponseHead {
     fn new(status: u16) -> Self {
-        let mut out = Vec::with_capacity(512);
-        out.extend_from_slice(format!("HTTP/1.1 {status} {}\r\n", reason(status)).as_bytes());
-        Self(out)
+        let mut head = Self(Vec::with_capacity(512));
+        head.0.extend_from_slice(b"HTTP/1.1 ");
+        head.number(usize::from(status));
+        head.0.push(b' ');
+        head.0.extend_from_slice(reason(status).as_bytes());
+        head.0.extend_from_slice(b"\r\n");
+        head
     }
 
     /// Writes a header. A byte that has no place in one becomes a space.
     fn header(&mut self, name: &str, value: &str) {
-        let clean = |b: u8| if b.is_ascii_control() { b' ' } else { b };
-        self.0.extend(name.bytes().map(clean));
+        self.clean(name);
         self.0.extend_from_slice(b": ");
-        self.0.extend(value.bytes().map(clean));
+        self.clean(value);
         self.0.extend_from_slice(b"\r\n");
     }
 
+    fn clean(&mut self, text: &str) {
+        let from = self.0.len();
+        self.0.extend_from_slice(text.as_bytes());
+        for byte in &mut self.0[from..] {
+            if byte.is_ascii_control() {
+                *byte = b' ';
+            }
+        }
+    }
+
+    fn number(&mut self, number: usize) {
+        let mut digits = [0u8; 20];
+        let (mut at, mut left) = (digits.len(), number);
+        while at == digits.len() || left > 0 {
+            at -= 1;
+            digits[at] = b'0' + (left % 10) as u8;
+            left /= 10;
+        }
+        self.0.extend_from_slice(&digits[at..]);
+    }
+
     fn complete(mut self, body: &[u8], connection: &str, extra: Extra) -> Bytes {
-        self.header("Content-Length", &body.len().to_string());
+        self.0.extend_from_slice(b"Content-Length: ");
+        self.number(body.len());
+        self.0.extend_from_slice(b"\r\n");
         self.header("Connection", connection);
         self.end(extra);
         self.0.extend_from_slice(body);
@@ -112,6 +145,7 @@ fn reason(status: u16) -> &'static str {
     match status {
         101 => "Switching Protocols",
         200 => "OK",
+        202 => "Accepted",
         204 => "No Content",
         400 => "Bad Request",
         401 => "Unauthorized",
@@ -126,6 +160,7 @@ fn reason(status: u16) -> &'static str {
         426 => "Upgrade Required",
         429 => "Too Many Requests",
         431 => "Request Header Fields Too Large",
+        500 => "Internal Server Error",
         503 => "Service Unavailable",
         _ => "",
     }
@@ -151,6 +186,16 @@ mod tests {
              Connection: keep-alive\r\nCache-Control: no-store\r\n\
              Access-Control-Allow-Origin: https://a.example\r\nVary: Origin\r\n\r\n{\"a\":1}"
         );
+    }
+
+    #[test]
+    fn an_accepted_publish_byte_for_byte() {
+        assert_eq!(
+            text(accepted(b"{\"id\":\"n\",\"accepted\":true}", true, &[])),
+            "HTTP/1.1 202 Accepted\r\nContent-Type: application/json\r\nContent-Length: 26\r\n\
+             Connection: keep-alive\r\nCache-Control: no-store\r\n\r\n{\"id\":\"n\",\"accepted\":true}"
+        );
+        assert!(text(json(b"", false, &[])).contains("\r\nContent-Length: 0\r\nConnection: close\r\n"));
     }
 
     #[test]

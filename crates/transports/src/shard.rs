@@ -1,11 +1,15 @@
 //! One loop per core: its sockets, its sessions, which sessions hear which feed. A turn takes what the
 //! sockets and the mailbox bring, lets the sessions decide, and then makes one send per touched socket.
 
+mod fan;
 mod handing;
+mod publishing;
+mod reading;
 mod requests;
 mod sessions;
 mod sockets;
 mod tls;
+mod words;
 
 use crate::addresses::Address;
 use crate::client_frame::{ClientFrame, Said};
@@ -18,7 +22,8 @@ use crate::mailbox::{Mailbox, PageWanted, Post};
 use crate::outgoing::Outgoing;
 use crate::problem::Problem;
 use crate::stats::HubStats;
-use crate::websocket::{Decoder, Message};
+use crate::websocket::Message;
+use crate::wheel::Wheel;
 use crate::{response, websocket};
 use mio::{Events, Interest, Poll as Poller, Token};
 use postrider_delivery::{AckMode, FeedStart, Lifetime, Moment};
@@ -28,7 +33,7 @@ use postrider_model::{
     Transport, UserId,
 };
 use slab::Slab;
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::io::{self, Read};
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,7 +43,7 @@ const LISTENER: Token = Token(usize::MAX - 1);
 /// One receive buffer per loop.
 const READ_BUFFER: usize = 64 << 10;
 /// Reads of one socket in one turn, so that a fast sender does not keep the others waiting.
-const MAX_READS: usize = 8;
+const MAX_READS: usize = 1;
 /// After the last word, the other side has this long to take it and close.
 const CLOSING_TIMEOUT: Millis = Millis(5_000);
 /// Bytes that a client may send ahead of the answer to its poll.
@@ -50,13 +55,14 @@ const ACCEPT_RETRY: Millis = Millis(100);
 /// Answers to a WebSocket client's own frames (pongs, settled) may take the place of entries up to so many
 /// outboxes; then its socket is not read until it has taken some.
 const MAX_ANSWERS: usize = 4;
+/// Of the pings that one read brings so many are answered, the newest.
+const MAX_PONGS: usize = 16;
 /// One page that a session reads.
 const PAGE: ReadLimit = ReadLimit {
     entries: 256,
     bytes: 128 << 10,
 };
-/// Tries to make a client's ack durable while the store is busy, and the pause between them.
-const SETTLE_TRIES: u32 = 40;
+/// The pause before something is tried again for which the store had no time.
 const SETTLE_PAUSE: Duration = Duration::from_millis(50);
 /// Settlements by evidence that may wait for a busy store; more are dropped, and those entries come again.
 const MAX_UNFLUSHED: usize = 100_000;
@@ -80,6 +86,10 @@ pub(crate) struct Turn {
     pub settlements: Vec<Settlement>,
     /// The soonest end of anything sent that has a time to live.
     pub soonest_expiry: Option<Timestamp>,
+    /// Last words to the connection that is being finished, behind all that waits for it.
+    pub tail: Vec<u8>,
+    /// Entries handed to sockets, by transport, not yet counted.
+    delivered: [u64; 3],
 }
 
 impl Turn {
@@ -96,6 +106,22 @@ impl Turn {
         }
     }
 
+    /// So many entries were handed to a socket, or into a poll's answer.
+    pub fn delivered(&mut self, transport: Transport, entries: u64) {
+        self.delivered[transport as usize - 1] += entries;
+    }
+
+    fn count_deliveries(&mut self) {
+        for (transport, entries) in Transport::ALL
+            .into_iter()
+            .zip(std::mem::take(&mut self.delivered))
+        {
+            if entries > 0 {
+                self.stats.delivered(transport, entries);
+            }
+        }
+    }
+
     /// An entry was sent that only its client's word settles.
     pub fn attempted(&mut self, attempt: Attempt) {
         if self.attempts.len() < MAX_UNCOUNTED {
@@ -103,6 +129,10 @@ impl Turn {
         }
     }
 }
+
+pub(crate) use fan::Seats;
+pub(crate) use publishing::{Ordered, Publishing};
+pub(crate) use words::Word;
 
 pub(crate) struct Shard {
     poller: Poller,
@@ -113,16 +143,22 @@ pub(crate) struct Shard {
     tls: tls::Handshakes,
     connections: Slab<Connection>,
     generation: u64,
-    /// Which slots hear a feed.
-    feeds: HashMap<FeedId, Vec<usize>>,
-    timers: BTreeSet<(Timestamp, usize)>,
+    hearers: fan::Hearers,
+    /// Each connection's timer: its slot, and which use of the slot it was.
+    wheel: Wheel<(u32, u32)>,
     touched: Vec<usize>,
     /// Sockets with more to read than one turn took.
     unread: VecDeque<Key>,
     turn: Turn,
+    questions: reading::Questions,
     flush_at: Option<Timestamp>,
+    flushing: handing::Flushing,
     /// The engine is counting attempts; those that come meanwhile wait.
     counting: bool,
+    publishes: publishing::Publishes,
+    words: words::Words,
+    /// What one socket's frames said, while it is being heard.
+    heard: Vec<sessions::Heard>,
     buffer: Box<[u8]>,
     /// What TLS made of what was read.
     plain: Vec<u8>,
@@ -145,7 +181,10 @@ impl Shard {
             attempts: Vec::new(),
             settlements: Vec::new(),
             soonest_expiry: None,
+            tail: Vec::new(),
+            delivered: [0; 3],
         };
+        let wheel = Wheel::new(turn.now);
         let shard = Shard {
             poller,
             shared,
@@ -155,13 +194,18 @@ impl Shard {
             tls: tls::Handshakes::default(),
             connections: Slab::new(),
             generation: 0,
-            feeds: HashMap::new(),
-            timers: BTreeSet::new(),
+            hearers: fan::Hearers::new(),
+            wheel,
             touched: Vec::new(),
             unread: VecDeque::new(),
             turn,
+            questions: reading::Questions::default(),
             flush_at: None,
+            flushing: handing::Flushing::default(),
             counting: false,
+            publishes: publishing::Publishes::default(),
+            words: words::Words::default(),
+            heard: Vec::new(),
             buffer: vec![0; READ_BUFFER].into(),
             plain: Vec::new(),
             stopping: false,
@@ -186,35 +230,41 @@ impl Shard {
                 match event.token() {
                     WAKER => {}
                     LISTENER => self.accept(),
-                    Token(slot) => self.socket_event(
-                        slot,
-                        event.is_readable() || event.is_read_closed(),
-                        event.is_writable(),
-                    ),
+                    Token(slot) => self.socket_event(slot, event),
                 }
             }
             for key in std::mem::take(&mut self.unread) {
                 if self.is_current(key) {
-                    self.readable(key.slot);
+                    self.readable(key.slot, true);
                 }
             }
             self.open_mail();
             self.run_timers();
+            self.fan_out();
             self.finish_touched();
+            if self.read_from_memory() {
+                self.finish_touched();
+            }
+            self.turn.count_deliveries();
+            self.hand_in();
+            self.hand_words();
             self.start_reads();
             self.flush_settlements(false);
             self.flush_attempts();
+            if self.hearers.is_busy() {
+                // Where this core is also the engine's, what others publish need not wait for the end of a fan-out.
+                std::thread::yield_now();
+            }
         }
         self.flush_settlements(true);
         self.flush_last_attempts();
     }
 
     fn wait(&self) -> Option<Duration> {
-        if !self.unread.is_empty() {
+        if !self.unread.is_empty() || self.hearers.is_busy() {
             return Some(Duration::ZERO);
         }
-        let next = self.timers.first().map(|(at, _)| *at);
-        let next = [next, self.flush_at, self.accept_again]
+        let next = [self.wheel.next_at(), self.flush_at, self.accept_again]
             .into_iter()
             .flatten()
             .min()?;
@@ -238,8 +288,9 @@ impl Shard {
         for post in posts {
             match post {
                 Post::Wake(Wake::Appended(entries)) => self.woken(&entries),
-                Post::Wake(Wake::Transient(entries)) => self.transient(&entries),
-                Post::Opened(key, starts) => self.opened(key, starts),
+                Post::Wake(Wake::Transient(entries)) => self.woken(&entries),
+                Post::Opened(opened) => self.opened_together(opened),
+                Post::Pages(pages) => self.pages_came(pages),
                 Post::Page(wanted, page, permit) => {
                     self.page_came(&wanted, page);
                     drop(permit);
@@ -248,11 +299,9 @@ impl Shard {
                     self.counting = false;
                     left.into_iter().for_each(|attempt| self.turn.attempted(attempt));
                 }
-                Post::Settled(key, reference, outcome) => self.settled(key, reference, outcome),
-                Post::Unsettled(settlements) => {
-                    let room = MAX_UNFLUSHED.saturating_sub(self.turn.settlements.len());
-                    self.turn.settlements.extend(settlements.into_iter().take(room));
-                }
+                Post::Settled(said, settled) => self.words_settled(&said, &settled),
+                Post::Flushed(left) => self.flushed(left),
+                Post::Published(orders, receipts) => self.published(orders, receipts),
                 Post::Adopt(socket, client, already_read) => match socket.set_nonblocking(true) {
                     Ok(()) => self.adopt(
                         Socket::Bridged(mio::net::UnixStream::from_std(socket)),
@@ -315,6 +364,7 @@ impl Shard {
                 Stage::Head { buffer, .. } if buffer.is_empty() && connection.out.waiting() == 0 => {
                     self.drop_connection(slot);
                 }
+                Stage::Publishing(_) => self.hasten_body(slot),
                 _ => {}
             }
         }
@@ -324,37 +374,48 @@ impl Shard {
         if self.accept_again.is_some_and(|at| at <= self.turn.now) {
             self.accept();
         }
-        while let Some(&(at, slot)) = self.timers.first() {
-            if at > self.turn.now {
-                break;
+        while let Some(due) = self.wheel.take_due(self.turn.now) {
+            for (slot, generation) in due {
+                self.run_timer(slot as usize, generation);
             }
-            self.timers.pop_first();
-            let Some(connection) = self.connections.get_mut(slot) else {
-                continue;
-            };
-            connection.timer = None;
-            // While an answer is still being taken, its client is slow and not late.
-            let patience = if self.turn.draining {
-                CLOSING_TIMEOUT
-            } else {
-                UNTAKEN_TIMEOUT
-            };
-            let untaken = (connection.out.waiting() > 0 && !connection.socket.is_handshaking())
-                .then(|| connection.progress_at.plus(patience));
-            let (deadline, unread) = match &connection.stage {
-                Stage::Head { buffer, deadline } => (*deadline, !buffer.is_empty()),
-                Stage::Closing { deadline } => (*deadline, false),
-                Stage::Opening(_) | Stage::Live(_) => {
-                    self.touch(slot);
-                    continue;
-                }
-            };
-            match untaken {
-                Some(until) if until > self.turn.now => self.set_timer(slot, until),
-                None if deadline > self.turn.now => self.set_timer(slot, deadline),
-                None if unread => self.answer(slot, &Problem::head_timeout(), false, &[]),
-                _ => self.drop_connection(slot),
-            }
+        }
+        self.wheel.turn_to(self.turn.now);
+    }
+
+    fn run_timer(&mut self, slot: usize, generation: u32) {
+        let now = self.turn.now;
+        let Some(connection) = self.connections.get_mut(slot) else {
+            return;
+        };
+        if connection.key.generation as u32 != generation || connection.armed > now {
+            // It was for another connection, or a sooner one took its place.
+            return;
+        }
+        connection.armed = Timestamp::MAX;
+        let at = std::mem::replace(&mut connection.timer, Timestamp::MAX);
+        if at > now {
+            // It was put off meanwhile.
+            return self.set_timer(slot, at);
+        }
+        // While an answer is still being taken, its client is slow and not late.
+        let patience = if self.turn.draining {
+            CLOSING_TIMEOUT
+        } else {
+            UNTAKEN_TIMEOUT
+        };
+        let untaken = (connection.out.waiting() > 0 && !connection.socket.is_handshaking())
+            .then(|| connection.progress_at.plus(patience));
+        let (deadline, unread) = match &connection.stage {
+            Stage::Head { buffer, deadline } => (*deadline, !buffer.is_empty()),
+            Stage::Closing { deadline } => (*deadline, false),
+            Stage::Opening(_) | Stage::Live(_) => return self.touch(slot),
+            Stage::Publishing(_) => return self.publish_late(slot),
+        };
+        match untaken {
+            Some(until) if until > now => self.set_timer(slot, until),
+            None if deadline > now => self.set_timer(slot, deadline),
+            None if unread => self.answer(slot, &Problem::head_timeout(), false, &[]),
+            _ => self.drop_connection(slot),
         }
     }
 
@@ -367,12 +428,30 @@ impl Shard {
             connection.touched = false;
             let key = connection.key;
             let mut next = None;
+            self.turn.tail.clear();
             if let Stage::Live(live) = &mut connection.stage {
-                let (socket, blocked) = (&mut connection.socket, connection.blocked);
-                next = Some(live.finish(key, blocked, socket, &mut connection.out, &mut self.turn));
+                let (socket, out) = (&mut connection.socket, &mut connection.out);
+                let (blocked, progress_at) = (connection.blocked, connection.progress_at);
+                next = Some(live.finish(key, blocked, progress_at, socket, out, &mut self.turn));
             }
-            let held = connection.out.waiting() > 0;
-            if !connection.blocked && connection.flush(self.turn.now).is_err() {
+            // A poll's session ends before its client hears of it: the next one must not count beside it.
+            if let Some(Next::Answered { keep_alive, rest }) = &mut next {
+                match keep_alive {
+                    true => {
+                        let rest = std::mem::take(rest);
+                        self.next_request(slot, rest);
+                    }
+                    false => self.close(slot),
+                }
+            }
+            let Some(connection) = self.connections.get_mut(slot) else {
+                continue;
+            };
+            let held = connection.out.waiting() > 0 || !self.turn.tail.is_empty();
+            let (tail, now) = (&mut self.turn.tail, self.turn.now);
+            if connection.blocked {
+                connection.out.push(bytes::Bytes::copy_from_slice(tail));
+            } else if connection.flush(tail, now).is_err() {
                 self.drop_connection(slot);
                 continue;
             }
@@ -395,17 +474,19 @@ impl Shard {
             }
             self.after_flush(slot, drained);
             match next {
-                None => {}
+                None | Some(Next::Answered { .. }) => {}
                 Some(Next::At(at)) => self.set_timer(slot, at),
                 Some(Next::End) => self.close(slot),
-                Some(Next::Answered {
-                    keep_alive: true,
-                    rest,
-                }) => self.next_request(slot, rest),
-                Some(Next::Answered {
-                    keep_alive: false, ..
-                }) => self.close(slot),
             }
+        }
+    }
+
+    /// It has room again: what came meanwhile is read in the next turn.
+    fn read_what_was_left(&mut self, slot: usize) {
+        if let Some(connection) = self.connections.get_mut(slot)
+            && std::mem::take(&mut connection.left_unread)
+        {
+            self.unread.push_back(connection.key);
         }
     }
 
@@ -431,8 +512,8 @@ impl Shard {
                     });
                     let at = *deadline;
                     self.set_timer(slot, at);
-                    self.unread.push_back(key);
                 }
+                self.read_what_was_left(slot);
                 self.try_head(slot);
             }
             Stage::Live(live)

@@ -28,10 +28,12 @@ pub fn retry(ms: u64) -> Bytes {
     format!("retry: {ms}\n\n").into()
 }
 
-/// Sets EventSource's last event id without firing an event.
-pub fn cursor_block(cursor: &str) -> Bytes {
-    debug_assert!(!cursor.contains(['\n', '\r', '\0']), "a cursor is base64url");
-    format!("id: {cursor}\n\n").into()
+/// Appends the block that sets EventSource's last event id without firing an event. `cursor` appends it, which is
+/// base64url.
+pub fn push_cursor_block(out: &mut Vec<u8>, cursor: impl FnOnce(&mut Vec<u8>)) {
+    out.extend_from_slice(b"id: ");
+    cursor(out);
+    out.extend_from_slice(b"\n\n");
 }
 
 /// Says that transient notifications were dropped because the client reads too slowly. Not named `error`, which
@@ -159,7 +161,9 @@ mod tests {
     #[test]
     fn small_blocks() {
         assert_eq!(retry(1500), "retry: 1500\n\n");
-        assert_eq!(cursor_block("AQA"), "id: AQA\n\n");
+        let mut out = b"before".to_vec();
+        push_cursor_block(&mut out, |out| out.extend_from_slice(b"AQA"));
+        assert_eq!(out, b"beforeid: AQA\n\n");
         assert_eq!(
             gap(Timestamp(0)),
             "event: gap\ndata: {\"oldest\":\"1970-01-01T00:00:00.000Z\"}\n\n"

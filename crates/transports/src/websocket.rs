@@ -79,6 +79,13 @@ pub fn ping(payload: &[u8]) -> Bytes {
     frame(PING, &[&payload[..payload.len().min(MAX_CONTROL)]])
 }
 
+/// Appends a ping with this number.
+pub fn push_ping(out: &mut Vec<u8>, number: u64) {
+    let payload = number.to_be_bytes();
+    out.extend_from_slice(&[0x80 | PING, payload.len() as u8]);
+    out.extend_from_slice(&payload);
+}
+
 /// The answer to a ping, with its payload.
 pub fn pong(payload: &[u8]) -> Bytes {
     frame(PONG, &[&payload[..payload.len().min(MAX_CONTROL)]])
@@ -117,9 +124,23 @@ pub fn hello_frame(session: &str) -> Bytes {
     member_frame("hello", "session", session)
 }
 
-/// The session's cursor, after each batch.
-pub fn cursor_frame(cursor: &str) -> Bytes {
-    member_frame("cursor", "cursor", cursor)
+/// Appends the frame with the session's cursor, after each batch. `cursor` appends that, which is base64url.
+pub fn push_cursor_frame(out: &mut Vec<u8>, cursor: impl FnOnce(&mut Vec<u8>)) {
+    let start = out.len();
+    // Mostly it is short; where not, its length takes two bytes more.
+    out.extend_from_slice(&[0x80 | TEXT, 0]);
+    out.extend_from_slice(br#"{"type":"cursor","cursor":""#);
+    cursor(out);
+    out.extend_from_slice(br#""}"#);
+    match out.len() - start - 2 {
+        short @ 0..=125 => out[start + 1] = short as u8,
+        long => {
+            let text = out.split_off(start + 2);
+            out.truncate(start);
+            debug_assert_eq!(text.len(), long);
+            out.extend_from_slice(&frame(TEXT, &[&text]));
+        }
+    }
 }
 
 /// Some of what the client missed is no longer held; `oldest` is the time of the oldest that is.
@@ -288,7 +309,15 @@ pub(crate) mod tests {
             format!(r#"{{"type":"notification",{members},"attempt":2}}"#)
         );
         assert_eq!(text(hello_frame("s\"1")), r#"{"type":"hello","session":"s\"1"}"#);
-        assert_eq!(text(cursor_frame("AQA")), r#"{"type":"cursor","cursor":"AQA"}"#);
+        for cursor in ["AQA", &"A".repeat(125)] {
+            let mut out = b"before".to_vec();
+            push_cursor_frame(&mut out, |out| out.extend_from_slice(cursor.as_bytes()));
+            let frame = member_frame("cursor", "cursor", cursor);
+            assert_eq!(out, [b"before", &frame[..]].concat());
+        }
+        let mut out = Vec::new();
+        push_ping(&mut out, 7);
+        assert_eq!(out, ping(&7u64.to_be_bytes()));
         assert_eq!(
             text(gap_frame(Timestamp(0))),
             r#"{"type":"gap","oldest":"1970-01-01T00:00:00.000Z"}"#

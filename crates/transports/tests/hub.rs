@@ -38,6 +38,22 @@ impl Gate for Anyone {
     }
 }
 
+/// Takes nothing: what is published in these tests goes straight to the engine.
+struct NoDesk;
+
+impl Desk for NoDesk {
+    fn max_body(&self) -> usize {
+        0
+    }
+    fn admit(&self, _: &head::Head<'_>, _: Option<Address>) -> Result<(), Problem> {
+        Err(Problem::not_found())
+    }
+    fn take(&self, _: &head::Head<'_>, _: Option<Address>, _: &[u8]) -> Taken {
+        Taken::Answer(Err(Problem::not_found()))
+    }
+    fn refused(&self, _: &Problem) {}
+}
+
 #[derive(Default)]
 struct Referred(Mutex<Vec<Vec<u8>>>);
 
@@ -106,6 +122,7 @@ fn node() -> Node {
         &options,
         as_engine,
         Arc::new(Anyone),
+        Arc::new(NoDesk),
         referred.clone(),
         runtime.handle().clone(),
         1,

@@ -59,7 +59,8 @@ def merged(base, changes):
 class Node:
     """One node. Its data and its address stay when it is stopped and started again."""
 
-    def __init__(self, settings=None):
+    def __init__(self, settings=None, program=None):
+        self.program = program or binary()
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="postrider-e2e-"))
         self.settings = merged(SETTINGS, settings or {})
         self.settings["data_dir"] = str(self.folder / "data")
@@ -83,7 +84,7 @@ class Node:
         config.write_text(json.dumps(self.settings, indent=2))
         with open(self.folder / "log", "ab") as log:
             self.process = subprocess.Popen(
-                [binary(), "serve", "--config", str(config), "--log-format", "json"],
+                [self.program, "serve", "--config", str(config), "--log-format", "json"],
                 cwd=self.folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log,
             )
         ready = self._ready()

@@ -12,8 +12,14 @@ pub enum Wire {
     Http,
     /// One request whose answer is a stream of chunks.
     Chunked,
+    /// One request whose answer is a stream of events.
     Events,
+    /// One request whose answer makes it a WebSocket.
     WebSocket,
+    /// A WebSocket whose messages are binary.
+    Binary,
+    /// Lines from the first byte on, each ending with CR LF.
+    Lines,
 }
 
 /// One thing the server said.
@@ -21,8 +27,13 @@ pub enum Wire {
 pub enum Message<'a> {
     /// The stream, or the WebSocket, is open.
     Opened,
+    /// A whole answer to a request.
     Answer {
+        /// Its status.
         status: u16,
+        /// Its head, with the empty line.
+        head: &'a [u8],
+        /// Its body.
         body: &'a [u8],
     },
     /// A piece of a streamed answer.
@@ -31,9 +42,12 @@ pub enum Message<'a> {
     End,
     /// A block of an event stream, without the empty line that ends it.
     Event(&'a [u8]),
+    /// A text, or from servers that send no texts a binary message.
     Text(&'a [u8]),
     /// Was answered already.
     Ping(&'a [u8]),
+    /// A line, without its end.
+    Line(&'a [u8]),
 }
 
 /// Where the parse of one connection stands.
@@ -57,17 +71,19 @@ impl Reader {
         }
         match (self.wire, self.opened) {
             (Wire::Http, _) => answer(bytes),
+            (Wire::Lines, _) => Ok(line(bytes)),
             (_, false) => self.open(bytes),
             (Wire::Chunked, true) => chunk(bytes),
             (Wire::Events, true) => Ok(event(bytes)),
-            (Wire::WebSocket, true) => frame(bytes),
+            (Wire::WebSocket, true) => frame(bytes, 0x81),
+            (Wire::Binary, true) => frame(bytes, 0x82),
         }
     }
 
     fn open<'a>(&mut self, bytes: &'a [u8]) -> Result<Next<'a>> {
         let Some(head) = head(bytes)? else { return Ok(None) };
         let expected = match self.wire {
-            Wire::WebSocket => 101,
+            Wire::WebSocket | Wire::Binary => 101,
             Wire::Chunked => 202,
             _ => 200,
         };
@@ -120,8 +136,8 @@ fn answer(bytes: &[u8]) -> Result<Next<'_>> {
     let Some(head) = head(bytes)? else { return Ok(None) };
     let end = head.length + head.body;
     Ok(bytes.get(head.length..end).map(|body| {
-        let status = head.status;
-        (end, Message::Answer { status, body })
+        let (status, head) = (head.status, &bytes[..head.length]);
+        (end, Message::Answer { status, head, body })
     }))
 }
 
@@ -150,7 +166,13 @@ fn event(bytes: &[u8]) -> Next<'_> {
     Some((end + 2, Message::Event(&bytes[..end])))
 }
 
-fn frame(bytes: &[u8]) -> Result<Next<'_>> {
+fn line(bytes: &[u8]) -> Next<'_> {
+    let end = memmem::find(bytes, b"\r\n")?;
+    Some((end + 2, Message::Line(&bytes[..end])))
+}
+
+/// `data` is how a frame begins that carries a message.
+fn frame(bytes: &[u8], data: u8) -> Result<Next<'_>> {
     let [first, second, rest @ ..] = bytes else {
         return Ok(None);
     };
@@ -168,7 +190,7 @@ fn frame(bytes: &[u8]) -> Result<Next<'_>> {
         return Ok(None);
     };
     let message = match first {
-        0x81 => Message::Text(payload),
+        first if *first == data => Message::Text(payload),
         0x89 if size < 126 => Message::Ping(payload),
         0x88 => bail!("closed by the server: {}", String::from_utf8_lossy(payload)),
         other => bail!("a frame that begins with {other:#x}"),
@@ -188,7 +210,9 @@ mod tests {
             held.push(*byte);
             while let Some((length, message)) = reader.next(&held)? {
                 said.push(match message {
-                    Message::Answer { status, body } => format!("{status} {}", String::from_utf8_lossy(body)),
+                    Message::Answer { status, body, .. } => {
+                        format!("{status} {}", String::from_utf8_lossy(body))
+                    }
                     Message::Chunk(text) | Message::Event(text) | Message::Text(text) => {
                         String::from_utf8_lossy(text).into_owned()
                     }
@@ -213,6 +237,14 @@ mod tests {
         assert_eq!(
             said(Wire::Chunked, stream).unwrap(),
             ["Opened", "a\nb", "0123456789", "End"]
+        );
+    }
+
+    #[test]
+    fn lines() {
+        assert_eq!(
+            said(Wire::Lines, b"INFO {}\r\nPING\r\n").unwrap(),
+            ["Line([73, 78, 70, 79, 32, 123, 125])", "Line([80, 73, 78, 71])"]
         );
     }
 

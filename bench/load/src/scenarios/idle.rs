@@ -1,134 +1,86 @@
 //! What a session at rest costs: resident bytes of the process, and CPU while nothing happens. At the end one
 //! notification to everyone shows that every session is alive.
 
-use super::sessions::{Sessions, Transport};
-use crate::account::Account;
-use crate::clock;
-use crate::figures::Measured;
-use crate::floor;
-use crate::net::{Conn, Load, Message, Net, Wire};
+use super::stage::{Stage, side};
 use crate::options::How;
-use crate::payload::Payload;
-use crate::requests;
-use crate::server::Server;
-use anyhow::{Result, bail};
+use crate::server::{Server, users};
+use anyhow::Result;
+use postrider_bench_load::clock;
+use postrider_bench_load::crowd::{Audience, Drive};
+use postrider_bench_load::figures::{Measured, micros_each};
+use postrider_bench_load::publisher::Way;
+use postrider_bench_load::sessions::{Hold, Transport};
+use postrider_bench_load::target::{Kind, Users};
 use std::time::Duration;
 
 const USERS: usize = 10_000;
+const DATA: usize = 100;
 /// Rest before memory is looked at: a server may let go of what it needed to open sessions.
-const QUIET: Duration = Duration::from_secs(10);
+const QUIET: Duration = Duration::from_secs(4);
 /// How long CPU is watched; in the first run only, as it hardly varies.
-const WATCHED: Duration = Duration::from_secs(30);
+const WATCHED: Duration = Duration::from_secs(15);
 const SETTLE: Duration = Duration::from_secs(1);
-const LIMIT: Duration = Duration::from_secs(60);
 
 pub fn run(how: &How, nth: usize) -> Result<Measured> {
     let mut measured = Measured::default();
-    let tokens = requests::tokens(how.count(USERS))?;
-    for transport in Transport::ALL {
-        let watched = (nth == 0).then(|| how.time(WATCHED));
-        one(&mut measured, how, Some(transport), &tokens, watched)?;
+    let users = users(USERS)?;
+    let sides = [
+        (Kind::Postrider, Transport::LongPoll),
+        (Kind::Postrider, Transport::Sse),
+        (Kind::Postrider, Transport::WebSocket),
+        (Kind::Floor, Transport::WebSocket),
+        (Kind::Nchan, Transport::Sse),
+        (Kind::Nchan, Transport::WebSocket),
+        (Kind::Nats, Transport::WebSocket),
+    ];
+    for (kind, transport) in how.some(&sides, &sides[2..3]) {
+        let watched = (nth == 0 && kind == Kind::Postrider).then(|| how.time(WATCHED));
+        side(&mut measured, how, kind, |measured, server| {
+            one(measured, how, server, transport, &users, watched)
+        })?;
     }
-    one(&mut measured, how, None, &tokens, None)?;
-    let ratio = measured.value("WebSocket, memory") / measured.value("floor (WebSocket), memory").max(1.0);
-    measured.add("WebSocket memory ÷ floor", ratio, "");
+    for other in ["floor", "nchan", "nats"] {
+        let of = "WebSocket, memory";
+        measured.add_ratio(format!("{of} ÷ {other}"), of, &format!("{other}, {of}"));
+    }
     Ok(measured)
 }
 
-/// Measures one transport, or the floor.
 fn one(
     measured: &mut Measured,
     how: &How,
-    transport: Option<Transport>,
-    tokens: &[String],
+    server: &Server,
+    transport: Transport,
+    users: &Users,
     watched: Option<Duration>,
 ) -> Result<()> {
-    let (server, name) = match transport {
-        Some(transport) => (Server::postrider(how)?, transport.name()),
-        None => (Server::floor(how)?, "floor (WebSocket)"),
-    };
-    let mut net = Net::new(server.addr)?;
-    let mut load = Resting {
-        sessions: Sessions::new(transport.unwrap_or(Transport::WebSocket), tokens),
-        account: Account::new(tokens.len()),
-        receivers: tokens.len(),
-        published: false,
-    };
-    rest(&mut net, &mut load, SETTLE)?;
-    let before = server.resident()?;
-    let (start, cpu) = (clock::now(), server.cpu()?);
-    let opened = net.run(&mut load, LIMIT, "opening sessions", |net, l| {
-        l.sessions.open_more(net)
-    })?;
-    let rate = tokens.len() as f64 / (opened - start).as_secs_f64();
+    let kind = server.target.kind;
+    let name = format!("{}{}", kind.prefix(), transport.name());
+    clock::pause(SETTLE);
+    let (before, start, cpu) = (server.meter.resident()?, clock::now(), server.meter.cpu()?);
+    let mut stage = Stage::open(server, users, Hold::new(transport), DATA)?;
+    let rate = users.count() as f64 / start.elapsed().as_secs_f64();
     measured.add(format!("{name}, opened"), rate, "sessions/s");
-    let each = crate::figures::micros_each(server.cpu()? - cpu, tokens.len() as u64);
+    let each = micros_each(server.meter.cpu()? - cpu, users.count() as u64);
     measured.add(format!("{name}, opening, server CPU"), each, "µs/session");
-    rest(&mut net, &mut load, how.time(QUIET))?;
-    let grown = server.resident()?.saturating_sub(before);
-    measured.add(
-        format!("{name}, memory"),
-        grown as f64 / tokens.len() as f64,
-        "bytes/session",
-    );
+    stage.crowd.rest(&mut stage.net, how.time(QUIET))?;
+    let grown = server.meter.resident()?.saturating_sub(before);
+    let each = grown as f64 / users.count() as f64;
+    measured.add(format!("{name}, memory"), each, "bytes/session");
     if let Some(time) = watched {
-        let cpu = server.cpu()?;
-        rest(&mut net, &mut load, time)?;
-        let share = (server.cpu()? - cpu).as_secs_f64() / time.as_secs_f64();
+        let cpu = server.meter.cpu()?;
+        stage.crowd.rest(&mut stage.net, time)?;
+        let share = (server.meter.cpu()? - cpu).as_secs_f64() / time.as_secs_f64();
         measured.add(format!("{name}, CPU at rest"), share * 100.0, "% of a core");
     }
-    prove_alive(&mut net, &mut load, transport.is_some())?;
-    measured.totals.add(load.account.close(|_| 1)?);
-    Ok(())
-}
-
-/// Sends one notification to everyone, and waits until everyone has it.
-fn prove_alive(net: &mut Net, load: &mut Resting<'_>, product: bool) -> Result<()> {
-    let mut request = Vec::new();
-    if product {
-        let mut body = Vec::new();
-        Payload::new(100).push(&mut body, None, 0);
-        requests::publish(&mut request, &body);
-    } else {
-        floor::push_publisher(&mut request, &Payload::new(100), 0);
-    }
-    let all = load.receivers;
-    net.open(all, Wire::Http, &request)?;
-    net.run(load, LIMIT, "one to everyone", |_, load| {
-        Ok(load.account.delivered() == all as u64 && (load.published || !product))
-    })?;
-    Ok(())
-}
-
-/// Lets time pass while connections are kept.
-fn rest(net: &mut Net, load: &mut Resting<'_>, time: Duration) -> Result<()> {
-    let until = clock::now() + time;
-    net.run(load, time + LIMIT, "rest", |_, _| Ok(clock::now() >= until))?;
-    Ok(())
-}
-
-struct Resting<'a> {
-    sessions: Sessions<'a>,
-    account: Account,
-    receivers: usize,
-    published: bool,
-}
-
-impl Load for Resting<'_> {
-    fn message(&mut self, net: &mut Net, conn: Conn, tag: usize, message: Message<'_>) -> Result<()> {
-        let Resting {
-            sessions,
-            account,
-            published,
-            ..
-        } = self;
-        match message {
-            Message::Answer { status: 202, .. } => *published = true,
-            Message::Answer { status, .. } if status != 200 => bail!("user {tag}: answered {status}"),
-            message => sessions.message(net, conn, tag, message, |number| {
-                account.received(tag, number).map(drop)
-            })?,
-        }
-        Ok(())
-    }
+    let way = match kind {
+        Kind::Nchan => Way::Requests {
+            connections: 1,
+            batch: 1,
+        },
+        _ => Way::Stream,
+    };
+    stage.add_lane(Audience::Everyone, way)?;
+    stage.crowd.run(&mut stage.net, &[Drive::Burst(1)])?;
+    stage.close(measured)
 }

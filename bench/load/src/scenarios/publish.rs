@@ -2,24 +2,26 @@
 //! each wait for their 202, by arrays of 100, and by one stream. What was accepted is read back from every inbox.
 
 use super::readback;
-use super::stream::Stream;
-use crate::clock;
+use super::stage::{TAG, side};
 use crate::disk;
-use crate::figures::Measured;
-use crate::histogram::Histogram;
-use crate::net::{Conn, Load, Message, Net, Wire};
 use crate::options::How;
-use crate::payload::Payload;
-use crate::requests;
-use crate::server::Server;
+use crate::server::{self, Server};
 use anyhow::{Result, bail};
 use memchr::memmem;
+use postrider_bench_load::clock;
+use postrider_bench_load::figures::Measured;
+use postrider_bench_load::histogram::Histogram;
+use postrider_bench_load::net::{Conn, Load, Message, Net, Wire};
+use postrider_bench_load::payload::Payload;
+use postrider_bench_load::requests;
+use postrider_bench_load::stream::Stream;
+use postrider_bench_load::target::{Kind, Target};
 use std::time::{Duration, Instant};
 
 const USERS: usize = 10_000;
 const DATA: usize = 200;
-const TIME: Duration = Duration::from_secs(4);
-const DISK_TIME: Duration = Duration::from_secs(2);
+const TIME: Duration = Duration::from_secs(3);
+const DISK_TIME: Duration = Duration::from_secs(1);
 /// How long what is under way may take at the end.
 const GRACE: Duration = Duration::from_secs(30);
 /// Bytes of a stream that may wait before more is written.
@@ -29,26 +31,30 @@ const LINES: usize = 100;
 
 pub fn run(how: &How, _: usize) -> Result<Measured> {
     let mut measured = Measured::default();
-    let server = Server::postrider(how)?;
+    side(&mut measured, how, Kind::Postrider, |measured, server| {
+        one(measured, how, server)
+    })?;
+    Ok(measured)
+}
+
+fn one(measured: &mut Measured, how: &How, server: &Server) -> Result<()> {
     let syncs = disk::syncs_per_second(server.dir(), how.time(DISK_TIME))?;
-    measured.add("the disk's own rate, 512 bytes a sync", syncs, "syncs/s");
-    let users: Vec<String> = (0..USERS).map(requests::user).collect();
+    let disk = "the disk's own rate, 512 bytes a sync";
+    measured.add(disk, syncs, "syncs/s");
+    let users = server::users(USERS)?;
     let mut next = 0;
     for (publishers, batch) in [(1, 1), (16, 1), (256, 1), (16, 100)] {
-        next = requests_each(how, &server, &mut measured, &users, next, publishers, batch)?;
+        next = requests_each(how, server, measured, &users.names, next, publishers, batch)?;
     }
-    let ratio = measured.value("256 publishers, one each") / syncs;
-    measured.add("256 publishers ÷ the disk's own rate", ratio, "");
-    next = stream(how, &server, &mut measured, &users, next)?;
+    let ratio = "256 publishers ÷ the disk's own rate";
+    measured.add_ratio(ratio, "256 publishers, one each", disk);
+    next = stream(how, server, measured, &users.names, next)?;
     let sent = |user: usize| (next + (USERS - 1 - user) as u64) / USERS as u64;
     let counts: Vec<u64> = (0..USERS).map(sent).collect();
-    measured.totals = readback::read_all(&server, &requests::tokens(USERS)?, &counts)?;
-    measured.add(
-        "resident memory at the end",
-        server.resident()? as f64 / 1e6,
-        "MB",
-    );
-    Ok(measured)
+    measured.totals = readback::read_all(server, &users, &counts)?;
+    let memory = server.meter.resident()? as f64 / 1e6;
+    measured.add("resident memory at the end", memory, "MB");
+    Ok(())
 }
 
 /// Publishers that wait for each answer. Returns the next number.
@@ -61,10 +67,11 @@ fn requests_each(
     publishers: usize,
     batch: usize,
 ) -> Result<u64> {
-    let mut net = Net::new(server.addr)?;
-    let (start, cpu) = (clock::now(), server.cpu()?);
+    let mut net = Net::new(server.target.addr)?;
+    let (start, cpu) = (clock::now(), server.meter.cpu()?);
     let mut load = Publishers {
-        payload: Payload::new(DATA),
+        target: &server.target,
+        payload: Payload::new(DATA, TAG),
         users,
         batch,
         next: first,
@@ -90,7 +97,7 @@ fn requests_each(
         1 => format!("1 publisher, {each}"),
         _ => format!("{publishers} publishers, {each}"),
     };
-    let used = server.cpu()? - cpu;
+    let used = server.meter.cpu()? - cpu;
     measured.add_rate(&name, load.accepted, end - start, used, "notification");
     for (label, share) in [("p50", 0.5), ("p99", 0.99)] {
         measured.add(
@@ -103,6 +110,7 @@ fn requests_each(
 }
 
 struct Publishers<'a> {
+    target: &'a Target,
     payload: Payload,
     users: &'a [String],
     batch: usize,
@@ -130,7 +138,7 @@ impl Publishers<'_> {
             body.push(b']');
         }
         let mut request = Vec::with_capacity(body.len() + 256);
-        requests::publish(&mut request, &body);
+        requests::publish(&mut request, self.target, &body, None);
         request
     }
 
@@ -146,7 +154,9 @@ impl Publishers<'_> {
 impl Load for Publishers<'_> {
     fn message(&mut self, net: &mut Net, conn: Conn, publisher: usize, message: Message<'_>) -> Result<()> {
         match message {
-            Message::Answer { status: 202, body } if self.all_accepted(body) => {}
+            Message::Answer {
+                status: 202, body, ..
+            } if self.all_accepted(body) => {}
             other => bail!("a publish was answered with {other:?}"),
         }
         let now = clock::now();
@@ -164,11 +174,11 @@ impl Load for Publishers<'_> {
 
 /// One stream, as fast as it is taken. Returns the next number.
 fn stream(how: &How, server: &Server, measured: &mut Measured, users: &[String], first: u64) -> Result<u64> {
-    let mut net = Net::new(server.addr)?;
-    let payload = Payload::new(DATA);
-    let (start, cpu) = (clock::now(), server.cpu()?);
+    let mut net = Net::new(server.target.addr)?;
+    let payload = Payload::new(DATA, TAG);
+    let (start, cpu) = (clock::now(), server.meter.cpu()?);
     let until = start + how.time(TIME);
-    let mut load = Streaming(Stream::open(&mut net, 0)?);
+    let mut load = Streaming(Stream::open(&mut net, &server.target, 0)?);
     let mut open = true;
     let end = net.run(
         &mut load,
@@ -194,13 +204,13 @@ fn stream(how: &How, server: &Server, measured: &mut Measured, users: &[String],
     if sent != accepted {
         bail!("{accepted} of {sent} lines were accepted");
     }
-    let used = server.cpu()? - cpu;
+    let used = server.meter.cpu()? - cpu;
     measured.add_rate("one NDJSON stream", accepted, end - start, used, "notification");
     Ok(first + sent)
 }
 
 /// A load of one stream and nothing else.
-pub struct Streaming(pub Stream);
+struct Streaming(Stream);
 
 impl Load for Streaming {
     fn message(&mut self, _: &mut Net, _: Conn, _: usize, message: Message<'_>) -> Result<()> {

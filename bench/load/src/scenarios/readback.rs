@@ -1,12 +1,14 @@
 //! Reads every inbox after a run, to see that all that was accepted is there, once and in order.
 
-use crate::account::{Account, Totals};
-use crate::net::{Conn, Load, Message, Net, Wire};
-use crate::payload::all_numbers;
-use crate::requests;
+use super::stage::TAG;
 use crate::server::Server;
-use anyhow::{Context as _, Result, bail};
-use memchr::memmem;
+use anyhow::{Result, bail};
+use postrider_bench_load::account::{Account, Totals};
+use postrider_bench_load::net::{Conn, Load, Message, Net, Wire};
+use postrider_bench_load::payload::{Numbers, Payload};
+use postrider_bench_load::requests;
+use postrider_bench_load::sessions::cursor;
+use postrider_bench_load::target::{Target, Users};
 use std::time::Duration;
 
 /// Connections that read, one inbox after the other.
@@ -15,9 +17,12 @@ const LIMIT: Duration = Duration::from_secs(120);
 
 /// Reads all inboxes by long poll. User `u` was sent `counts[u]` notifications, whose numbers are `u`,
 /// `u + users`, `u + 2 · users` … in this order.
-pub fn read_all(server: &Server, tokens: &[String], counts: &[u64]) -> Result<Totals> {
-    let mut net = Net::new(server.addr)?;
+pub fn read_all(server: &Server, users: &Users, counts: &[u64]) -> Result<Totals> {
+    let mut net = Net::new(server.target.addr)?;
+    let tokens = &users.tokens;
     let mut reading = Reading {
+        target: &server.target,
+        numbers: Payload::new(0, TAG).numbers(),
         tokens,
         counts,
         account: Account::new(tokens.len()),
@@ -27,7 +32,7 @@ pub fn read_all(server: &Server, tokens: &[String], counts: &[u64]) -> Result<To
     };
     for reader in 0..READERS.min(tokens.len()) {
         let user = reading.take(reader);
-        let request = requests::poll(&tokens[user], QUERY);
+        let request = requests::poll(&server.target, &tokens[user], QUERY);
         net.open(reader, Wire::Http, &request)?;
     }
     net.run(&mut reading, LIMIT, "reading all inboxes", |_, r| {
@@ -39,6 +44,8 @@ pub fn read_all(server: &Server, tokens: &[String], counts: &[u64]) -> Result<To
 const QUERY: &str = "ack=none&wait=0&limit=1000";
 
 struct Reading<'a> {
+    target: &'a Target,
+    numbers: Numbers,
     tokens: &'a [String],
     counts: &'a [u64],
     account: Account,
@@ -59,13 +66,16 @@ impl Reading<'_> {
 
 impl Load for Reading<'_> {
     fn message(&mut self, net: &mut Net, conn: Conn, reader: usize, message: Message<'_>) -> Result<()> {
-        let Message::Answer { status: 200, body } = message else {
+        let Message::Answer {
+            status: 200, body, ..
+        } = message
+        else {
             bail!("a poll was answered with {message:?}");
         };
         let user = self.current[reader];
         let users = self.tokens.len() as u64;
         let mut any = false;
-        for number in all_numbers(body) {
+        for number in self.numbers.all(body) {
             any = true;
             if number % users != user as u64 {
                 bail!("user {user} got {number}, which is another's");
@@ -74,22 +84,14 @@ impl Load for Reading<'_> {
         }
         if any && self.account.reached(user) < self.counts[user] {
             let query = format!("{QUERY}&cursor={}", cursor(body)?);
-            return net.send(conn, &requests::poll(&self.tokens[user], &query));
+            return net.send(conn, &requests::poll(self.target, &self.tokens[user], &query));
         }
         // Complete, or nothing more comes; the books tell which.
         self.working -= 1;
         if self.next < self.tokens.len() {
             let user = self.take(reader);
-            net.send(conn, &requests::poll(&self.tokens[user], QUERY))?;
+            net.send(conn, &requests::poll(self.target, &self.tokens[user], QUERY))?;
         }
         Ok(())
     }
-}
-
-/// The cursor of a poll's answer, which comes after its lists.
-pub fn cursor(body: &[u8]) -> Result<&str> {
-    const NAME: &[u8] = b"\"cursor\":\"";
-    let start = memmem::rfind(body, NAME).context("an answer without a cursor")? + NAME.len();
-    let length = memchr::memchr(b'"', &body[start..]).context("a cursor without an end")?;
-    Ok(std::str::from_utf8(&body[start..start + length])?)
 }

@@ -67,10 +67,10 @@ impl Store for Fjall {
         let mut writes = self.database.batch().durability(Some(mode));
         for &table in Table::ALL {
             let keyspace = &self.tables[table as usize];
-            for (key, value) in batch.table(table) {
+            for (key, value) in batch.table(table).iter() {
                 match value {
-                    Some(value) => writes.insert(keyspace, key.as_slice(), value.as_slice()),
-                    None => writes.remove(keyspace, key.as_slice()),
+                    Some(value) => writes.insert(keyspace, key, value),
+                    None => writes.remove(keyspace, key),
                 }
             }
         }

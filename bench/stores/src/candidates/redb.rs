@@ -51,10 +51,10 @@ impl Redb {
                 continue;
             }
             let mut rows = txn.open_table(definition(table))?;
-            for (key, value) in changes {
+            for (key, value) in changes.iter() {
                 match value {
-                    Some(value) => drop(rows.insert(&key[..], &checked(table, key, value)[..])?),
-                    None => drop(rows.remove(&key[..])?),
+                    Some(value) => drop(rows.insert(key, &checked(table, key, value)[..])?),
+                    None => drop(rows.remove(key)?),
                 }
             }
         }

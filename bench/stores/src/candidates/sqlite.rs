@@ -113,7 +113,7 @@ impl Sqlite {
             }
             let sql = &self.sql[table as usize];
             let (mut put, mut remove) = (txn.prepare_cached(&sql.put)?, txn.prepare_cached(&sql.remove)?);
-            for (key, value) in rows {
+            for (key, value) in rows.iter() {
                 match value {
                     Some(value) => put.execute(params![key, checked(table, key, value)])?,
                     None => remove.execute(params![key])?,

@@ -1,7 +1,7 @@
 //! Sending again what the client has not acknowledged. Whether it still may is read from the engine when the time
 //! has come; nothing of single entries is kept.
 
-use super::{Moment, Outbox, Session, Share};
+use super::{AckMode, At, Moment, Outbox, Session, Share};
 use crate::redelivery::{Due, Redelivery};
 use postrider_model::{InboxPage, State, Timestamp};
 
@@ -11,25 +11,27 @@ const MAX_STALLED_IDS: usize = 256;
 impl Session {
     /// When something is due again, if nothing waits for a page or for room already.
     pub fn redeliver_at(&self) -> Option<Timestamp> {
-        let feeds = self.feeds.iter();
-        feeds
+        if self.ack != AckMode::Explicit {
+            return None;
+        }
+        self.all()
             .filter_map(|progress| progress.redelivery.as_ref()?.next_at())
             .min()
     }
 
     /// Begins to send again what is due.
     pub fn redeliver(&mut self, now: Moment, outbox: &mut impl Outbox) {
-        for progress in &mut self.feeds {
-            if let Some(redelivery) = &mut progress.redelivery {
+        for at in self.ats() {
+            if let Some(redelivery) = &mut self.progress_mut(at).redelivery {
                 redelivery.begin(now.steady);
-                progress.ask(outbox);
+                self.ask(at, outbox);
             }
         }
     }
 
     /// A page of what is due: sends what is still pending, as far as there is room; the rest is read again then.
-    pub(super) fn page_again(&mut self, at: usize, page: &InboxPage, now: Moment, outbox: &mut impl Outbox) {
-        let progress = &mut self.feeds[at];
+    pub(super) fn page_again(&mut self, at: At, page: &InboxPage, now: Moment, outbox: &mut impl Outbox) {
+        let progress = self.progress_mut(at);
         progress.floor = progress.floor.max(page.floor);
         progress.judged = progress.judged.max(page.floor);
         let fresh = |redelivery: &mut Box<Redelivery>| redelivery.page_came();
@@ -65,6 +67,6 @@ impl Session {
             .chunks(MAX_STALLED_IDS)
             .for_each(|ids| outbox.stalled(ids));
         redelivery.passed(through);
-        self.feeds[at].redelivery = Some(redelivery);
+        self.progress_mut(at).redelivery = Some(redelivery);
     }
 }

@@ -130,7 +130,7 @@ impl Bench {
             );
             self.sent.entry(offset).or_default().push(self.now);
         }
-        if let Some(redelivery) = &self.session.feeds[0].redelivery {
+        if let Some(redelivery) = &self.session.main[OWN].redelivery {
             redelivery.batches();
         }
         for id in self.wire.stalled.drain(..) {

@@ -1,7 +1,7 @@
-//! What a client asks for when it connects, and what the engine knows at that moment.
+//! What a client asks for when it connects.
 
 use crate::RedeliveryRules;
-use postrider_model::{Cursor, FeedId, FeedSpan, SessionId, Topic, UserId};
+use postrider_model::{Cursor, FeedId, SessionId, Topic, UserId};
 
 /// How a session acknowledges.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -53,18 +53,4 @@ impl Opening {
             .chain(self.topics.iter().cloned().map(FeedId::Topic))
             .collect()
     }
-}
-
-/// What the engine knows of one of the feeds at the moment a session opens.
-#[derive(Debug, Clone, Copy)]
-pub struct FeedStart {
-    /// What is held.
-    pub span: FeedSpan,
-    /// The user's floor; 0 for a session topic.
-    pub floor: u64,
-    /// Everything at or below is settled: where a session without a cursor begins. Below the floor where an entry
-    /// that is for the first device is still to be taken.
-    pub begins: u64,
-    /// Whether the cursor's position in this feed is a place of it; `None` where the cursor has none.
-    pub held: Option<bool>,
 }

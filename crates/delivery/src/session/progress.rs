@@ -1,19 +1,28 @@
-//! Where a session stands in one feed.
+//! Where a session stands in one feed. There are millions of these, and a fan-out touches one for every session, so
+//! they are small: what only some need for some time is in boxes of its own.
 
-use super::{AckMode, FeedStart, Outbox, Reading};
+use super::{AckMode, FeedStart, Reading};
 use crate::redelivery::{Redelivery, RedeliveryRules};
-use postrider_model::{FeedId, Position};
+use postrider_model::{Epoch, Position};
 
 /// Where a session stands in one feed.
 #[derive(Debug)]
 pub(super) struct Progress {
-    pub feed: FeedId,
     /// Everything at or below is sent, or not for this session. The epoch is unknown until the first entry.
-    pub sent: u64,
-    /// The place to name in a cursor; `None` while it is not known.
-    pub place: Option<Position>,
+    sent: u64,
     /// The newest offset that is known to exist.
     pub head: u64,
+    /// What is settled, as far as this session knows.
+    pub floor: u64,
+    /// The floor as the engine told it. What this session settled itself may still be judged otherwise.
+    pub judged: u64,
+    /// With its epoch the place to name in a cursor, if it is `placed`.
+    place: u64,
+    /// With its epoch the place up to which the probe under way proves.
+    probed: u64,
+    place_epoch: Epoch,
+    probed_epoch: Epoch,
+    placed: bool,
     /// A page was asked for and has not come.
     pub reading: bool,
     /// A wake may have been lost: only a page can tell whether there is more.
@@ -22,84 +31,160 @@ pub(super) struct Progress {
     pub gap: bool,
     /// Whether entries here have a delivery state for the user.
     pub settles: bool,
-    /// What is settled, as far as this session knows.
-    pub floor: u64,
-    /// The floor as the engine told it. What this session settled itself may still be judged otherwise.
-    pub judged: u64,
+    /// Whether every sending of an entry counts as an attempt: only the client's word settles it.
+    pub counts: bool,
+    /// How what was there when the session opened is judged, until that is sent.
+    past: Option<Box<Past>>,
+    /// What was sent and may have to be sent again.
+    pub redelivery: Option<Box<Redelivery>>,
+}
+
+/// What held when the session opened. It says something of offsets at or below these alone.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Past {
     /// At or below this only pending entries are sent; above, all that is not final.
     pub pending_only: u64,
     /// At or below this the client says that it had the entries: they are repeats.
     pub had: u64,
-    /// Whether every sending of an entry counts as an attempt: only the client's word settles it.
-    pub counts: bool,
-    /// What was sent and may have to be sent again.
-    pub redelivery: Option<Box<Redelivery>>,
     /// Marks at or below this speak of nothing that this client ever had.
     pub marks_after: u64,
 }
 
+impl Past {
+    fn end(&self) -> u64 {
+        self.pending_only.max(self.had).max(self.marks_after)
+    }
+}
+
 impl Progress {
     pub fn open(
-        feed: FeedId,
+        settles: bool,
         start: FeedStart,
         ack: AckMode,
         rules: Option<RedeliveryRules>,
         place: Option<Position>,
     ) -> Progress {
-        let settles = !matches!(feed, FeedId::Topic(_));
         let counts = settles && ack == AckMode::Explicit;
         let head = start.span.head;
         let oldest = start.span.first.saturating_sub(1);
         let mut progress = Progress {
-            feed,
             sent: 0,
-            place: None,
             head: head.offset,
+            floor: start.floor,
+            judged: start.floor,
+            place: 0,
+            probed: 0,
+            place_epoch: Epoch::default(),
+            probed_epoch: Epoch::default(),
+            placed: false,
             reading: false,
             suspect: false,
             gap: false,
             settles,
-            floor: start.floor,
-            judged: start.floor,
-            pending_only: 0,
-            had: 0,
             counts,
+            past: None,
             redelivery: rules
                 .filter(|_| counts)
                 .map(|rules| Box::new(Redelivery::new(rules))),
-            marks_after: 0,
         };
+        let mut past = Past::default();
         match (place, start.held) {
             (Some(place), Some(true)) => {
-                progress.place = Some(place);
-                progress.marks_after = place.offset;
+                progress.set_place(place);
+                past.marks_after = place.offset;
                 if counts {
                     progress.sent = start.begins.max(oldest).min(place.offset);
-                    progress.pending_only = place.offset;
-                    progress.had = place.offset;
+                    past.pending_only = place.offset;
+                    past.had = place.offset;
                 } else {
                     progress.sent = place.offset;
                 }
             }
             (Some(place), _) => {
                 // Until the client was told of the gap its cursor names the old place, and so finds it again.
-                progress.place = Some(place);
+                progress.set_place(place);
                 progress.gap = true;
                 progress.sent = oldest;
             }
             (None, _) if settles => {
                 progress.sent = start.begins.max(oldest).min(head.offset);
-                progress.pending_only = head.offset;
-                progress.marks_after = head.offset;
-                progress.place = (progress.sent == head.offset).then_some(head);
+                past.pending_only = head.offset;
+                past.marks_after = head.offset;
+                if progress.sent == head.offset {
+                    progress.set_place(head);
+                }
             }
             (None, _) => {
                 progress.sent = head.offset;
-                progress.place = Some(head);
-                progress.marks_after = head.offset;
+                progress.set_place(head);
+                past.marks_after = head.offset;
             }
         }
+        progress.past = (progress.sent < past.end()).then(|| Box::new(past));
         progress
+    }
+
+    pub fn sent(&self) -> u64 {
+        self.sent
+    }
+
+    /// Everything up to here is sent, or passed over.
+    pub fn pass(&mut self, through: u64) {
+        self.sent = through;
+        if self.past.as_ref().is_some_and(|past| past.end() <= through) {
+            self.past = None;
+        }
+    }
+
+    /// What held when the session opened. Says nothing any more of offsets above what was sent.
+    pub fn past(&self) -> Past {
+        self.past.as_deref().copied().unwrap_or_default()
+    }
+
+    /// The place to name in a cursor; `None` while it is not known.
+    pub fn place(&self) -> Option<Position> {
+        self.placed.then_some(Position {
+            epoch: self.place_epoch,
+            offset: self.place,
+        })
+    }
+
+    pub fn set_place(&mut self, place: Position) {
+        (self.place, self.place_epoch, self.placed) = (place.offset, place.epoch, true);
+    }
+
+    pub fn forget_place(&mut self) {
+        self.placed = false;
+    }
+
+    /// As [`Progress::set_place`], unless the place is beyond already.
+    pub fn move_place(&mut self, to: Position) {
+        if !self.placed || self.place <= to.offset {
+            self.set_place(to);
+        }
+    }
+
+    /// Up to where entries were sent that evidence could settle.
+    pub fn unsettled(&self) -> Option<Position> {
+        let place = self.place().filter(|place| place.offset == self.sent)?;
+        (self.settles && !self.gap && place.offset > self.floor).then_some(place)
+    }
+
+    /// What a probe that begins now would prove; nothing of this feed where nothing is unsettled.
+    pub fn begin_probe(&mut self) {
+        let place = self.unsettled().unwrap_or(Position::START);
+        (self.probed, self.probed_epoch) = (place.offset, place.epoch);
+    }
+
+    /// The probe was answered: up to where that settles something.
+    pub fn proven(&mut self) -> Option<Position> {
+        let proven = Position {
+            epoch: self.probed_epoch,
+            offset: std::mem::take(&mut self.probed),
+        };
+        let news = proven.offset > self.floor;
+        self.floor = self.floor.max(proven.offset);
+        news.then_some(proven)
     }
 
     pub fn is_behind(&self) -> bool {
@@ -113,17 +198,17 @@ impl Progress {
             .is_some_and(|redelivery| redelivery.wants_page())
     }
 
-    /// Asks for what comes next, and for what is due again, where there is room.
-    pub fn ask(&mut self, outbox: &mut impl Outbox) {
-        if !self.reading && self.is_behind() && outbox.has_room() {
+    /// What to read now that there is room: what comes next, and what is due again.
+    pub fn wanted(&mut self) -> [Option<Reading>; 2] {
+        let next = !self.reading && self.is_behind();
+        if next {
             self.reading = true;
             self.suspect = false;
-            outbox.read(&self.feed, Reading::Forward { after: self.sent });
         }
-        if let Some(redelivery) = self.redelivery.as_mut().filter(|_| outbox.has_room())
-            && let Some((first, last)) = redelivery.page_wanted()
-        {
-            outbox.read(&self.feed, Reading::Again { first, last });
-        }
+        let again = self.redelivery.as_mut().and_then(|redelivery| {
+            let (first, last) = redelivery.page_wanted()?;
+            Some(Reading::Again { first, last })
+        });
+        [next.then_some(Reading::Forward { after: self.sent }), again]
     }
 }

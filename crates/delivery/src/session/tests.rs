@@ -152,7 +152,55 @@ fn serve(session: &mut Session, wire: &mut Wire, head: u64, floor: u64) {
     }
 }
 
+/// What a client sees, and what it leaves of the session.
+type Seen = (Vec<u64>, Vec<(FeedId, Reading)>, String, bool, bool);
+
+/// Gives a session the entries `first..=head` of its feed, as one stretch if `whole`, after the same past.
+fn see(whole: bool, ack: AckMode, past: (Option<u64>, u64, u64), stretch: (u64, u64), step: u8) -> Seen {
+    let (cursor, floor, before) = past;
+    let mut wire = Wire {
+        room: 1000,
+        ..Wire::default()
+    };
+    let mut session = open(ack, cursor, floor, before, &mut wire);
+    match step {
+        0 => serve(&mut session, &mut wire, before, floor),
+        1 => session.suspect(&mut wire),
+        _ => {}
+    }
+    let (first, head) = stretch;
+    let advanced = whole.then(|| {
+        let last = place(head);
+        session.advance(&own(), Stretch { first, last })
+    });
+    match advanced.flatten() {
+        Some(from) => wire.got.extend(from..=head),
+        None => {
+            let entries: Vec<_> = (first..=head).map(entry).collect();
+            session.appended(&entries, START, &mut wire);
+        }
+    }
+    let (behind, unsettled) = (session.is_behind(), session.is_unsettled());
+    (wire.got, wire.reads, session.cursor(), behind, unsettled)
+}
+
 proptest! {
+    #[test]
+    fn a_stretch_is_what_its_entries_are(
+        ack in 0u8..3,
+        cursor in proptest::option::of(0u64..8),
+        floor in 0u64..4,
+        more in 0u64..6,
+        first in 1u64..10,
+        length in 0u64..5,
+        step in 0u8..3,
+    ) {
+        let ack = [AckMode::Auto, AckMode::Explicit, AckMode::None][usize::from(ack)];
+        let (past, stretch) = ((cursor, floor, floor + more), (first, first + length));
+        let whole = see(true, ack, past, stretch, step);
+        prop_assert_eq!(whole, see(false, ack, past, stretch, step));
+    }
+
     #[test]
     fn every_entry_once_in_order(
         before in 0u64..20,
@@ -192,7 +240,7 @@ proptest! {
         session.catch_up(&mut wire);
         serve(&mut session, &mut wire, head, 0);
         prop_assert_eq!(&wire.got, &(1..=head).collect::<Vec<_>>());
-        prop_assert_eq!(session.unsettled(), vec![(own(), place(head))]);
+        prop_assert_eq!(session.main[OWN].unsettled(), Some(place(head)));
         prop_assert_eq!(wire.gaps, 0);
     }
 }
@@ -238,7 +286,7 @@ fn explicit_gets_what_is_pending_below_its_cursor_first() {
         [Some(2), Some(2), Some(1), Some(1)],
         "it had those up to 3"
     );
-    assert!(wire.settled.is_empty() && session.unsettled().is_empty());
+    assert!(wire.settled.is_empty() && !session.is_unsettled());
 }
 
 #[test]
@@ -250,7 +298,7 @@ fn none_settles_nothing() {
     let mut session = open(AckMode::None, Some(3), 1, 5, &mut wire);
     serve(&mut session, &mut wire, 5, 1);
     assert_eq!(wire.got, [4, 5]);
-    assert!(wire.settled.is_empty() && session.unsettled().is_empty());
+    assert!(wire.settled.is_empty() && !session.is_unsettled());
 }
 
 #[test]

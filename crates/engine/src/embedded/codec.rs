@@ -5,8 +5,8 @@
 //! | table | key | value |
 //! | --- | --- | --- |
 //! | meta | name | depends |
-//! | notifications | id | [`Record`] |
-//! | entries | feed, offset | [`EntryRecord`] |
+//! | notifications | id | [`Record`], or where it stands whole: user, position |
+//! | entries | feed, offset | [`EntryRecord`]; a notification for one user stands in it whole, with its [`Record`] |
 //! | feeds | feed | first held offset, head, epoch of the one before the first (written by trimming only) |
 //! | recipients | id, 0, user | position, offset 0 while scheduled |
 //! | floors | user, 0, feed, 1 (delivered), 2 (read) or 3 (joined) | offset |
@@ -18,6 +18,7 @@
 //! | due | time, kind, id; to give up: also 0, user | nothing |
 //! | requests | key | content digest, time |
 //! | ages | stage, time, id (or request, or feed) | nothing: in this order things are forgotten |
+//! | ages | stage 5, time to live, time, number | ids: a [`super::apply`] cohort, which grows old together |
 //! | attempts | user, 0, feed, offset | how many, the time of the last |
 //! | firsts | feed, offset | nothing: this one is for the first device that takes it |
 //! | opens | user, 0, feed, offset | nothing: pending although the floor passed it |
@@ -29,22 +30,24 @@
 //! | sizes | feed | bytes, first and head offset when they were counted (kept only where feeds are bounded by bytes) |
 //!
 //! Version 2 of a record has more than version 1: `kept_from` in notifications, `origin` in withdrawn entries.
+//! Version 3 has the whole entries and the cohorts.
 //! A value this version cannot read is an error that names the table; it is never skipped.
 
 use super::StoreFault;
 use bytes::Bytes;
 use postrider_model::{
-    Audience, DeadReason, Devices, Durability, Epoch, FeedId, Mark, MarkKind, Notification, NotificationId,
-    Position, SessionId, Timestamp, Topic, Transport, UserId, WithdrawReason,
+    Audience, DeadReason, Devices, Durability, Epoch, FeedId, Mark, MarkKind, Millis, Notification,
+    NotificationId, Position, SessionId, Timestamp, Topic, Transport, UserId, WithdrawReason,
 };
+use std::sync::Arc;
 
 /// The version byte that this code writes. It reads all versions up to this.
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 
 /// What is stored under a notification's id.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Record {
-    pub notification: Notification,
+    pub notification: Arc<Notification>,
     pub content: u128,
     pub cancelled_at: Option<Timestamp>,
     /// Waiting for `deliver_at`; not in any feed yet.
@@ -57,6 +60,18 @@ pub(super) struct Record {
     pub kept_from: Timestamp,
     /// What was to be delivered is not kept any more, only what became of it.
     pub bodiless: bool,
+    /// It was read from the entry in which it stands whole: whose, and where. Writing a record takes it out.
+    pub home: Option<Home>,
+}
+
+/// The one recipient of a notification that stands whole in an entry, and where that is.
+pub(super) type Home = (UserId, Position);
+
+/// What stands under a notification's id.
+#[derive(Debug)]
+pub(super) enum Held {
+    Record(Box<Record>),
+    Home(Home),
 }
 
 /// What is stored of a dead letter; a notification's body stays with the notification.
@@ -102,6 +117,12 @@ pub(super) struct Writer(Vec<u8>);
 impl Writer {
     pub fn new() -> Writer {
         Writer(vec![VERSION])
+    }
+    /// Room for about so many bytes.
+    fn with_room(bytes: usize) -> Writer {
+        let mut out = Vec::with_capacity(bytes);
+        out.push(VERSION);
+        Writer(out)
     }
     pub fn u8(mut self, n: u8) -> Self {
         self.0.push(n);
@@ -266,13 +287,75 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// The bits of a record's first byte.
+const SCHEDULED: u8 = 1;
+const FIRST_DEVICE: u8 = 2;
+const BODILESS: u8 = 4;
+/// In place of a record: where it stands whole.
+const AT_HOME: u8 = 0x80;
+/// The kind of an entry in which a notification stands whole.
+const WHOLE: u8 = 4;
+
+impl Held {
+    pub fn encode_home((user, position): &Home) -> Vec<u8> {
+        Writer::with_room(48)
+            .u8(AT_HOME)
+            .text(user.as_str())
+            .u32(position.epoch.0)
+            .u64(position.offset)
+            .done()
+    }
+
+    pub fn decode(id: &NotificationId, value: &[u8]) -> Result<Held, StoreFault> {
+        Ok(match Held::home(value)? {
+            Some(home) => Held::Home(home),
+            None => Held::Record(Box::new(Record::decode(id, value)?)),
+        })
+    }
+
+    /// Where it stands whole, if it does.
+    pub fn home(value: &[u8]) -> Result<Option<Home>, StoreFault> {
+        let mut r = Reader::new("notifications", value)?;
+        match r.u8()? {
+            AT_HOME => Ok(Some((r.id(UserId::new)?, r.position()?))),
+            _ => Ok(None),
+        }
+    }
+}
+
 impl Record {
     pub fn encode(&self) -> Vec<u8> {
+        let out = Writer::with_room(self.notification.data.len() + 160);
+        self.write(out).done()
+    }
+
+    /// An entry in which it stands whole.
+    pub fn encode_entry(&self, epoch: Epoch) -> Vec<u8> {
+        let out = Writer::with_room(self.notification.data.len() + 200);
+        let out = out.u32(epoch.0).u8(WHOLE);
+        self.write(out.text(self.notification.id.as_str())).done()
+    }
+
+    /// The record that stands whole in an entry, with its place.
+    pub fn of_entry(value: &[u8], user: &UserId, offset: u64) -> Result<Option<Record>, StoreFault> {
+        let mut r = Reader::new("entries", value)?;
+        let epoch = Epoch(r.u32()?);
+        if r.u8()? != WHOLE {
+            return Ok(None);
+        }
+        let id = r.id(NotificationId::new)?;
+        let record = Record::read(&id, &mut r)?;
+        let home = Some((user.clone(), Position { epoch, offset }));
+        Ok(Some(Record { home, ..record }))
+    }
+
+    fn write(&self, out: Writer) -> Writer {
         let n = &self.notification;
-        let flags = u8::from(self.scheduled)
-            | u8::from(n.devices == Devices::First) << 1
-            | u8::from(self.bodiless) << 2;
-        let out = Writer::new()
+        let bit = |set, bit| if set { bit } else { 0 };
+        let flags = bit(self.scheduled, SCHEDULED)
+            | bit(n.devices == Devices::First, FIRST_DEVICE)
+            | bit(self.bodiless, BODILESS);
+        let out = out
             .u8(flags)
             .u128(self.content)
             .u64(n.time.0)
@@ -296,16 +379,22 @@ impl Record {
             Audience::Topics(topics) => out.u8(2).list(topics, |out, topic| out.text(topic.as_str())),
             Audience::Everyone => out.u8(3),
         };
-        out.bytes(&n.data).done()
+        out.bytes(&n.data)
     }
 
     pub fn decode(id: &NotificationId, value: &[u8]) -> Result<Record, StoreFault> {
-        let mut r = Reader::new("notifications", value)?;
+        Record::read(id, &mut Reader::new("notifications", value)?)
+    }
+
+    fn read(id: &NotificationId, r: &mut Reader<'_>) -> Result<Record, StoreFault> {
         let flags = r.u8()?;
+        if flags & AT_HOME != 0 {
+            return Err(r.corrupt("no record"));
+        }
         let content = r.u128()?;
         let stamp = |r: &mut Reader<'_>| r.u64().map(Timestamp);
-        let time = stamp(&mut r)?;
-        let kept_from = if r.version < 2 { None } else { Some(stamp(&mut r)?) };
+        let time = stamp(r)?;
+        let kept_from = if r.version < 2 { None } else { Some(stamp(r)?) };
         let cancelled_at = r.option(stamp)?;
         let expires_at = r.option(stamp)?;
         let deliver_at = r.option(stamp)?;
@@ -336,22 +425,22 @@ impl Record {
             deliver_at,
             collapse_key,
             policy,
-            devices: if flags & 2 == 0 {
-                Devices::All
-            } else {
-                Devices::First
+            devices: match flags & FIRST_DEVICE {
+                0 => Devices::All,
+                _ => Devices::First,
             },
             publisher,
         };
         Ok(Record {
-            notification,
+            notification: Arc::new(notification),
             content,
             cancelled_at,
-            scheduled: flags & 1 != 0,
+            scheduled: flags & SCHEDULED != 0,
             recipients,
             placements,
             kept_from: kept_from.unwrap_or(time.max(deliver_at.unwrap_or(time))),
-            bodiless: flags & 4 != 0,
+            bodiless: flags & BODILESS != 0,
+            home: None,
         })
     }
 }
@@ -407,6 +496,11 @@ impl EntryRecord {
                     },
                 }
             }
+            // Whatever else stands in it, it stands for this.
+            WHOLE => EntryKindRecord::Notification {
+                withdrawn: None,
+                id: r.id(NotificationId::new)?,
+            },
             _ => return Err(r.corrupt("unknown kind of entry")),
         };
         Ok(EntryRecord { epoch, kind })
@@ -534,6 +628,23 @@ pub(super) mod key {
         key.extend_from_slice(what);
         key
     }
+    /// A cohort: what was accepted at a time, to live so long; and a number, as there may be several.
+    pub fn cohort(stage: u8, span: Millis, at: Timestamp, number: u64) -> Vec<u8> {
+        let mut key = vec![stage];
+        for part in [span.0, at.0, number] {
+            key.extend_from_slice(&part.to_be_bytes());
+        }
+        key
+    }
+    /// The time to live and the time of a cohort.
+    pub fn cohort_parts(key: &[u8]) -> Option<(Millis, Timestamp)> {
+        let (span, rest) = key.get(1..)?.split_first_chunk::<8>()?;
+        let at = rest.first_chunk::<8>()?;
+        Some((
+            Millis(u64::from_be_bytes(*span)),
+            Timestamp(u64::from_be_bytes(*at)),
+        ))
+    }
     /// The time and the subject of a row of ages.
     pub fn age_parts(key: &[u8]) -> Option<(Timestamp, &[u8])> {
         let (at, what) = key.get(1..)?.split_first_chunk::<8>()?;
@@ -572,7 +683,7 @@ mod tests {
 
     fn sample() -> Record {
         Record {
-            notification: Notification {
+            notification: Arc::new(Notification {
                 id: NotificationId::new("n-1").unwrap(),
                 time: Timestamp(5),
                 subject: Some("s".into()),
@@ -586,11 +697,12 @@ mod tests {
                 policy: None,
                 devices: Devices::First,
                 publisher: "test".into(),
-            },
+            }),
             content: 7,
             cancelled_at: Some(Timestamp(8)),
             kept_from: Timestamp(6),
             bodiless: true,
+            home: None,
             scheduled: true,
             recipients: None,
             placements: vec![(
@@ -618,6 +730,38 @@ mod tests {
             Record::decode(id, &newer),
             Err(StoreFault::Newer { .. })
         ));
+    }
+
+    #[test]
+    fn what_stands_whole_in_an_entry_reads_back_and_any_cut_is_an_error() {
+        let (user, epoch, offset) = (UserId::new("ada").unwrap(), Epoch(3), 9);
+        let home = (user.clone(), Position { epoch, offset });
+        let record = Record {
+            home: Some(home.clone()),
+            ..sample()
+        };
+        let bytes = record.encode_entry(epoch);
+        assert_eq!(
+            Record::of_entry(&bytes, &user, offset).unwrap(),
+            Some(record.clone())
+        );
+        let entry = EntryRecord::decode(&bytes).unwrap();
+        let id = record.notification.id.clone();
+        let kind = EntryKindRecord::Notification { id, withdrawn: None };
+        assert_eq!(entry, EntryRecord { epoch, kind });
+        assert_eq!(Record::of_entry(&entry.encode(), &user, offset).unwrap(), None);
+        for cut in 0..bytes.len() {
+            assert!(
+                Record::of_entry(&bytes[..cut], &user, offset).is_err(),
+                "cut at {cut}"
+            );
+        }
+        let bytes = Held::encode_home(&home);
+        assert_eq!(Held::home(&bytes).unwrap(), Some(home));
+        assert_eq!(Held::home(&record.encode()).unwrap(), None);
+        for cut in 0..bytes.len() {
+            assert!(Held::home(&bytes[..cut]).is_err(), "cut at {cut}");
+        }
     }
 
     #[test]
@@ -669,6 +813,9 @@ mod tests {
             };
             proptest::prop_assert_eq!(&LetterRecord::decode(&letter.encode()).unwrap(), &letter);
             values.push(letter.encode());
+            values.push(record.encode_entry(Epoch(3)));
+            let ada = UserId::new("ada").unwrap();
+            values.push(Held::encode_home(&(ada.clone(), Position::START)));
             for mut value in values {
                 value.truncate(cut);
                 for (at, bit) in &flips {
@@ -678,6 +825,8 @@ mod tests {
                 }
                 drop(Record::decode(&id, &value));
                 drop(EntryRecord::decode(&value));
+                drop(Record::of_entry(&value, &ada, 1));
+                drop(Held::decode(&id, &value));
                 drop(LetterRecord::decode(&value));
                 drop(decode_mark(1, MarkKind::Read, &value));
                 drop(FeedId::read_key(&value));

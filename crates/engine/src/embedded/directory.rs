@@ -7,8 +7,9 @@ use std::io::Write;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 
-/// The format that this version writes. 1 had the base alone; 2 has the journal in front of it.
-pub(super) const FORMAT: u32 = 2;
+/// The format that this version writes. 1 had the base alone; 2 the journal in front of it; 3 has notifications
+/// that stand whole in an entry, and cohorts.
+pub(super) const FORMAT: u32 = 3;
 /// The oldest that it can open.
 const OLDEST: u32 = 1;
 

@@ -67,7 +67,7 @@ impl Store for Disk {
         let written = held.base.write(0, 0, |filling| {
             Table::ALL.iter().try_for_each(|&table| {
                 let changes = batch.table(table).iter();
-                filling.change(table, changes.map(|(key, value)| (&key[..], value.as_deref())))
+                filling.change(table, changes)
             })
         });
         held.reading = None;

@@ -1,13 +1,13 @@
 //! The engine and its directory against what disks do: calls that fail for a while, files that are cut or
-//! garbled, a directory of the first format. What a loss of power does is tried in `journal/trial.rs`.
+//! garbled, directories of earlier formats. What a loss of power does is tried in `journal/trial.rs`.
 
 use super::journal::{Failing, Journaled, Model, Rng};
 use super::store::{Batch, Store, Table};
-use super::tests::Clock;
+use super::tests::{Clock, Here};
 use super::{Embedded, StoreFault};
-use crate::contract::Make;
+use crate::contract::{Kit, Make};
 use crate::{EngineError, Feeds, Settlements, Wakes};
-use postrider_model::{FeedId, SettleKind, Timestamp};
+use postrider_model::{FeedId, Millis, NotificationId, SettleKind, SettleTarget, Timestamp};
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::sync::Arc;
@@ -259,13 +259,10 @@ async fn failing_calls_refuse_and_heal() {
     }
 }
 
-/// A directory as the release before the journal left it: three notifications for ada and bob, one of which
-/// ada has read, one for everyone, and one that was cancelled. `fixtures/format-1.redb.runs` is its file, in
-/// runs: length (4), 0 and the bytes, or 1 and the byte that is repeated.
-fn first_format(dir: &std::path::Path) {
-    let mut rest = &include_bytes!("fixtures/format-1.redb.runs")[..];
+/// A file as a fixture holds it, in runs: length (4), 0 and the bytes, or 1 and the byte that is repeated.
+fn unpacked(mut runs: &[u8]) -> Vec<u8> {
     let mut file = Vec::new();
-    while let Some((head, after)) = rest.split_first_chunk::<5>() {
+    while let Some((head, after)) = runs.split_first_chunk::<5>() {
         let length = u32::from_le_bytes([head[0], head[1], head[2], head[3]]) as usize;
         let repeated = head[4] == 1;
         let (run, after) = after.split_at(if repeated { 1 } else { length });
@@ -273,10 +270,29 @@ fn first_format(dir: &std::path::Path) {
             true => file.resize(file.len() + length, run[0]),
             false => file.extend_from_slice(run),
         }
-        rest = after;
+        runs = after;
     }
+    file
+}
+
+/// A directory as the release before the journal left it: three notifications for ada and bob, one of which
+/// ada has read, one for everyone, and one that was cancelled.
+fn first_format(dir: &std::path::Path) {
+    let file = unpacked(include_bytes!("fixtures/format-1.redb.runs"));
     std::fs::write(dir.join("feeds.redb"), file).unwrap();
     std::fs::write(dir.join("VERSION"), "postrider 1\n").unwrap();
+}
+
+/// A directory as a kill left it under the last release of format 2. In the base: `old-1` for ada and bob, read
+/// by ada; for ada `old-ada`, `old-short` with an hour to live, and `old-later` in two hours; `old-wide` for
+/// everyone. In the journal: `old-cancelled` for both, and `old-bob`.
+fn second_format(dir: &std::path::Path) {
+    let base = unpacked(include_bytes!("fixtures/format-2.redb.runs"));
+    let segment = unpacked(include_bytes!("fixtures/format-2.log.runs"));
+    std::fs::create_dir(dir.join("journal")).unwrap();
+    std::fs::write(dir.join("feeds.redb"), base).unwrap();
+    std::fs::write(dir.join("journal/00000001.log"), segment).unwrap();
+    std::fs::write(dir.join("VERSION"), "postrider 2\n").unwrap();
 }
 
 #[tokio::test]
@@ -291,7 +307,7 @@ async fn a_directory_of_the_first_format_opens_with_all_it_held() {
         clock.set(Timestamp(1_795_251_200_000));
         let engine = Embedded::open(clock.options(Some(&dir))).unwrap();
         let version = std::fs::read_to_string(dir.path().join("VERSION")).unwrap();
-        assert_eq!(version, "postrider 2\n");
+        assert_eq!(version, "postrider 3\n");
         let id = |text: &str| postrider_model::NotificationId::new(text).unwrap();
         for known in ["old-1", "old-2", "old-3", "old-wide", "old-cancelled"] {
             let stored = engine.lookup(&id(known)).await.unwrap();
@@ -313,5 +329,66 @@ async fn a_directory_of_the_first_format_opens_with_all_it_held() {
             ])
             .await;
         assert!(again[0].is_ok());
+    }
+}
+
+/// What it held is delivered, settled, expired and forgotten as if this version had written it.
+#[tokio::test]
+async fn a_directory_of_the_second_format_opens_and_lives_on() {
+    use postrider_model::State::{Cancelled, Delivered, Expired, Pending, Read};
+    /// When the fixture was made.
+    const MADE: Timestamp = Timestamp(1_795_263_060_000);
+    let hours = |n: u64| Millis::from_secs(n * 3600);
+    let dir = tempfile::tempdir().unwrap();
+    second_format(dir.path());
+    let mut kit = Kit::new(Box::new(Here::in_dir(dir, MADE)));
+    kit.pass(Millis(MADE.0 - Kit::BEGIN.0)).await;
+    let ada = FeedId::User(postrider_model::UserId::new("ada").unwrap());
+    for opening in 0..2 {
+        let told = kit.told(&ada).await.unwrap();
+        assert_eq!(
+            told[..4],
+            ["old-1", "old-ada", "old-short", "read old-1"],
+            "{opening}"
+        );
+        let states = [
+            ("old-1", "ada", Read),
+            ("old-1", "bob", Pending),
+            ("old-ada", "ada", Pending),
+            ("old-wide", "cyd", Pending),
+            ("old-later", "ada", Pending),
+            ("old-cancelled", "bob", Cancelled),
+            ("old-bob", "bob", Pending),
+        ];
+        for (id, user, state) in states {
+            let found = kit.state(id, user).await.unwrap();
+            assert_eq!(found, Some(state), "{id} for {user}, opening {opening}");
+        }
+        assert!(kit.restart().await);
+    }
+    kit.publish(Make::new("new").user("ada")).await.unwrap();
+    let target = |id: &str| SettleTarget::Ids(vec![NotificationId::new(id).unwrap()]);
+    let settled = kit.settle("ada", SettleKind::Delivered, target("old-ada")).await;
+    assert_eq!(settled.unwrap(), 1);
+    kit.pass(hours(3)).await;
+    assert_eq!(kit.state("old-short", "ada").await.unwrap(), Some(Expired));
+    assert_eq!(kit.state("old-ada", "ada").await.unwrap(), Some(Delivered));
+    let told = kit.told(&ada).await.unwrap();
+    assert!(told.contains(&"old-later".to_owned()), "{told:?}");
+    kit.pass(hours(24 * 31)).await;
+    assert_eq!(kit.told(&ada).await.unwrap(), Vec::<String>::new());
+    assert_eq!(kit.state("old-bob", "bob").await.unwrap(), Some(Expired));
+    kit.pass(hours(24 * 61)).await;
+    for id in [
+        "old-1",
+        "old-ada",
+        "old-short",
+        "old-wide",
+        "old-later",
+        "old-bob",
+        "new",
+    ] {
+        let id = NotificationId::new(id).unwrap();
+        assert!(kit.engine().lookup(&id).await.unwrap().is_none(), "{id}");
     }
 }

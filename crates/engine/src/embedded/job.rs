@@ -14,6 +14,8 @@ const MAX_STEPS: usize = 2048;
 const MAX_REDRIVEN: usize = 256;
 /// Attempts counted in one transaction.
 const MAX_ATTEMPTS: usize = 512;
+/// Publications of one command that are refused alone for a damaged row; with one more all that is left of it is.
+const MAX_ALONE: usize = 16;
 /// Rows of each table that one transaction erases.
 const MAX_ERASED: usize = 512;
 
@@ -22,6 +24,8 @@ pub(super) struct Job {
     /// Publications answered so far, of which the first `safe` are committed.
     receipts: Vec<Result<Receipt, EngineError>>,
     safe: usize,
+    /// Publications, by their place, that met a damaged row.
+    damaged: Vec<(usize, EngineError)>,
     /// How far it got, and how far of that is committed.
     progress: Progress,
     committed: Progress,
@@ -63,6 +67,7 @@ impl Job {
             command,
             receipts: Vec::new(),
             safe: 0,
+            damaged: Vec::new(),
             committed: progress.clone(),
             progress,
         }
@@ -81,7 +86,12 @@ impl Job {
                     && let Some(publication) = batch.get(self.receipts.len())
                 {
                     used += publication.feeds.len().max(1);
-                    self.receipts.push(apply.publish(publication)?);
+                    let place = self.receipts.len();
+                    let damaged = self.damaged.iter().find(|(at, _)| *at == place);
+                    self.receipts.push(match damaged {
+                        Some((_, error)) => Err(error.clone()),
+                        None => apply.publish(publication)?,
+                    });
                 }
                 self.receipts.len() == batch.len()
             }
@@ -164,6 +174,18 @@ impl Job {
         self.committed = self.progress.clone();
     }
 
+    /// The last step met a damaged row: refuses only what met it, where something else is left to be done. Then this
+    /// is to be done again.
+    pub fn spare_others(&mut self, error: &EngineError) -> bool {
+        let can = matches!(&self.command, Command::Publish(batch, _) if batch.len() > 1);
+        if !can || self.damaged.len() >= MAX_ALONE {
+            return false;
+        }
+        self.damaged.push((self.receipts.len(), error.clone()));
+        self.roll_back();
+        true
+    }
+
     /// What was done and not committed is to be done again.
     pub fn roll_back(&mut self) {
         self.receipts.truncate(self.safe);
@@ -173,7 +195,10 @@ impl Job {
     /// All is done and committed.
     pub fn answer(self) {
         told(match self.command {
-            Command::Publish(_, reply) => reply.send(self.receipts).is_ok(),
+            Command::Publish(_, reply) => {
+                reply.answer(self.receipts);
+                true
+            }
             Command::Settle(_, _, Some(reply)) => reply.send(Ok(self.progress.counts)).is_ok(),
             Command::Cancel(_, reply) => reply.send(Ok(self.progress.cancelled)).is_ok(),
             Command::Redrive(_, reply) => reply.send(Ok(self.progress.redriven)).is_ok(),
@@ -200,7 +225,8 @@ impl Job {
                     *receipt = Err(error.clone());
                 }
                 self.receipts.resize(batch.len(), Err(error.clone()));
-                reply.send(self.receipts).is_ok()
+                reply.answer(self.receipts);
+                true
             }
             Command::Settle(_, _, Some(reply)) => reply.send(Err(error.clone())).is_ok(),
             Command::Cancel(_, reply) => reply.send(Err(error.clone())).is_ok(),

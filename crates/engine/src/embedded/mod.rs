@@ -12,12 +12,18 @@ mod directory;
 mod disk;
 #[cfg(test)]
 mod faults;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
+mod hot;
+mod inboxes;
 mod job;
 mod journal;
 #[cfg(test)]
 mod model_test;
 mod reader;
+mod row_key;
 mod rules;
+mod shared;
 mod store;
 mod tables;
 #[cfg(test)]
@@ -37,14 +43,15 @@ pub mod stores {
 }
 
 use crate::{
-    DeadLetters, EngineError, Feeds, Page, ReadLimit, RecipientState, Recipients, Redriven, Settlements,
-    Stored, Sync, Users, Wake, Wakes,
+    Answered, DeadLetters, EngineError, Feeds, Page, ReadLimit, RecipientState, Recipients, Redriven,
+    Settlements, Stored, Sync, Users, Wake, Wakes,
 };
 use async_trait::async_trait;
+use hot::{Hot, Watched};
 use journal::Journaled;
 use postrider_model::{
     Attempt, DeadLetter, DeadLetterFilter, DeadLetterId, DeadLetterPage, Entry, EntryKind, Epoch, FeedId,
-    FeedSpan, Forms, NotificationId, Position, Publication, Receipt, Settlement, Standing, Timestamp, UserId,
+    FeedSpan, Forms, NotificationId, Position, Publication, Settlement, Standing, Timestamp, UserId,
 };
 use reader::{Reader, Unreadable};
 use std::path::PathBuf;
@@ -54,7 +61,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 use store::{Memory, Store};
 use tokio::sync::oneshot;
-use writer::{Command, Health, Listener, Queue, WriterThread};
+use writer::{Command, Health, Listener, Queue, Receipts, WriterThread};
 
 /// Damaged entries that one read gives up before it does so itself.
 const MAX_REPAIRS: usize = 256;
@@ -74,6 +81,8 @@ pub struct EmbeddedOptions {
 /// The embedded engine. Closing it, or dropping it, finishes what it has taken in.
 pub struct Embedded {
     store: Arc<dyn Store>,
+    hot: Arc<Hot>,
+    shared: shared::Shared,
     queue: Queue,
     listeners: Arc<RwLock<Vec<Listener>>>,
     clock: Arc<dyn Fn() -> Timestamp + Send + std::marker::Sync>,
@@ -115,6 +124,8 @@ impl Embedded {
         claim: Option<directory::Claim>,
         options: EmbeddedOptions,
     ) -> Result<Embedded, StoreFault> {
+        let hot = Arc::new(Hot::new());
+        let store: Arc<dyn Store> = Arc::new(Watched::new(store, hot.clone()));
         let (queue, receiver, waiting_bytes) = Queue::new();
         let listeners = Arc::<RwLock<Vec<Listener>>>::default();
         let health = Arc::<Health>::default();
@@ -129,6 +140,10 @@ impl Embedded {
             waiting_bytes,
             listeners: listeners.clone(),
             on_commit: options.on_commit,
+            on_durable: {
+                let hot = hot.clone();
+                Box::new(move |appended| hot.appended(appended))
+            },
         };
         let writer = std::thread::Builder::new()
             .name("store-writer".into())
@@ -137,6 +152,8 @@ impl Embedded {
         let writer = Mutex::new(Some(writer));
         Ok(Embedded {
             store,
+            hot,
+            shared: shared::Shared::default(),
             queue,
             listeners,
             clock: options.clock,
@@ -211,15 +228,14 @@ impl Drop for Embedded {
 
 #[async_trait]
 impl Feeds for Embedded {
-    async fn publish(&self, batch: Vec<Publication>) -> Vec<Result<Receipt, EngineError>> {
+    fn submit(&self, batch: Vec<Publication>, answered: Answered) {
         let count = batch.len();
-        let (reply, answer) = oneshot::channel();
-        if let Err(error) = self.queue.send(Command::Publish(batch, reply)) {
-            return vec![Err(error); count];
+        let receipts = Receipts::new(count, answered);
+        if let Err((error, Command::Publish(_, receipts))) =
+            self.queue.offer(Command::Publish(batch, receipts))
+        {
+            receipts.answer(vec![Err(error); count]);
         }
-        answer
-            .await
-            .unwrap_or_else(|_| vec![Err(EngineError::Closed); count])
     }
 
     async fn read(&self, feed: &FeedId, after: u64, limit: ReadLimit) -> Result<Page, EngineError> {
@@ -248,15 +264,6 @@ impl Feeds for Embedded {
             .iter()
             .map(|(feed, place)| Ok(reader.is_held(feed, *place)?))
             .collect()
-    }
-
-    async fn lookup(&self, id: &NotificationId) -> Result<Option<Stored>, EngineError> {
-        let record = tables::record(&*self.reader()?.view, id)?;
-        Ok(record.map(|record| Stored {
-            cancelled_at: record.cancelled_at,
-            recipients: record.recipients,
-            notification: Arc::new(record.notification),
-        }))
     }
 
     async fn cancel(&self, id: &NotificationId) -> Result<Option<Option<u64>>, EngineError> {
@@ -294,6 +301,15 @@ impl Settlements for Embedded {
 
     async fn attempt(&self, batch: Vec<Attempt>) -> Result<(), EngineError> {
         self.queue.send(Command::Attempt(batch))
+    }
+
+    async fn lookup(&self, id: &NotificationId) -> Result<Option<Stored>, EngineError> {
+        let record = tables::record(&*self.reader()?.view, id)?;
+        Ok(record.map(|record| Stored {
+            cancelled_at: record.cancelled_at,
+            recipients: record.recipients,
+            notification: record.notification,
+        }))
     }
 
     async fn recipients(

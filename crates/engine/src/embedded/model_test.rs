@@ -620,7 +620,12 @@ impl World {
         if first {
             make = make.first();
         }
-        let ttl = (a % 4 == 1).then_some(u64::from(kind % 40) + 1);
+        // As it is kept, by default; or less; or for ever.
+        let ttl = match a % 4 {
+            0 | 3 => Some(AGE),
+            1 => Some(u64::from(kind % 40) + 1),
+            _ => None,
+        };
         if let Some(ttl) = ttl {
             make = make.ttl(Millis(ttl));
         }
@@ -746,6 +751,7 @@ impl World {
             for feed in [own(user), FeedId::All] {
                 self.compare_inbox(user, &feed).await;
             }
+            super::hot::agrees::judge(&self.kit.engine(), user, self.kit.now()).await;
         }
     }
 
@@ -817,12 +823,18 @@ fn live(steps: &[Step], on_disk: bool) {
     });
 }
 
+/// How many sequences are tried; more where the variable says so.
+fn cases(usual: u32) -> u32 {
+    let asked = std::env::var("MODEL_CASES").ok();
+    asked.map_or(usual, |asked| asked.parse().expect("a number of cases"))
+}
+
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     proptest::collection::vec(any::<Step>(), 1..120)
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, max_shrink_iters: 4000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(300), max_shrink_iters: 4000, failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
     fn in_memory_it_does_what_the_model_does(steps in steps()) {
         live(&steps, false);
@@ -830,7 +842,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 40, max_shrink_iters: 200, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(40), max_shrink_iters: 200, failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
     fn on_disk_it_does_what_the_model_does(steps in steps()) {
         live(&steps, true);

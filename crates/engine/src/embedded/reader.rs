@@ -7,8 +7,8 @@ use super::store::{Table, View};
 use super::tables::{self, ALL_ROWS, FLOOR_JOINED};
 use crate::{Page, ReadLimit, RecipientState, Recipients};
 use postrider_model::{
-    DeadBody, DeadLetter, DeadLetterFilter, DeadLetterId, DeadLetterPage, Entry, EntryKind, FeedId, Forms,
-    Mark, MarkKind, NotificationId, Position, State, Timestamp, UserId,
+    DeadBody, DeadLetter, DeadLetterFilter, DeadLetterId, DeadLetterPage, Entry, EntryKind, Epoch, FeedId,
+    FeedSpan, Forms, Mark, MarkKind, Notification, NotificationId, Position, State, Timestamp, UserId,
 };
 use std::collections::HashSet;
 use std::ops::RangeInclusive;
@@ -92,13 +92,44 @@ impl Reader<'_> {
 
     /// An entry with what it stands for, and the bytes of its data.
     fn whole_entry(&self, feed: &FeedId, offset: u64, value: &[u8]) -> Result<(Entry, usize), StoreFault> {
-        let record = EntryRecord::decode(value)?;
-        let mut bytes = 0;
-        let kind = match record.kind {
+        let (epoch, kind) = match self.whole_notification(feed, offset, value)? {
+            Some((epoch, notification)) => (epoch, EntryKind::Notification(notification, None)),
+            None => {
+                let record = EntryRecord::decode(value)?;
+                (record.epoch, self.kind_of(record.kind)?)
+            }
+        };
+        let bytes = match &kind {
+            EntryKind::Notification(notification, _) => notification.data.len(),
+            EntryKind::Read { .. } | EntryKind::Withdrawn { .. } => 0,
+        };
+        let entry = Entry {
+            feed: feed.clone(),
+            position: Position { epoch, offset },
+            kind,
+            forms: Arc::<Forms>::default(),
+        };
+        Ok((entry, bytes))
+    }
+
+    /// The notification that stands whole in an entry, if one does, and the entry's epoch.
+    fn whole_notification(
+        &self,
+        feed: &FeedId,
+        offset: u64,
+        value: &[u8],
+    ) -> Result<Option<(Epoch, Arc<Notification>)>, StoreFault> {
+        let FeedId::User(user) = feed else {
+            return Ok(None);
+        };
+        let record = Record::of_entry(value, user, offset)?;
+        Ok(record.and_then(|record| Some((record.home?.1.epoch, record.notification))))
+    }
+
+    fn kind_of(&self, record: EntryKindRecord) -> Result<EntryKind, StoreFault> {
+        Ok(match record {
             EntryKindRecord::Notification { id, withdrawn } => {
-                let notification = tables::body(&*self.view, &id)?.notification;
-                bytes = notification.data.len();
-                EntryKind::Notification(Arc::new(notification), withdrawn)
+                EntryKind::Notification(tables::body(&*self.view, &id)?.notification, withdrawn)
             }
             EntryKindRecord::Read { ids, origin } => EntryKind::Read { ids, origin },
             EntryKindRecord::Withdrawn {
@@ -112,15 +143,7 @@ impl Reader<'_> {
                 reason,
                 origin,
             },
-        };
-        let epoch = record.epoch;
-        let entry = Entry {
-            feed: feed.clone(),
-            position: Position { epoch, offset },
-            kind,
-            forms: Arc::<Forms>::default(),
-        };
-        Ok((entry, bytes))
+        })
     }
 
     /// Which of these entries is damaged, where a scan over them is.
@@ -136,7 +159,11 @@ impl Reader<'_> {
     }
 
     pub fn is_held(&self, feed: &FeedId, place: Position) -> Result<bool, StoreFault> {
-        let span = tables::span(&*self.view, feed)?;
+        self.is_place(feed, tables::span(&*self.view, feed)?, place)
+    }
+
+    /// The same, of a feed whose span is known.
+    pub fn is_place(&self, feed: &FeedId, span: FeedSpan, place: Position) -> Result<bool, StoreFault> {
         if place.offset == 0 {
             return Ok(span.first <= 1);
         }
@@ -191,20 +218,14 @@ impl Reader<'_> {
         id: &NotificationId,
         which: &Recipients,
     ) -> Result<Vec<(UserId, Position)>, StoreFault> {
-        let prefix = key::recipients(id);
-        let rows = match which {
-            Recipients::All => self
-                .view
-                .scan(Table::Recipients, &prefix, &key::after(&prefix), ALL_ROWS)?,
+        Ok(match which {
+            Recipients::All => tables::recipients(&*self.view, id)?,
             Recipients::One(user) => {
-                let row = key::recipient(id, user);
-                let value = self.view.get(Table::Recipients, &row)?;
-                value.map(|value| (row, value)).into_iter().collect()
+                let position = tables::recipient(&*self.view, id, user)?;
+                let one = position.map(|position| (user.clone(), position));
+                one.into_iter().collect()
             }
-        };
-        rows.iter()
-            .map(|row| tables::recipient_of_row(prefix.len(), row))
-            .collect()
+        })
     }
 
     /// The state, and whether anything is recorded for this user.
@@ -348,8 +369,8 @@ impl Reader<'_> {
             (None, None) => DeadBody::Missing,
             (None, Some(notification)) => match tables::record(&*self.view, notification)? {
                 Some(record) if !record.bodiless => {
-                    subject = record.notification.subject;
-                    DeadBody::Data(record.notification.data)
+                    subject = record.notification.subject.clone();
+                    DeadBody::Data(record.notification.data.clone())
                 }
                 _ => DeadBody::Missing,
             },

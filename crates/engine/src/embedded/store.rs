@@ -4,7 +4,9 @@
 //! Invariant: a batch is applied whole or not at all, and readers see a batch only once it is as durable as
 //! was asked. What the store cannot promise it answers with an error; it never answers with old data.
 
+use super::row_key::RowKey;
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
@@ -80,28 +82,116 @@ tables! {
 /// A key and its value.
 pub type Row = (Vec<u8>, Vec<u8>);
 
-/// What a batch changes: per table, by key; `None` removes.
+/// Where a value stands among a batch's; `None` removes.
+type Place = Option<(usize, usize)>;
+
+/// What a batch changes: per table, by key. The values stand one after the other in one piece of memory: one of
+/// each of thousands costs more than what is done with them.
 #[derive(Debug, Default)]
 pub struct Batch {
-    tables: [BTreeMap<Vec<u8>, Option<Vec<u8>>>; Table::ALL.len()],
+    tables: [BTreeMap<RowKey, Place>; Table::ALL.len()],
+    values: Vec<u8>,
+    /// Bytes of all keys, at least.
+    keys: usize,
 }
 
+/// Memory that is kept from one batch to the next.
+const MAX_SPARE: usize = 8 << 20;
+
 impl Batch {
+    /// An empty one, with memory that an earlier one had.
+    pub(super) fn reusing(mut values: Vec<u8>) -> Batch {
+        values.clear();
+        Batch {
+            values,
+            ..Batch::default()
+        }
+    }
+    /// Its memory, for the next one.
+    pub(super) fn into_spare(self) -> Vec<u8> {
+        match self.values.capacity() {
+            0..=MAX_SPARE => self.values,
+            _ => Vec::new(),
+        }
+    }
+    /// Bytes of all keys and values, or somewhat more.
+    pub fn bytes(&self) -> usize {
+        self.keys + self.values.len()
+    }
     /// Writes a value under a key, in place of what stands there.
     pub fn put(&mut self, table: Table, key: Vec<u8>, value: Vec<u8>) {
-        self.tables[table as usize].insert(key, Some(value));
+        self.keys += key.len();
+        let start = self.values.len();
+        self.values.extend_from_slice(&value);
+        let place = Some((start, self.values.len()));
+        self.tables[table as usize].insert(RowKey::from(&key[..]), place);
     }
     /// Removes a key, which need not be there.
     pub fn remove(&mut self, table: Table, key: Vec<u8>) {
-        self.tables[table as usize].insert(key, None);
+        self.keys += key.len();
+        self.tables[table as usize].insert(RowKey::from(&key[..]), None);
     }
     /// What changes in one table.
-    pub fn table(&self, table: Table) -> &BTreeMap<Vec<u8>, Option<Vec<u8>>> {
-        &self.tables[table as usize]
+    pub fn table(&self, table: Table) -> Changes<'_> {
+        Changes {
+            rows: &self.tables[table as usize],
+            values: &self.values,
+        }
     }
     /// It changes nothing.
     pub fn is_empty(&self) -> bool {
         self.tables.iter().all(BTreeMap::is_empty)
+    }
+}
+
+/// What a batch changes in one table; `None` in place of a value removes.
+#[derive(Debug, Clone, Copy)]
+pub struct Changes<'b> {
+    rows: &'b BTreeMap<RowKey, Place>,
+    values: &'b [u8],
+}
+
+impl<'b> Changes<'b> {
+    /// How many rows.
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+    /// None.
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+    /// What becomes of a key, if anything does.
+    pub fn get(&self, key: &[u8]) -> Option<Option<&'b [u8]>> {
+        self.rows.get(key).map(|place| self.value(*place))
+    }
+    /// By rising key.
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = (&'b [u8], Option<&'b [u8]>)> + use<'b> {
+        let changes = *self;
+        self.rows
+            .iter()
+            .map(move |(key, place)| (&key[..], changes.value(*place)))
+    }
+    /// The keys, rising.
+    pub fn keys(&self) -> impl Iterator<Item = &'b [u8]> + use<'b> {
+        self.rows.keys().map(|key| &key[..])
+    }
+    /// Those of `from..to`, by rising key.
+    pub fn range(
+        &self,
+        from: &[u8],
+        to: &[u8],
+    ) -> impl DoubleEndedIterator<Item = (&'b [u8], Option<&'b [u8]>)> + use<'b> {
+        let changes = *self;
+        let range = (from < to && !self.rows.is_empty()).then(|| {
+            self.rows
+                .range::<[u8], _>((Bound::Included(from), Bound::Excluded(to)))
+        });
+        let range = range.into_iter().flatten();
+        range.map(move |(key, place)| (&key[..], changes.value(*place)))
+    }
+
+    fn value(&self, place: Place) -> Option<&'b [u8]> {
+        place.map(|(start, end)| &self.values[start..end])
     }
 }
 
@@ -147,12 +237,12 @@ impl Store for Memory {
         let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);
         let (mut added, mut gone) = (0, 0);
         for &table in Table::ALL {
-            for (key, value) in batch.table(table) {
+            for (key, value) in batch.table(table).iter() {
                 let rows = &mut tables[table as usize];
                 let before = match value {
                     Some(value) => {
                         added += key.len() + value.len();
-                        rows.insert(key.clone(), value.clone())
+                        rows.insert(key.to_vec(), value.to_vec())
                     }
                     None => rows.remove(key),
                 };
@@ -205,10 +295,11 @@ pub(super) struct Txn<'s> {
 }
 
 impl<'s> Txn<'s> {
-    pub fn new(store: &'s dyn Store) -> Result<Self, StoreFault> {
+    /// A transaction, with memory that an earlier one had.
+    pub fn new(store: &'s dyn Store, spare: Vec<u8>) -> Result<Self, StoreFault> {
         Ok(Txn {
             view: store.view()?,
-            batch: Batch::default(),
+            batch: Batch::reusing(spare),
         })
     }
     pub fn put(&mut self, table: Table, key: Vec<u8>, value: Vec<u8>) {
@@ -220,28 +311,18 @@ impl<'s> Txn<'s> {
     pub fn into_batch(self) -> Batch {
         self.batch
     }
-
-    fn changed(
-        &self,
-        table: Table,
-        from: &[u8],
-        to: &[u8],
-    ) -> impl DoubleEndedIterator<Item = (&Vec<u8>, &Option<Vec<u8>>)> {
-        let range = (from < to).then(|| self.batch.table(table).range(from.to_vec()..to.to_vec()));
-        range.into_iter().flatten()
-    }
 }
 
 impl View for Txn<'_> {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreFault> {
         match self.batch.table(table).get(key) {
-            Some(value) => Ok(value.clone()),
+            Some(value) => Ok(value.map(<[u8]>::to_vec)),
             None => self.view.get(table, key),
         }
     }
 
     fn scan(&self, table: Table, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<Row>, StoreFault> {
-        let changed: Vec<_> = self.changed(table, from, to).collect();
+        let changed: Vec<_> = self.batch.table(table).range(from, to).collect();
         if changed.is_empty() {
             return self.view.scan(table, from, to, limit);
         }
@@ -250,7 +331,7 @@ impl View for Txn<'_> {
         let mut rows: BTreeMap<_, _> = stored.into_iter().collect();
         for (key, value) in changed {
             match value {
-                Some(value) => rows.insert(key.clone(), value.clone()),
+                Some(value) => rows.insert(key.to_vec(), value.to_vec()),
                 None => rows.remove(key),
             };
         }
@@ -258,9 +339,9 @@ impl View for Txn<'_> {
     }
 
     fn last(&self, table: Table, from: &[u8], to: &[u8]) -> Result<Option<Row>, StoreFault> {
-        let newest = self
-            .changed(table, from, to)
-            .filter_map(|(k, v)| v.clone().map(|v| (k.clone(), v)))
+        let changed = self.batch.table(table).range(from, to);
+        let newest = changed
+            .filter_map(|(key, value)| Some((key.to_vec(), value?.to_vec())))
             .next_back();
         let mut stored = self.view.last(table, from, to)?;
         while let Some((key, _)) = &stored

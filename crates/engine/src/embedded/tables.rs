@@ -1,7 +1,9 @@
 //! Rows read back into values: the readings that the writer and the readers share.
 
 use super::StoreFault;
-use super::codec::{EntryKindRecord, EntryRecord, LetterRecord, Reader, Record, Writer, decode_mark, key};
+use super::codec::{
+    EntryKindRecord, EntryRecord, Held, Home, LetterRecord, Reader, Record, Writer, decode_mark, key,
+};
 use super::store::{Row, Table, View};
 use postrider_model::{
     EntryKind, Epoch, FeedId, FeedSpan, Mark, MarkKind, Notification, NotificationId, Position, Standing,
@@ -39,11 +41,66 @@ pub(super) enum Stage {
     Request = 3,
     /// A feed got marks.
     Marks = 4,
+    /// Notifications that are kept, which were accepted together.
+    Cohort = 5,
 }
 
 pub(super) fn record(view: &dyn View, id: &NotificationId) -> Result<Option<Record>, StoreFault> {
     let value = view.get(Table::Notifications, id.as_str().as_bytes())?;
-    value.map(|value| Record::decode(id, &value)).transpose()
+    match value.map(|value| Held::decode(id, &value)).transpose()? {
+        None => Ok(None),
+        Some(Held::Record(record)) => Ok(Some(*record)),
+        Some(Held::Home(home)) => at_home(view, id, home).map(Some),
+    }
+}
+
+fn at_home(view: &dyn View, id: &NotificationId, (user, position): Home) -> Result<Record, StoreFault> {
+    let feed = FeedId::User(user.clone());
+    let value = view.get(Table::Entries, &key::entry(&feed, position.offset))?;
+    let record = value.map(|value| Record::of_entry(&value, &user, position.offset));
+    let record = record.transpose()?.flatten();
+    record
+        .filter(|record| record.notification.id == *id)
+        .ok_or(StoreFault::Corrupt {
+            table: "notifications",
+            detail: "what stood whole in an entry is missing",
+        })
+}
+
+/// The one recipient of what stands whole in an entry, and where it stands.
+pub(super) fn home(view: &dyn View, id: &NotificationId) -> Result<Option<Home>, StoreFault> {
+    let value = view.get(Table::Notifications, id.as_str().as_bytes())?;
+    value.map_or(Ok(None), |value| Held::home(&value))
+}
+
+/// Where it stands, or is to stand, in the own feed of one of its recipients.
+pub(super) fn recipient(
+    view: &dyn View,
+    id: &NotificationId,
+    user: &UserId,
+) -> Result<Option<Position>, StoreFault> {
+    if let Some((only, position)) = home(view, id)? {
+        return Ok((only == *user).then_some(position));
+    }
+    let value = view.get(Table::Recipients, &key::recipient(id, user))?;
+    value.map(|value| decode_position(&value)).transpose()
+}
+
+/// All of them, by rising user id.
+pub(super) fn recipients(view: &dyn View, id: &NotificationId) -> Result<Vec<Home>, StoreFault> {
+    let home = match home(view, id) {
+        // It tells nothing; rows of their own may.
+        Err(StoreFault::Corrupt { .. }) => None,
+        home => home?,
+    };
+    if let Some(home) = home {
+        return Ok(vec![home]);
+    }
+    let prefix = key::recipients(id);
+    let rows = view.scan(Table::Recipients, &prefix, &key::after(&prefix), ALL_ROWS)?;
+    rows.iter()
+        .map(|row| recipient_of_row(prefix.len(), row))
+        .collect()
 }
 
 /// The record of a notification that stands in a feed.
@@ -87,10 +144,12 @@ pub(super) fn span(view: &dyn View, feed: &FeedId) -> Result<FeedSpan, StoreFaul
 
 /// What trimming wrote down: the span then, and the place just before the oldest held entry.
 pub(super) fn trimmed(view: &dyn View, feed: &FeedId) -> Result<Option<(FeedSpan, Position)>, StoreFault> {
-    let Some(value) = view.get(Table::Feeds, &key::feed(feed))? else {
-        return Ok(None);
-    };
-    let mut r = Reader::new("feeds", &value)?;
+    let value = view.get(Table::Feeds, &key::feed(feed))?;
+    value.map(|value| decode_trimmed(&value)).transpose()
+}
+
+pub(super) fn decode_trimmed(value: &[u8]) -> Result<(FeedSpan, Position), StoreFault> {
+    let mut r = Reader::new("feeds", value)?;
     let span = FeedSpan {
         first: r.u64()?,
         head: r.position()?,
@@ -99,7 +158,7 @@ pub(super) fn trimmed(view: &dyn View, feed: &FeedId) -> Result<Option<(FeedSpan
         epoch: Epoch(r.u32()?),
         offset: span.first.saturating_sub(1),
     };
-    Ok(Some((span, before)))
+    Ok((span, before))
 }
 
 pub(super) fn encode_trimmed(span: FeedSpan, before: Epoch) -> Vec<u8> {

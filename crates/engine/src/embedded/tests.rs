@@ -47,6 +47,13 @@ impl Here {
     }
     pub fn with(on_disk: bool, now: Timestamp, rules: Rules) -> Here {
         let dir = on_disk.then(|| tempfile::tempdir().unwrap());
+        Here::at(dir, now, rules)
+    }
+    /// In a directory that is there.
+    pub fn in_dir(dir: tempfile::TempDir, now: Timestamp) -> Here {
+        Here::at(Some(dir), now, Rules::default())
+    }
+    fn at(dir: Option<tempfile::TempDir>, now: Timestamp, rules: Rules) -> Here {
         let clock = Clock::default();
         clock.set(now);
         let options = EmbeddedOptions {
@@ -260,6 +267,40 @@ async fn a_damaged_middle_is_given_up_and_the_rest_is_read() {
     );
 }
 
+/// Publications of one batch may be of different publishers: what one meets is not the others' trouble.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_damaged_record_refuses_its_own_publication_and_no_other() {
+    let store = Arc::new(Memory::default());
+    let begin = Timestamp(1_000_000);
+    let here = Here::open(false, begin);
+    let options = here.clock.options(None);
+    let engine = Arc::new(Embedded::with_store(store.clone(), None, options).unwrap());
+    let publish = async |ids: &[String]| {
+        let make = |id: &String| Make::new(id.as_str()).user("ada").publication(begin);
+        engine.publish(ids.iter().map(make).collect()).await
+    };
+    let ids: Vec<String> = (0..40).map(|n| format!("n-{n}")).collect();
+    assert!(publish(&ids).await.iter().all(Result::is_ok));
+    let damage_some = |which: &dyn Fn(usize) -> bool| {
+        let mut damage = Batch::default();
+        for (_, id) in ids.iter().enumerate().filter(|(n, _)| which(*n)) {
+            damage.put(Table::Notifications, id.clone().into(), b"\x02gone".to_vec());
+        }
+        store.commit(&damage, true).unwrap();
+    };
+    damage_some(&|n| n % 10 == 3);
+    let receipts = publish(&ids).await;
+    for (n, receipt) in receipts.iter().enumerate() {
+        assert_eq!(receipt.is_err(), n % 10 == 3, "{n}: {receipt:?}");
+    }
+    // With too many of them, what is left of the batch is refused; nothing is answered twice, or never.
+    damage_some(&|_| true);
+    let receipts = publish(&ids).await;
+    assert!(receipts.len() == ids.len() && receipts.iter().all(Result::is_err));
+    let others: Vec<String> = (0..3).map(|n| format!("later-{n}")).collect();
+    assert!(publish(&others).await.iter().all(Result::is_ok));
+}
+
 /// What is wrong with one record is not the others' trouble: not when it is due, when it grows old, when its
 /// feed is full, nor when somebody speaks of it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -345,4 +386,72 @@ async fn a_damaged_record_stops_nobody_else() {
         Some(State::Expired),
         "what else grew old"
     );
+}
+
+/// What stands whole in an entry needs the row under its id only to be found by it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_row_that_says_where_a_notification_stands_is_made_anew() {
+    for lost in [None, Some(b"\x02gone".to_vec())] {
+        let store = Arc::new(Memory::default());
+        let now = Timestamp(1_000_000);
+        let here = Here::open(false, now);
+        let engine = Embedded::with_store(store.clone(), None, here.clock.options(None)).unwrap();
+        let made = Make::new("a").user("ada").publication(now);
+        assert!(engine.publish(vec![made]).await[0].is_ok());
+        let mut damage = Batch::default();
+        match lost {
+            Some(value) => damage.put(Table::Notifications, b"a".to_vec(), value),
+            None => damage.remove(Table::Notifications, b"a".to_vec()),
+        }
+        store.commit(&damage, true).unwrap();
+        let ada = FeedId::User(UserId::new("ada").unwrap());
+        let repaired = engine.ask(|reply| super::Command::Repair(ada, 1, reply)).await;
+        repaired.unwrap();
+        let id = NotificationId::new("a").unwrap();
+        let which = crate::Recipients::All;
+        let states = engine.recipients(&id, which).await.unwrap();
+        assert_eq!(states[0].state, State::Pending);
+        assert_eq!(engine.cancel(&id).await.unwrap(), Some(Some(1)));
+    }
+}
+
+/// Each expires when it was said to, however long notifications are kept by then.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_age_after_a_restart_changes_nothing_about_what_expires() {
+    let seconds = Millis::from_secs;
+    for (before, after) in [(10, 100), (100, 10)] {
+        let begin = Timestamp(1_000_000);
+        let rules = Rules {
+            age: seconds(before),
+            ..Rules::default()
+        };
+        let mut here = Here::with(true, begin, rules);
+        let made = ["a", "b"].map(|id| Make::new(id).user("ada").ttl(seconds(before)).publication(begin));
+        let receipts = here.engine().publish(made.to_vec()).await;
+        assert!(receipts.iter().all(Result::is_ok));
+        here.rules.age = seconds(after);
+        assert!(here.restart().await);
+        let state = async |here: &Here| {
+            let id = NotificationId::new("b").unwrap();
+            let states = here.engine().recipients(&id, crate::Recipients::All).await;
+            states.unwrap()[0].state
+        };
+        assert_eq!(state(&here).await, State::Pending);
+        here.set_time(begin.plus(seconds(11)));
+        here.tick().await;
+        // Its life was over, or it was not kept any longer.
+        assert_eq!(state(&here).await, State::Expired, "{before} then {after}");
+        let ada = FeedId::User(UserId::new("ada").unwrap());
+        let limit = crate::ReadLimit {
+            entries: 100,
+            bytes: usize::MAX,
+        };
+        let entries = here.engine().read(&ada, 0, limit).await.unwrap().entries;
+        let marks = entries.iter().filter(|entry| entry.notification().is_none());
+        assert_eq!(marks.count(), if after > before { 2 } else { 0 });
+        here.set_time(begin.plus(seconds(before.max(after) + 1)));
+        here.tick().await;
+        let entries = here.engine().read(&ada, 0, limit).await.unwrap().entries;
+        assert!(entries.iter().all(|entry| entry.notification().is_none()));
+    }
 }

@@ -11,12 +11,13 @@ use super::codec::Writer;
 use super::job::{Job, Step};
 use super::rules::Rules;
 use super::store::{Batch, Store, Table, Txn};
-use crate::{EngineError, Redriven, Sync, Wake};
+use crate::{Answered, EngineError, Redriven, Sync, Wake};
+use foldhash::HashMap;
 use postrider_model::{
-    Attempt, DeadLetter, DeadLetterId, Epoch, FeedId, FeedSpan, NotificationId, Publication, Receipt,
+    Attempt, DeadLetter, DeadLetterId, Entry, Epoch, FeedId, FeedSpan, NotificationId, Publication, Receipt,
     Settlement, Timestamp, UserId,
 };
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -47,11 +48,38 @@ const FLUSH_INTERVAL: Duration = Duration::from_secs(1);
 pub(super) type Reply<T> = oneshot::Sender<Result<T, EngineError>>;
 pub(super) type Listener = Box<dyn Fn(Wake) + Send + std::marker::Sync>;
 
+/// Whoever submitted a batch, until it is answered; once in any case.
+pub(super) struct Receipts {
+    answered: Option<Answered>,
+    count: usize,
+}
+
+impl Receipts {
+    pub fn new(count: usize, answered: Answered) -> Receipts {
+        Receipts {
+            answered: Some(answered),
+            count,
+        }
+    }
+
+    pub fn answer(mut self, receipts: Vec<Result<Receipt, EngineError>>) {
+        if let Some(answered) = self.answered.take() {
+            answered(receipts);
+        }
+    }
+}
+
+impl Drop for Receipts {
+    /// The writer ended without an answer.
+    fn drop(&mut self) {
+        if let Some(answered) = self.answered.take() {
+            answered(vec![Err(EngineError::Closed); self.count]);
+        }
+    }
+}
+
 pub(super) enum Command {
-    Publish(
-        Vec<Publication>,
-        oneshot::Sender<Vec<Result<Receipt, EngineError>>>,
-    ),
+    Publish(Vec<Publication>, Receipts),
     Settle(Vec<Settlement>, Sync, Option<Reply<Vec<u64>>>),
     Cancel(NotificationId, Reply<Option<Option<u64>>>),
     Trim(FeedId, u64, Reply<()>),
@@ -115,17 +143,22 @@ impl Queue {
     }
 
     pub fn send(&self, command: Command) -> Result<(), EngineError> {
+        self.offer(command).map_err(|(error, _)| error)
+    }
+
+    /// Gives the command back where it is refused.
+    pub fn offer(&self, command: Command) -> Result<(), (EngineError, Command)> {
         let size = command.bytes();
         // One that is larger than all that may wait is taken where nothing else waits.
         if self.bytes.fetch_add(size, Ordering::AcqRel) + size > MAX_WAITING_BYTES.max(size) {
             self.bytes.fetch_sub(size, Ordering::AcqRel);
-            return Err(EngineError::Busy);
+            return Err((EngineError::Busy, command));
         }
         self.sender.try_send(command).map_err(|error| {
             self.bytes.fetch_sub(size, Ordering::AcqRel);
             match error {
-                TrySendError::Full(_) => EngineError::Busy,
-                TrySendError::Disconnected(_) => EngineError::Closed,
+                TrySendError::Full(command) => (EngineError::Busy, command),
+                TrySendError::Disconnected(command) => (EngineError::Closed, command),
             }
         })
     }
@@ -140,6 +173,10 @@ impl Queue {
 
 /// What the writer tells of each transaction: how many commands, and how long the commit took.
 pub(super) type OnCommit = Box<dyn Fn(usize, Duration) + Send>;
+
+/// Told what a commit appended, in order, once it can be read: before any wake and any answer, and before the
+/// next transaction begins.
+pub(super) type OnDurable = Box<dyn Fn(&[Arc<Entry>]) + Send>;
 
 /// What others may see of the writer at any time.
 #[derive(Debug, Default)]
@@ -162,6 +199,7 @@ pub(super) struct WriterThread {
     pub waiting_bytes: Arc<AtomicUsize>,
     pub listeners: Arc<RwLock<Vec<Listener>>>,
     pub on_commit: OnCommit,
+    pub on_durable: OnDurable,
 }
 
 /// What the writer remembers between transactions.
@@ -173,6 +211,8 @@ struct Turn {
     more_due: bool,
     /// What is due by this time was done.
     now: Timestamp,
+    /// Before this nothing more becomes due.
+    calm_until: Timestamp,
     /// There may be more that is too old.
     more_old: bool,
     /// When to look for what is too old.
@@ -180,6 +220,8 @@ struct Turn {
     closing: bool,
     /// Since when something lies in the store that is not synced.
     unsynced: Option<Instant>,
+    /// Memory of the last transaction, for the next.
+    spare: Vec<u8>,
     /// The last transaction that wrote something failed.
     failing: bool,
     /// When to try to write although nothing asks for it.
@@ -189,15 +231,17 @@ struct Turn {
 impl WriterThread {
     pub fn run(self) {
         let mut turn = Turn {
-            spans: HashMap::new(),
+            spans: HashMap::default(),
             counts: None,
             jobs: VecDeque::new(),
             more_due: true,
             now: Timestamp(0),
+            calm_until: Timestamp(0),
             more_old: false,
             sweep: None,
             closing: false,
             unsynced: None,
+            spare: Vec::new(),
             failing: false,
             probe: None,
         };
@@ -269,6 +313,7 @@ impl WriterThread {
                 }
             }
         }
+        apply.note_young();
         let Apply {
             txn,
             counts,
@@ -276,6 +321,7 @@ impl WriterThread {
             appended,
             behind,
             overdue,
+            calm_until,
             ..
         } = apply;
         let sync = !appended.is_empty() || stepped.iter().any(|(job, _)| job.needs_sync());
@@ -286,9 +332,7 @@ impl WriterThread {
         if let Err(fault) = outcome {
             return self.fail(turn, stepped, fault);
         }
-        for chunk in appended.chunks(MAX_WAKE) {
-            self.wake(&Wake::Appended(chunk.into()));
-        }
+        self.tell(appended);
         for (mut job, done) in stepped {
             if done {
                 job.answer();
@@ -298,6 +342,7 @@ impl WriterThread {
             }
         }
         turn.more_due = behind && !overdue;
+        turn.calm_until = calm_until;
         if spans.len() <= MAX_SPANS {
             turn.spans = spans;
         }
@@ -323,21 +368,17 @@ impl WriterThread {
     }
 
     fn open(&self, turn: &mut Turn) -> Result<Apply<'_>, StoreFault> {
-        let txn = Txn::new(&*self.store)?;
+        let txn = Txn::new(&*self.store, std::mem::take(&mut turn.spare))?;
         let counts = match turn.counts {
             Some(counts) => counts,
             None => *turn.counts.insert(Counts::read(&txn)?),
         };
         // Taken, so that after a failure none are left.
         let spans = std::mem::take(&mut turn.spans);
-        Ok(Apply::new(
-            txn,
-            self.epoch,
-            (self.clock)(),
-            spans,
-            &self.rules,
-            counts,
-        ))
+        let now = (self.clock)();
+        let mut apply = Apply::new(txn, self.epoch, now, spans, &self.rules, counts);
+        apply.calm_until = turn.calm_until;
+        Ok(apply)
     }
 
     fn commit(
@@ -374,6 +415,7 @@ impl WriterThread {
                 self.health.failing.store(false, Ordering::Relaxed);
             }
         }
+        turn.spare = batch.into_spare();
         turn.counts = Some(counts);
         self.health.letters.store(counts.letters, Ordering::Relaxed);
         self.health.held.store(counts.held, Ordering::Relaxed);
@@ -392,9 +434,16 @@ impl WriterThread {
             apply.now = turn.now;
             let more = apply.sweep()?;
             let Apply {
-                txn, counts, spans, ..
+                txn,
+                counts,
+                spans,
+                appended,
+                calm_until,
+                ..
             } = apply;
             self.commit(txn, counts, false, 1, turn)?;
+            self.tell(appended);
+            turn.calm_until = calm_until;
             turn.spans = spans;
             Ok(more)
         });
@@ -432,14 +481,29 @@ impl WriterThread {
         }
         turn.failing = true;
         self.health.failing.store(true, Ordering::Relaxed);
-        turn.spans = HashMap::new();
+        turn.spans = HashMap::default();
         turn.counts = None;
+        turn.calm_until = Timestamp(0);
         // Looking again at once would spin.
         turn.more_due = false;
         let error = EngineError::Store(fault.to_string());
         let stepped = stepped.into_iter().map(|(job, _)| job);
         for job in stepped.chain(turn.jobs.drain(..)) {
             job.refuse(&error);
+        }
+    }
+
+    /// Tells of what was appended and is durable.
+    fn tell(&self, appended: Vec<Arc<Entry>>) {
+        if appended.is_empty() {
+            return;
+        }
+        (self.on_durable)(&appended);
+        if appended.len() <= MAX_WAKE {
+            return self.wake(&Wake::Appended(appended.into()));
+        }
+        for chunk in appended.chunks(MAX_WAKE) {
+            self.wake(&Wake::Appended(chunk.into()));
         }
     }
 
@@ -464,10 +528,16 @@ fn now() -> Instant {
     Instant::now()
 }
 
-/// One command met a damaged row: it is refused, and the others are done in another transaction.
-fn refuse_alone(turn: &mut Turn, stepped: VecDeque<(Job, bool)>, job: Job, fault: &StoreFault) {
+/// One command met a damaged row: it, or one publication of it, is refused, and the others are done in another
+/// transaction.
+fn refuse_alone(turn: &mut Turn, stepped: VecDeque<(Job, bool)>, mut job: Job, fault: &StoreFault) {
     tracing::error!(%fault, "a command was refused; the others go on");
-    job.refuse(&EngineError::Store(fault.to_string()));
+    let error = EngineError::Store(fault.to_string());
+    if job.spare_others(&error) {
+        turn.jobs.push_front(job);
+    } else {
+        job.refuse(&error);
+    }
     for (mut job, _) in stepped.into_iter().rev() {
         job.roll_back();
         turn.jobs.push_front(job);

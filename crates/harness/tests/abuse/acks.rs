@@ -9,7 +9,7 @@ use postrider_harness::publish::Publisher;
 use postrider_harness::wait::{until_true, within};
 use serde_json::{Value, json};
 
-use crate::raw::{Frame, Socket, frame};
+use postrider_harness::raw::{Frame, Socket, frame};
 
 const ACKS: u64 = 6000;
 

@@ -13,7 +13,7 @@ use postrider_harness::token;
 use postrider_harness::wait::{until_true, within};
 use serde_json::json;
 
-use crate::raw::{SMALL_BUFFER, as_user};
+use postrider_harness::raw::{SMALL_BUFFER, as_user};
 
 /// A client that takes nothing of what waits is dropped after this, and a little.
 const UNTAKEN_SECONDS: i64 = 300 + 10;
@@ -42,8 +42,9 @@ fn is_answered_in_time((mut conn, began, seconds): (Conn, Instant, u64)) -> Resu
     let took = began.elapsed();
     ensure!(answer.status() == 200, "a poll was answered {}", answer.status());
     let wanted = Duration::from_secs(seconds);
+    // Far less than the clocks are set by, and enough for a busy machine.
     ensure!(
-        took + Duration::from_millis(100) >= wanted && took < wanted + Duration::from_secs(2),
+        took + Duration::from_millis(100) >= wanted && took < wanted + Duration::from_secs(8),
         "a poll of {seconds} s took {took:?}"
     );
     Ok(())
@@ -54,10 +55,10 @@ fn is_delivered(node: &Node, user: &str, inbox: &mut dyn postrider_harness::inbo
     let mut publisher = Publisher::new(&node.endpoint, KEY);
     let id = publisher.accepted(&json!({"users": [user], "data": 1}))?;
     let came = |r: &Received| matches!(r, Received::Notification(n) if n.id == id).then_some(());
-    wait_for(inbox, within(5), "the notification", came)?;
+    wait_for(inbox, within(15), "the notification", came)?;
     let pinged = |r: &Received| matches!(r, Received::KeepAlive).then_some(());
-    wait_for(inbox, within(5), "the ping", pinged)?;
-    until_true("the evidence to be recorded", within(5), || {
+    wait_for(inbox, within(15), "the ping", pinged)?;
+    until_true("the evidence to be recorded", within(15), || {
         Ok(publisher.count(&id, "delivered")? == 1)
     })
 }

@@ -9,7 +9,7 @@ use postrider_harness::http::Conn;
 use postrider_harness::node::Node;
 use postrider_harness::wait::{until_true, within};
 
-use crate::raw::{connect, growth, unharmed};
+use postrider_harness::raw::{connect, growth, room_for_files, unharmed};
 
 /// Connections that send nothing.
 const SILENT: usize = 3000;
@@ -26,8 +26,9 @@ fn silent_and_dripping_connections() -> Result<()> {
     room_for_files()?;
     // Long enough for all to be there at once, also where a machine is slow to connect them.
     let node = Node::start(&[("http.head_timeout", "20s")])?;
+    // Before anyone has connected: whoever did may be on its way out for a moment after.
+    let listening = node.open_sockets()?;
     unharmed(&node, "ada")?;
-    let files = node.open_files()?;
     let (mut silent, mut dripping) = (Vec::new(), Vec::new());
     let grown = growth(&node, || {
         for _ in 0..SILENT {
@@ -37,7 +38,7 @@ fn silent_and_dripping_connections() -> Result<()> {
             dripping.push(connect(&node, None)?);
         }
         until_true("all to be accepted", within(10), || {
-            Ok(node.open_files()? >= files + SILENT + DRIPPING)
+            Ok(node.open_sockets()? >= listening + SILENT + DRIPPING)
         })
     })?;
     println!("abuse: {SILENT} silent connections: {} KiB", grown >> 10);
@@ -49,7 +50,7 @@ fn silent_and_dripping_connections() -> Result<()> {
     ensure!(busy < 0.5, "they keep {:.0} % of a core busy", busy * 100.0);
     // All of them are gone, by the node's own doing.
     until_true("the connections to be let go", within(10), || {
-        Ok(node.open_files()? < files + 20)
+        Ok(node.open_sockets()? < listening + 20)
     })?;
     unharmed(&node, "ada")
 }
@@ -112,14 +113,4 @@ fn as_many_connections_of_the_api_as_there_may_be() -> Result<()> {
         conn.write(b"GET /v1/nowhere HTTP/1.1\r\nHost: x\r\n\r\n")?;
         Ok(conn.answer(within(10))?.context("no answer")?.status() == 404)
     })
-}
-
-/// The test's own sockets need files, too.
-fn room_for_files() -> Result<()> {
-    let mut limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
-    limit.current = limit.maximum;
-    Ok(rustix::process::setrlimit(
-        rustix::process::Resource::Nofile,
-        limit,
-    )?)
 }

@@ -16,6 +16,5 @@ mod clocks;
 mod connections;
 mod entries;
 mod methods;
-mod raw;
 mod slow_answers;
 mod unread;

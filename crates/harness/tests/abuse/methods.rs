@@ -8,7 +8,7 @@ use postrider_harness::node::{KEY, Node};
 use postrider_harness::token;
 use postrider_harness::wait::within;
 
-use crate::raw::unharmed;
+use postrider_harness::raw::unharmed;
 
 /// Each with a credential that fits.
 const ROUTES: [(&str, bool); 11] = [

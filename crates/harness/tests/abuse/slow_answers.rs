@@ -10,7 +10,7 @@ use postrider_harness::node::{KEY, Node};
 use postrider_harness::publish::Publisher;
 use serde_json::json;
 
-use crate::raw::{SMALL_BUFFER, as_user};
+use postrider_harness::raw::{SMALL_BUFFER, as_user};
 
 /// How fast they read.
 const BYTES_PER_SECOND: usize = 40_000;

@@ -1,5 +1,6 @@
 //! Bad HTTP: what comes before there is a request, and requests that are unusual but right.
 
+use std::io::Write as _;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -7,6 +8,7 @@ use postrider_harness::http::{Conn, Cut, Request};
 use postrider_harness::inbox::{Connect, End, Received, Transport, wait_for};
 use postrider_harness::node::KEY;
 use postrider_harness::publish::Publisher;
+use postrider_harness::raw::{self, Frame, Socket};
 use postrider_harness::token;
 use postrider_harness::user::User;
 use postrider_harness::wait::within;
@@ -364,5 +366,27 @@ fn a_promise_of_too_much_is_refused_at_once() -> Result<()> {
     );
     let mut publisher = Publisher::new(&bench.node.endpoint, KEY);
     ensure!(publisher.look("no-such-id")?.status() == 404);
+    bench.unharmed()
+}
+
+/// What comes in one read may be wrong twice: the first fault is told, and nothing is said after a close.
+#[test]
+fn a_websocket_is_closed_once() -> Result<()> {
+    let mut bench = Bench::start()?;
+    let mut socket = Socket::open(&bench.node, "ada", "", None)?;
+    let reserved_bit = b"\xf1\x80\0\0\0\0";
+    let both = [raw::frame(1, b"no frame of this protocol"), reserved_bit.to_vec()].concat();
+    socket.writer()?.write_all(&both)?;
+    let close = loop {
+        match socket.next(within(20))?.context("no close")? {
+            Frame::Close(payload) => break payload,
+            Frame::Text(_) | Frame::Ping(_) | Frame::Other => {}
+        }
+    };
+    ensure!(
+        close.starts_with(&4501u16.to_be_bytes()),
+        "closed with {close:x?}"
+    );
+    ensure!(socket.next(within(20)).is_err(), "a frame came after the close");
     bench.unharmed()
 }

@@ -1,22 +1,36 @@
-//! Reads a body that has to be whole, within its bounds.
+//! Reads a body that has to be whole, within its bounds: its own length, the room of all bodies, and a pace.
 
+use super::Api;
+use crate::bodies::Room;
 use axum::body::Body;
 use axum::http::{HeaderMap, header};
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
 use postrider_transports::Problem;
+use std::pin::pin;
 use std::time::Duration;
 
 /// A client that sends nothing for so long is not waited for.
 const GAP: Duration = Duration::from_secs(30);
+/// What a byte that came adds to the time that the whole may take, beside one gap: 32 KiB a second. So whoever sends
+/// byte by byte does not hold a connection, and the room of what it sent, for as long as it likes.
+const TIME_PER_BYTE: Duration = Duration::from_nanos(30_517);
 /// What of a body that is too large is read and thrown away, so that a client that writes first and reads
 /// then gets the answer rather than a reset.
 const DISCARDED_BYTES: u64 = 64 << 20;
 /// For how long.
 const DISCARD_TIME: Duration = Duration::from_secs(5);
+/// When a client for whose body there is no room may try again.
+const RETRY_AFTER_S: u32 = 1;
 
-/// The body, if it has at most `most` bytes. A declared length is judged before anything is read.
-pub async fn read_whole(headers: &HeaderMap, mut body: Body, most: usize) -> Result<Bytes, Problem> {
+/// The body, if it has at most `most` bytes. A declared length is judged before anything is read. The bytes keep
+/// their room until the last of them is dropped.
+pub async fn read_whole(
+    api: &Api,
+    headers: &HeaderMap,
+    mut body: Body,
+    most: usize,
+) -> Result<Bytes, Problem> {
     let declared = headers
         .get(header::CONTENT_LENGTH)
         .and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
@@ -27,21 +41,70 @@ pub async fn read_whole(headers: &HeaderMap, mut body: Body, most: usize) -> Res
         }
         return Err(too_large(most));
     }
-    let mut whole = BytesMut::new();
-    while let Some(frame) = tokio::time::timeout(GAP, body.frame())
-        .await
-        .map_err(|_| stopped())?
-    {
+    let mut whole = Whole {
+        bytes: BytesMut::new(),
+        room: api.bodies.room(),
+    };
+    let mut patience = pin!(tokio::time::sleep(GAP));
+    loop {
+        let frame = tokio::select! {
+            biased;
+            frame = tokio::time::timeout(GAP, body.frame()) => frame.map_err(|_| stopped())?,
+            () = patience.as_mut() => return Err(stopped()),
+        };
+        let Some(frame) = frame else {
+            return Ok(whole.finish());
+        };
         let Ok(data) = frame.map_err(|_| cut())?.into_data() else {
             continue;
         };
-        if whole.len() + data.len() > most {
+        let has = whole.bytes.len() + data.len();
+        let refusal = match () {
+            () if has > most => Some(too_large(most)),
+            () if !whole.take(&data, most) => Some(Problem::unavailable(RETRY_AFTER_S)),
+            () => None,
+        };
+        if let Some(refusal) = refusal {
+            drop(whole);
             discard(&mut body).await;
-            return Err(too_large(most));
+            return Err(refusal);
         }
-        whole.extend_from_slice(&data);
+        let longer = TIME_PER_BYTE.saturating_mul(u32::try_from(data.len()).unwrap_or(u32::MAX));
+        let until = patience.deadline() + longer;
+        patience.as_mut().reset(until);
     }
-    Ok(whole.freeze())
+}
+
+/// What has come of a body, and its room.
+struct Whole {
+    bytes: BytesMut,
+    room: Room,
+}
+
+impl Whole {
+    /// Takes a piece; false where there is no room for it.
+    fn take(&mut self, piece: &[u8], most: usize) -> bool {
+        let has = self.bytes.len() + piece.len();
+        if has > self.bytes.capacity() {
+            let next = has.max(self.bytes.capacity() * 2).min(most);
+            if !self.room.hold(next) {
+                return false;
+            }
+            self.bytes.reserve(next - self.bytes.len());
+        }
+        self.bytes.extend_from_slice(piece);
+        true
+    }
+
+    fn finish(self) -> Bytes {
+        Bytes::from_owner(self)
+    }
+}
+
+impl AsRef<[u8]> for Whole {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
 }
 
 /// Which of these types the body has. `None` where none is named: then it is taken as the first.

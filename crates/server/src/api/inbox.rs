@@ -62,7 +62,7 @@ async fn settle(
 ) -> Result<Json<Value>, Refusal> {
     let identity = identify(api, headers)?;
     body::media_type(headers, &["application/json"])?;
-    let body = body::read_whole(headers, body, BODY_BYTES).await?;
+    let body = body::read_whole(api, headers, body, BODY_BYTES).await?;
     let target = target(&body, &identity.user)?;
     let settlement = Settlement {
         user: identity.user,

@@ -52,7 +52,7 @@ pub async fn by_filter(
 ) -> Result<(StatusCode, Json<Value>), Refusal> {
     api.key(&headers, Scope::Manage)?;
     body::media_type(&headers, &["application/json"])?;
-    let bytes = body::read_whole(&headers, request, BODY).await?;
+    let bytes = body::read_whole(&api, &headers, request, BODY).await?;
     let refused = |error: &str| {
         let detail = format!("The body must be a JSON object of user, reason, source and rate: {error}.");
         Problem::invalid_request(detail)

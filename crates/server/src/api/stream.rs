@@ -2,13 +2,15 @@
 //!
 //! Invariant: one batch is at the engine at a time, so lines are accepted in their order; while it is there
 //! the next is read, and no more than that. When the engine is busy, or the client does not read its answers,
-//! reading stops: nothing grows. A line over the key's rate waits for its turn in the same way. A line that
+//! reading stops: nothing grows. Where the room of all bodies is used up, nothing is read ahead, and a long line
+//! that is still coming is given up. A line over the key's rate waits for its turn in the same way. A line that
 //! came whole is published even if the client is gone by then.
 
 use super::Api;
-use super::publish::{accepted_json, push_problem};
+use super::publish::{push_accepted, push_problem};
 use super::refusal::intake_problem;
 use super::submit::{Item, Outcome, Submission};
+use crate::bodies::{FREE_BYTES, Room};
 use axum::body::Body;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::Response;
@@ -17,6 +19,7 @@ use http_body_util::BodyExt as _;
 use http_body_util::channel::{Channel, Sender};
 use postrider_router::{Fault, FaultCode};
 use postrider_sources::{Line, Lines, http};
+use postrider_transports::Problem;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -38,6 +41,9 @@ pub fn answer(api: &Arc<Api>, submission: Submission, body: Body) -> Response {
             splitter: Lines::new(api.max_body),
             waiting: VecDeque::new(),
             waiting_bytes: 0,
+            batch_bytes: 0,
+            room: api.bodies.room(),
+            pressed: false,
         },
         index: 0,
         answered: 0,
@@ -70,7 +76,7 @@ impl Stream {
             }
             let batch = self.gather();
             let outcomes = {
-                let mut publishing = std::pin::pin!(self.submission.submit(batch, true));
+                let mut publishing = std::pin::pin!(self.submission.submit_patiently(batch));
                 loop {
                     tokio::select! {
                         biased;
@@ -79,6 +85,7 @@ impl Stream {
                     }
                 }
             };
+            self.source.batch_done();
             if answers.send_data(self.lines(&outcomes)).await.is_err() {
                 return;
             }
@@ -104,9 +111,11 @@ impl Stream {
                     let detail = format!("the line is longer than {} bytes", self.api.max_body);
                     Err(intake_problem(Fault::new(FaultCode::TooLarge, detail)))
                 }
+                Line::GivenUp => Err(Problem::unavailable(1)),
             });
             self.index += 1;
         }
+        self.source.batch_bytes = bytes;
         items
     }
 
@@ -114,7 +123,7 @@ impl Stream {
         let mut out = Vec::with_capacity(outcomes.len() * 80);
         for outcome in outcomes {
             match outcome {
-                Ok(id) => out.extend_from_slice(&accepted_json(id)),
+                Ok(id) => push_accepted(&mut out, id),
                 Err(problem) => {
                     out.extend_from_slice(
                         format!("{{\"accepted\":false,\"index\":{},", self.answered).as_bytes(),
@@ -137,12 +146,21 @@ struct Source {
     /// Whole lines that are in no batch yet. The last read may exceed the bounds of a batch.
     waiting: VecDeque<Line>,
     waiting_bytes: usize,
+    /// Bytes of the batch that is at the engine.
+    batch_bytes: usize,
+    /// For all of these, and the line that is not whole yet.
+    room: Room,
+    /// There is none: nothing is read ahead.
+    pressed: bool,
 }
 
 impl Source {
     /// Whether to read on while a batch is at the engine.
     fn has_room(&self) -> bool {
-        self.body.is_some() && self.waiting.len() < BATCH_LINES && self.waiting_bytes < BATCH_BYTES
+        self.body.is_some()
+            && !self.pressed
+            && self.waiting.len() < BATCH_LINES
+            && self.waiting_bytes < BATCH_BYTES
     }
 
     fn take(&mut self) -> Option<Line> {
@@ -178,13 +196,29 @@ impl Source {
         }
         self.waiting_bytes += lines.iter().map(bytes_of).sum::<usize>();
         self.waiting.extend(lines);
+        self.take_room();
         true
+    }
+
+    /// Lines that are whole go on; they are at most what one read brought.
+    fn take_room(&mut self) {
+        let whole = self.waiting_bytes + self.batch_bytes;
+        self.pressed = !self.room.hold(whole + self.splitter.held());
+        // A line of the usual size comes to its end without.
+        if self.pressed && self.splitter.held() > FREE_BYTES {
+            self.splitter.give_up();
+        }
+    }
+
+    fn batch_done(&mut self) {
+        self.batch_bytes = 0;
+        self.take_room();
     }
 }
 
 fn bytes_of(line: &Line) -> usize {
     match line {
         Line::Whole(line) => line.len(),
-        Line::TooLong => 0,
+        Line::TooLong | Line::GivenUp => 0,
     }
 }

@@ -404,3 +404,57 @@ fn guesses_are_counted_and_mistakes_are_not() {
     assert_eq!(auth.listen(client).unwrap_err().retry_after, Some(4));
     assert!(auth.listen(None).is_ok());
 }
+
+#[test]
+fn a_token_that_was_good_is_asked_again_when_it_is_shown_again() {
+    let auth = auth(|_| {});
+    let at = |token: &str, now: u64| {
+        let header = format!("Bearer {token}");
+        let credentials = Credentials {
+            authorization: Some(&header),
+            ..Credentials::default()
+        };
+        let identity = auth.identify(&credentials, Timestamp(now));
+        identity.map_err(|problem| problem.code)
+    };
+    let token = hs256(json!({"sub":"ada","exp":1_000_060,"nbf":1_000_000,"topics":["news/*"]}));
+    let first = at(&token, 1_000_000_000).unwrap();
+    assert_eq!(
+        at(&token, 1_000_001_000),
+        Ok(first.clone()),
+        "all of it, topics too"
+    );
+    // By the leeway alone, then not at all, and good again for a clock that was set back; not before it begins.
+    let by_leeway = at(&token, 1_000_060_000).unwrap();
+    assert_eq!(by_leeway.expires_at, Some(Timestamp(1_000_090_000)));
+    assert_eq!(at(&token, 1_000_090_000), Err("token_expired"));
+    assert_eq!(at(&token, 1_000_000_000), Ok(first.clone()));
+    assert_eq!(at(&token, 999_960_000), Err("token_claims"));
+    // One that is good makes none like it good, and what was refused is not kept.
+    let (message, signature) = token.rsplit_once('.').unwrap();
+    for _ in 0..2 {
+        assert_eq!(
+            at(&format!("{message}.{}", signature.to_uppercase()), 1_000_000_000),
+            Err("token_signature")
+        );
+    }
+}
+
+#[test]
+fn other_keys_make_a_token_that_was_good_a_bad_one() {
+    let auth = Arc::new(auth(|_| {}));
+    let token = hs256(json!({"sub":"ada","exp":1_000_060}));
+    verify(&auth, &token).unwrap();
+    let other = config_with(|auth| {
+        auth.jwt.hmac_secret = Some(Secret::new("another secret of more than thirty-two bytes"));
+    });
+    auth.prepare(&other).unwrap()();
+    assert_eq!(verify(&auth, &token), Err("token_signature"));
+    auth.prepare(&config_with(|auth| auth.jwt.user_claim = "uid".into()))
+        .unwrap()();
+    assert_eq!(
+        verify(&auth, &token),
+        Err("token_claims"),
+        "other rules count too"
+    );
+}

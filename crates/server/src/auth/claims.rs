@@ -13,13 +13,20 @@ use std::fmt;
 /// More patterns than this in the claim `topics` are not looked at.
 const TOPIC_PATTERNS: usize = 100;
 
-/// The user whom the claims speak of, if all of them hold at `now`.
+/// When a token is good.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Times {
+    exp: Option<Timestamp>,
+    nbf: Option<Timestamp>,
+}
+
+/// The user whom the claims speak of, if all of them hold at `now`; and when they do.
 pub(super) fn identity(
     claims: &Map<String, Value>,
     config: &JwtConfig,
     now: Timestamp,
-) -> Result<Identity, Problem> {
-    check_times(claims, config, now)?;
+) -> Result<(Identity, Times), Problem> {
+    let times = Times::read(claims, config, now)?;
     let text = |name: &str| claims.get(name).and_then(Value::as_str);
     if let Some(issuers) = &config.issuer
         && !text("iss").is_some_and(|issuer| issuers.contains(issuer))
@@ -37,29 +44,42 @@ pub(super) fn identity(
             return Err(Problem::token_claims());
         }
     }
-    Ok(Identity {
+    let identity = Identity {
         user: user(claims, &config.user_claim)?,
-        expires_at: ends(claims, config, now),
+        expires_at: times.ends(config, now),
         topics: topic_patterns(claims)?,
-    })
+    };
+    Ok((identity, times))
 }
 
-fn check_times(claims: &Map<String, Value>, config: &JwtConfig, now: Timestamp) -> Result<(), Problem> {
-    match numeric_date(claims, "exp")? {
-        None if config.require_exp => return Err(Problem::token_claims()),
-        Some(exp) if exp.plus(config.leeway) <= now => return Err(Problem::token_expired()),
-        _ => {}
+impl Times {
+    fn read(claims: &Map<String, Value>, config: &JwtConfig, now: Timestamp) -> Result<Times, Problem> {
+        let exp = numeric_date(claims, "exp")?;
+        let mut times = Times { exp, nbf: None };
+        times.check(config, now)?;
+        times.nbf = numeric_date(claims, "nbf")?;
+        times.check(config, now)?;
+        Ok(times)
     }
-    match numeric_date(claims, "nbf")? {
-        Some(nbf) if nbf > now.plus(config.leeway) => Err(Problem::token_claims()),
-        _ => Ok(()),
-    }
-}
 
-/// `exp`; for a token that is good only by the leeway, the end of the leeway.
-fn ends(claims: &Map<String, Value>, config: &JwtConfig, now: Timestamp) -> Option<Timestamp> {
-    let exp = numeric_date(claims, "exp").ok().flatten()?;
-    Some(if exp > now { exp } else { exp.plus(config.leeway) })
+    /// Whether the token is good at `now`.
+    pub fn check(&self, config: &JwtConfig, now: Timestamp) -> Result<(), Problem> {
+        match self.exp {
+            None if config.require_exp => return Err(Problem::token_claims()),
+            Some(exp) if exp.plus(config.leeway) <= now => return Err(Problem::token_expired()),
+            _ => {}
+        }
+        match self.nbf {
+            Some(nbf) if nbf > now.plus(config.leeway) => Err(Problem::token_claims()),
+            _ => Ok(()),
+        }
+    }
+
+    /// `exp`; for a token that is good only by the leeway, the end of the leeway.
+    pub fn ends(&self, config: &JwtConfig, now: Timestamp) -> Option<Timestamp> {
+        let exp = self.exp?;
+        Some(if exp > now { exp } else { exp.plus(config.leeway) })
+    }
 }
 
 /// The claim of that name, or, where there is none, the one that the name leads to as a path: `app.user` is

@@ -8,7 +8,8 @@ fn check(config: &JwtConfig, claims: Value) -> Result<Identity, &'static str> {
     let Value::Object(claims) = claims else {
         panic!("claims are an object");
     };
-    identity(&claims, config, NOW).map_err(|problem| problem.code)
+    let told = identity(&claims, config, NOW).map_err(|problem| problem.code)?;
+    Ok(told.0)
 }
 
 fn with(change: impl FnOnce(&mut JwtConfig)) -> JwtConfig {

@@ -67,7 +67,7 @@ impl Auth {
 }
 
 /// The value of a cookie in a `Cookie` header (RFC 6265, 4.2.1); quotes around it are taken off.
-fn cookie<'a>(header: &'a str, name: &str) -> Option<&'a str> {
+pub(super) fn cookie<'a>(header: &'a str, name: &str) -> Option<&'a str> {
     header.split(';').find_map(|pair| {
         let (given, value) = pair.trim().split_once('=')?;
         let value = value.trim();

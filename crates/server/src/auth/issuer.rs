@@ -7,6 +7,7 @@
 use super::jwk::{self, KeySet, SetFault};
 use super::key_cache::{Answer, KeyCache, Rules};
 use super::key_fetch::FetchFault;
+use super::public_key::PublicKey;
 use crate::clock::SteadyClock;
 use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -91,6 +92,11 @@ impl Issuer {
     /// Whether there are keys that can be used.
     pub fn is_ready(&self) -> bool {
         self.shared.lock().cache.is_ready((self.shared.clock)())
+    }
+
+    /// The keys that tokens are checked with now, if there are any.
+    pub fn keys_in_use(&self) -> Option<Arc<Vec<PublicKey>>> {
+        self.shared.lock().cache.usable((self.shared.clock)())
     }
 
     /// Other rules from now on, and a fetch at once.

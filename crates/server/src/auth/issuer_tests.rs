@@ -104,3 +104,47 @@ fn a_bad_set_keeps_the_last_one_and_the_thread_ends_with_its_issuer() {
     // The thread held the other end of this channel.
     until("the thread has ended", || answers.send(Ok(Vec::new())).is_err());
 }
+
+#[test]
+fn a_token_that_a_key_made_good_is_not_good_without_that_key() {
+    use super::super::jwt::{Jwt, JwtConfig};
+    use super::super::public_key::tests::ED25519_PRIVATE;
+    use base64::Engine as _;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+    let seconds = Arc::new(AtomicUsize::new(0));
+    let now = seconds.clone();
+    let clock: SteadyClock = Arc::new(move || Timestamp(now.load(Ordering::SeqCst) as u64 * 1000));
+    let (issuer, answers, _) = issuer(clock);
+    answers.send(Ok(set("old"))).unwrap();
+    until("the first set is known", || issuer.is_ready());
+    let issuer = Arc::new(issuer);
+    let jwt = Jwt::new(&JwtConfig::default(), Some(issuer.clone())).unwrap();
+    let [header, claims] = [r#"{"alg":"EdDSA","kid":"old"}"#, r#"{"sub":"ada","exp":2000}"#];
+    let message = format!(
+        "{}.{}",
+        URL_SAFE_NO_PAD.encode(header),
+        URL_SAFE_NO_PAD.encode(claims)
+    );
+    let key = jsonwebtoken::EncodingKey::from_ed_pem(ED25519_PRIVATE.as_bytes()).unwrap();
+    let algorithm = jsonwebtoken::Algorithm::EdDSA;
+    let signature = jsonwebtoken::crypto::sign(message.as_bytes(), &key, algorithm).unwrap();
+    let token = format!("{message}.{signature}");
+    for _ in 0..2 {
+        assert_eq!(jwt.verify(&token, Timestamp(0)).unwrap().user.as_str(), "ada");
+    }
+    let before = issuer.keys_in_use().unwrap();
+    issuer.renew(RULES);
+    answers.send(Ok(set("new"))).unwrap();
+    until("the key is gone", || {
+        issuer
+            .keys_in_use()
+            .is_some_and(|keys| !Arc::ptr_eq(&keys, &before))
+    });
+    assert!(jwt.verify(&token, Timestamp(0)).is_err());
+    // Nor where the issuer could not be reached for too long.
+    answers.send(Ok(set("old"))).unwrap();
+    issuer.renew(RULES);
+    until("it is back", || jwt.verify(&token, Timestamp(0)).is_ok());
+    seconds.store(3700, Ordering::SeqCst);
+    assert_eq!(jwt.verify(&token, Timestamp(0)).unwrap_err().status, 503);
+}

@@ -13,6 +13,7 @@ use super::key_cache::{Answer, Rules};
 use super::one_or_many::OneOrMany;
 use super::pem::KeyFault;
 use super::public_key::{PublicKey, algorithm_named};
+use super::seen::{Good, Seen};
 use crate::config::Secret;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -22,7 +23,7 @@ use postrider_transports::{Identity, Problem};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 /// A longer token is refused unread.
 const TOKEN_BYTES: usize = 16 * 1024;
@@ -98,6 +99,15 @@ pub(super) struct Jwt {
     keys: Vec<PublicKey>,
     issuer: Option<Arc<Issuer>>,
     config: JwtConfig,
+    seen: Seen,
+}
+
+/// Whose key signed a token.
+enum Signer {
+    /// One of the configuration, which does not change.
+    Configured,
+    /// One of these of the issuer's.
+    Issuer(Arc<Vec<PublicKey>>),
 }
 
 impl fmt::Debug for Jwt {
@@ -137,6 +147,7 @@ impl Jwt {
                 hmac_secret: None,
                 ..config.clone()
             },
+            seen: Seen::new(),
         })
     }
 
@@ -150,19 +161,51 @@ impl Jwt {
         if token.len() > TOKEN_BYTES {
             return Err(Problem::token_malformed());
         }
+        let digest = self.seen.digest(token);
+        if let Some(identity) = self.seen.find(&digest).and_then(|good| self.again(good, now)) {
+            return Ok(identity);
+        }
         let signed = read(token)?;
-        self.check_signature(&signed)?;
+        let signer = self.check_signature(&signed)?;
         let claims = object(signed.payload).ok_or_else(Problem::token_malformed)?;
-        claims::identity(&claims, &self.config, now)
+        let (identity, times) = claims::identity(&claims, &self.config, now)?;
+        let good = Good {
+            user: identity.user.clone(),
+            topics: (!identity.topics.is_empty()).then(|| identity.topics.clone().into()),
+            times,
+            keys: match signer {
+                Signer::Configured => None,
+                Signer::Issuer(keys) => Some(Arc::downgrade(&keys)),
+            },
+        };
+        self.seen.keep(digest, good);
+        Ok(identity)
     }
 
-    fn check_signature(&self, token: &Signed<'_>) -> Result<(), Problem> {
+    /// What a token that was found good says, if it would be found good now. If not, it is checked anew: why it is
+    /// refused is said in one place.
+    fn again(&self, good: Good, now: Timestamp) -> Option<Identity> {
+        if let Some(keys) = &good.keys {
+            let in_use = self.issuer.as_ref()?.keys_in_use()?;
+            if !Weak::ptr_eq(keys, &Arc::downgrade(&in_use)) {
+                return None;
+            }
+        }
+        good.times.check(&self.config, now).ok()?;
+        Some(Identity {
+            user: good.user,
+            expires_at: good.times.ends(&self.config, now),
+            topics: good.topics.map(Vec::from).unwrap_or_default(),
+        })
+    }
+
+    fn check_signature(&self, token: &Signed<'_>) -> Result<Signer, Problem> {
         let message = token.message.as_bytes();
         if let Algorithm::HS256 | Algorithm::HS384 | Algorithm::HS512 = token.algorithm {
             let secret = self.secret.as_ref().ok_or_else(Problem::token_signature)?;
             let verified = jsonwebtoken::crypto::verify(token.signature, message, secret, token.algorithm);
             return match verified {
-                Ok(true) => Ok(()),
+                Ok(true) => Ok(Signer::Configured),
                 Ok(false) | Err(_) => Err(Problem::token_signature()),
             };
         }
@@ -174,13 +217,13 @@ impl Jwt {
                 .any(|key| key.signed(message, token.signature, token.algorithm))
         };
         if is_signed(&self.keys) {
-            return Ok(());
+            return Ok(Signer::Configured);
         }
         let Some(issuer) = &self.issuer else {
             return Err(Problem::token_signature());
         };
         match issuer.ask(key_id) {
-            Answer::Keys(keys) if is_signed(&keys) => Ok(()),
+            Answer::Keys(keys) if is_signed(&keys) => Ok(Signer::Issuer(keys)),
             Answer::Keys(_) => Err(Problem::token_signature()),
             Answer::Later(seconds) => Err(keys_unavailable(seconds)),
         }

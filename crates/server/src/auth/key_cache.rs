@@ -130,7 +130,7 @@ impl KeyCache {
     }
 
     /// The keys, unless there are none or they are too old.
-    fn usable(&self, now: Timestamp) -> Option<Arc<Vec<PublicKey>>> {
+    pub fn usable(&self, now: Timestamp) -> Option<Arc<Vec<PublicKey>>> {
         let known = self.known.as_ref()?;
         (now < known.begun.plus(self.rules.max_stale)).then(|| known.keys.clone())
     }

@@ -17,14 +17,32 @@ pub struct ConfigFault {
 
 impl fmt::Display for ConfigFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: ", self.place)?;
+        // A key is what somebody wrote, a place may be the name of a file: a line break can stand in either.
+        let line = |text: &str| text.replace(['\n', '\r'], " ");
+        write!(f, "{}: ", line(&self.place))?;
         if !self.key.is_empty() {
-            write!(f, "{}: ", self.key)?;
+            write!(f, "{}: ", line(&self.key))?;
         }
-        f.write_str(&self.what.replace(['\n', '\r'], " "))?;
+        f.write_str(&line(&self.what))?;
         match &self.nearest {
             Some(key) => write!(f, " (nearest known key: {key})"),
             None => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fault_is_one_line_whatever_was_written() {
+        let fault = ConfigFault {
+            place: "a\nb.yaml".into(),
+            key: "\rkey".into(),
+            what: "unknown\nkey".into(),
+            nearest: None,
+        };
+        assert_eq!(fault.to_string(), "a b.yaml:  key: unknown key");
     }
 }

@@ -28,8 +28,12 @@ pub(super) fn read(path: &Path) -> Result<Content, String> {
     if !["yaml", "yml", "json", "toml", "properties"].contains(&ending) {
         return Err("the name must end in .yaml, .yml, .json, .toml or .properties".into());
     }
-    let text = text(file)?;
-    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
+    content(ending, &text(file)?)
+}
+
+/// What a text is, by the ending of its file's name.
+pub(super) fn content(ending: &str, text: &str) -> Result<Content, String> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     match ending {
         "properties" => properties::parse(text)
             .map(Content::Properties)

@@ -11,7 +11,7 @@ use super::{Config, api_keys, checks, tree, value};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Variables that belong to the client commands.
 const ENV_OF_CLIENTS: [&str; 3] = ["POSTRIDER_URL", "POSTRIDER_KEY", "POSTRIDER_TOKEN"];
@@ -45,11 +45,19 @@ pub struct Loaded {
 /// # Errors
 /// All faults, not just the first.
 pub fn load(given: &Given) -> Result<Loaded, Vec<ConfigFault>> {
+    load_with(given, files::read)
+}
+
+/// The same, with files as `read` gives them.
+pub(super) fn load_with(
+    given: &Given,
+    read: impl Fn(&Path) -> Result<Content, String>,
+) -> Result<Loaded, Vec<ConfigFault>> {
     let mut layers = Layers::new(&given.env);
     for file in &given.files {
         let place = file.display().to_string();
         let mut seen = BTreeSet::new();
-        match files::read(file) {
+        match read(file) {
             Ok(Content::Tree(tree)) => layers.add_tree(&place, "", tree, &mut seen),
             Ok(Content::Properties(properties)) => {
                 for property in properties {

@@ -22,6 +22,10 @@ pub struct HttpConfig {
     /// Most bytes of one request's body, and of one line of NDJSON.
     #[schemars(extend("x-minimum" = "1KiB", "x-maximum" = "1GiB"))]
     pub max_body: ByteSize,
+    /// Most bytes of all bodies under way together, beside the first 64 KiB of each. Above it a longer one is answered
+    /// 503, and a longer line of NDJSON is refused `unavailable`. At least `http.max_body` is taken.
+    #[schemars(extend("x-minimum" = "1KiB", "x-maximum" = "8000TiB"))]
+    pub bodies: ByteSize,
     /// Origins whose pages may use the API, such as `https://app.example.com`; `*` is any, without cookies.
     pub allowed_origins: Vec<String>,
     /// Most connections of the API (everything but sessions) at a time; one more is answered 503.
@@ -51,6 +55,7 @@ impl Default for HttpConfig {
         HttpConfig {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
             max_body: ByteSize::mib(16),
+            bodies: ByteSize::mib(256),
             allowed_origins: Vec::new(),
             api_connections: 4096,
             http2_connections: 8192,

@@ -1,51 +1,26 @@
-//! What a turn hands to the engine when it ends: pages to read, settlements by evidence, attempts to count. The loop
-//! waits for none of it; answers come back as posts.
+//! What a turn hands to the engine when it ends: settlements by evidence, attempts to count. The loop waits for none
+//! of it; answers come back as posts.
 
 use super::*;
-use crate::mailbox::PageWanted;
-use postrider_delivery::Reading;
-use postrider_engine::EngineError;
-use postrider_model::{FeedSpan, InboxPage};
+
+/// Settlements by evidence that are handed to the engine at once.
+const MAX_FLUSHED: usize = 512;
+
+/// Settlements by evidence that are due.
+#[derive(Default)]
+pub(super) struct Flushing {
+    waiting: VecDeque<Settlement>,
+    /// The engine has some of them; the others wait.
+    under_way: bool,
+}
 
 impl Shard {
-    pub(super) fn start_reads(&mut self) {
-        for wanted in self.turn.reads.drain(..) {
-            let (shared, mailbox) = (self.shared.clone(), self.mailbox.clone());
-            self.shared.spawn(async move {
-                let turns = match wanted.reading {
-                    Reading::Forward { .. } => &shared.reading,
-                    Reading::Again { .. } => &shared.reading_again,
-                };
-                let permit = turns.clone().acquire_owned().await.ok();
-                let mut page = read_page(&shared, &wanted).await;
-                if page.is_err() {
-                    // The session asks again as soon as it hears: not before the store had a moment.
-                    tokio::time::sleep(SETTLE_PAUSE * 10).await;
-                    page = read_page(&shared, &wanted).await;
-                }
-                mailbox.post(Post::Page(wanted, page, permit));
-            });
-        }
-    }
-
-    /// A page came: to the session that asked for it, if it is still there.
-    pub(super) fn page_came(&mut self, wanted: &PageWanted, page: Result<InboxPage, EngineError>) {
-        let slot = wanted.key.slot;
-        if !self.is_current(wanted.key) || !self.is_session(slot, &wanted.session) {
-            return;
-        }
-        match page {
-            Ok(page) => self.apply(slot, Effect::Page(&wanted.feed, wanted.reading, &page)),
-            Err(error) => {
-                tracing::warn!(%error, feed = %wanted.feed, "a page could not be read");
-                self.apply(slot, Effect::PageFailed(&wanted.feed, wanted.reading));
-            }
-        }
-    }
-
     /// Hands settlements by evidence to the engine, all of an interval at once.
     pub(super) fn flush_settlements(&mut self, at_once: bool) {
         let now = self.turn.now;
+        if !self.flushing.waiting.is_empty() || self.flushing.under_way {
+            return self.flush_more(at_once);
+        }
         if self.turn.settlements.is_empty() {
             self.flush_at = None;
             return;
@@ -63,19 +38,49 @@ impl Shard {
         self.flush_at = None;
         let batch = std::mem::take(&mut self.turn.settlements);
         self.turn.stats.add_settled(batch.len() as u64);
+        self.flushing.waiting = merged(batch).into();
+        self.flush_more(at_once);
+    }
+
+    /// Hands over the next of what is due: a part at a time, so that what others publish waits for no more than that.
+    fn flush_more(&mut self, at_once: bool) {
         let (shared, mailbox) = (self.shared.clone(), self.mailbox.clone());
-        let settle = async move {
-            if let Err(error) = shared.engine.settle(batch.clone(), Sync::Lazy).await {
-                tracing::debug!(%error, "settlements will be tried again");
-                mailbox.post(Post::Unsettled(batch));
-            }
-        };
         if at_once {
             // The engine closes next: what is known must reach it before.
-            self.shared.block_on(settle);
-        } else {
-            self.shared.spawn(settle);
+            let mut batch: Vec<_> = std::mem::take(&mut self.flushing.waiting).into();
+            batch.append(&mut self.turn.settlements);
+            if let Err(error) = self.shared.block_on(shared.engine.settle(batch, Sync::Lazy)) {
+                tracing::debug!(%error, "the last settlements were not taken");
+            }
+            return;
         }
+        if self.flushing.under_way || self.flushing.waiting.is_empty() {
+            return;
+        }
+        self.flushing.under_way = true;
+        let count = self.flushing.waiting.len().min(MAX_FLUSHED);
+        let batch: Vec<_> = self.flushing.waiting.drain(..count).collect();
+        if self.flushing.waiting.is_empty() {
+            // At rest it keeps no memory.
+            self.flushing.waiting = VecDeque::new();
+        }
+        self.shared.spawn(async move {
+            let left = match shared.engine.settle(batch.clone(), Sync::Lazy).await {
+                Ok(_) => Vec::new(),
+                Err(error) => {
+                    tracing::debug!(%error, "settlements will be tried again");
+                    batch
+                }
+            };
+            mailbox.post(Post::Flushed(left));
+        });
+    }
+
+    /// The engine has a part of what was due, but for these, which are to be tried again with the next.
+    pub(super) fn flushed(&mut self, left: Vec<Settlement>) {
+        self.flushing.under_way = false;
+        let room = MAX_UNFLUSHED.saturating_sub(self.turn.settlements.len());
+        self.turn.settlements.extend(left.into_iter().take(room));
     }
 
     /// Hands the attempts of this turn to the engine. One batch at a time, so that a slow store gathers them here
@@ -116,25 +121,86 @@ impl Shard {
     }
 }
 
-/// Reads a page. Of what may be sent again nothing at or below the floor is read, which in most cases is all.
-async fn read_page(shared: &Shared, wanted: &PageWanted) -> Result<InboxPage, EngineError> {
-    let engine = &*shared.engine;
-    let (user, feed) = (&wanted.user, &wanted.feed);
-    let (after, limit) = match wanted.reading {
-        Reading::Forward { after } => (after, PAGE),
-        Reading::Again { first, last } => {
-            let standing = engine.standing(user, feed, 1, 0).await?;
-            let after = standing.start().max(first.saturating_sub(1));
-            if after >= last {
-                return Ok(InboxPage {
-                    entries: Vec::new(),
-                    span: FeedSpan::EMPTY,
-                    floor: standing.floor,
-                });
-            }
-            let entries = usize::try_from(last - after).map_or(PAGE.entries, |left| left.min(PAGE.entries));
-            (after, ReadLimit { entries, ..PAGE })
+/// What covers another: evidence of the same kind, later, of the same user in the same feed.
+type Covers = (UserId, FeedId, Evidence, Transport);
+
+/// Leaves those that say more than the ones after them: of a user who polled ten times meanwhile, the last.
+fn merged(settlements: Vec<Settlement>) -> Vec<Settlement> {
+    let mut kept: Vec<Settlement> = Vec::with_capacity(settlements.len());
+    let mut last: HashMap<Covers, usize> = HashMap::with_capacity(settlements.len());
+    for settlement in settlements {
+        let (SettleTarget::Through(places), Some(transport)) = (&settlement.target, settlement.transport)
+        else {
+            kept.push(settlement);
+            continue;
+        };
+        let [(feed, place)] = &places[..] else {
+            kept.push(settlement);
+            continue;
+        };
+        let covers = (
+            settlement.user.clone(),
+            feed.clone(),
+            settlement.evidence,
+            transport,
+        );
+        let at = *last.entry(covers).or_insert(kept.len());
+        match kept.get_mut(at) {
+            None => kept.push(settlement),
+            Some(before) if reaches(before) <= place.offset => *before = settlement,
+            Some(_) => {}
         }
-    };
-    read_inbox(engine, user, feed, after, limit, (shared.clock)()).await
+    }
+    kept
+}
+
+/// The offset through which it settles.
+fn reaches(settlement: &Settlement) -> u64 {
+    match &settlement.target {
+        SettleTarget::Through(places) => places.first().map_or(0, |(_, place)| place.offset),
+        SettleTarget::Ids(_) => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use postrider_model::{Epoch, NotificationId, Position, SettleKind};
+
+    fn settlement(user: &str, feed: FeedId, offset: u64, evidence: Evidence) -> Settlement {
+        let epoch = Epoch(1);
+        Settlement {
+            user: UserId::new(user).unwrap(),
+            kind: SettleKind::Delivered,
+            target: SettleTarget::Through(vec![(feed, Position { epoch, offset })]),
+            evidence,
+            session: Some(session_id(1, offset)),
+            transport: Some(Transport::LongPoll),
+        }
+    }
+
+    #[test]
+    fn only_what_a_later_one_covers_is_left_out() {
+        let own = || FeedId::User(UserId::new("ada").unwrap());
+        let ids = Settlement {
+            target: SettleTarget::Ids(vec![NotificationId::new("n").unwrap()]),
+            ..settlement("ada", own(), 0, Evidence::Cursor)
+        };
+        let all = [
+            settlement("ada", own(), 1, Evidence::Cursor),
+            settlement("bob", FeedId::All, 7, Evidence::Cursor),
+            settlement("ada", own(), 3, Evidence::Cursor),
+            settlement("ada", FeedId::All, 2, Evidence::Cursor),
+            ids.clone(),
+            settlement("ada", own(), 2, Evidence::Cursor),
+            settlement("ada", own(), 1, Evidence::Pong),
+            ids,
+        ];
+        let kept = merged(all.to_vec());
+        let wanted = [2, 1, 3, 4, 6, 7].map(|at: usize| format!("{:?}", all[at]));
+        assert_eq!(
+            kept.iter().map(|one| format!("{one:?}")).collect::<Vec<_>>(),
+            wanted
+        );
+    }
 }

@@ -28,7 +28,11 @@ impl Shard {
             Parsed::Partial => *buffer = bytes,
             Parsed::Invalid(problem) => self.answer(slot, &problem, false, &[]),
             Parsed::Complete(head, length) => match head::inbox_route(head.method, head.path) {
-                None if connection.socket.is_direct() => self.refer(slot, bytes),
+                None if connection.socket.is_direct() => {
+                    if !self.try_publish(slot, &head, length, &bytes) {
+                        self.refer(slot, bytes);
+                    }
+                }
                 None => self.answer(slot, &Problem::not_found(), false, &[]),
                 Some(route) => {
                     let cors = head
@@ -60,9 +64,6 @@ impl Shard {
         let Some(mut connection) = self.connections.try_remove(slot) else {
             return;
         };
-        if let Some(at) = connection.timer {
-            self.timers.remove(&(at, slot));
-        }
         if let Err(error) = self.poller.registry().deregister(connection.socket.source()) {
             tracing::debug!(%error, "a socket was not watched");
         }
@@ -178,20 +179,15 @@ impl Shard {
             missed_more: false,
         };
         let asked = opening.asked();
-        for feed in asked.feeds() {
-            self.feeds.entry(feed).or_default().push(slot);
-        }
+        let seats = self.hearers.join(slot, &asked.user, &asked.topics);
         let Some(connection) = self.connections.get_mut(slot) else {
             return;
         };
         connection.stage = Stage::Opening(Box::new(opening));
-        connection.place = Some(place);
+        connection.place = place;
+        connection.seats = seats;
         let key = connection.key;
-        let (shared, mailbox) = (self.shared.clone(), self.mailbox.clone());
-        self.shared.spawn(async move {
-            let starts = starts(&shared, &asked).await;
-            mailbox.post(Post::Opened(key, starts));
-        });
+        self.ask_starts(key, &asked);
     }
 
     pub(super) fn push_upgrade(
@@ -219,41 +215,4 @@ fn too_many_of_address() -> Problem {
         detail: "Too many sessions come from this address. Close one, then connect again.".into(),
         ..Problem::rate_limited(RETRY_S)
     }
-}
-
-/// Where each feed of an inbox stands, and which places of the cursor are places.
-async fn starts(
-    shared: &Shared,
-    asked: &postrider_delivery::Opening,
-) -> Result<Vec<FeedStart>, postrider_engine::EngineError> {
-    if shared.arrivals {
-        shared.engine.arrive(&asked.user).await?;
-    }
-    let feeds = asked.feeds();
-    let place = |feed: &FeedId| asked.cursor.as_ref().and_then(|cursor: &Cursor| cursor.get(feed));
-    let places: Vec<_> = feeds
-        .iter()
-        .filter_map(|feed| Some((feed.clone(), place(feed)?)))
-        .collect();
-    let spans = shared.engine.spans(&feeds).await?;
-    let held = shared.engine.holds(&places).await?;
-    let mut held = held.into_iter();
-    let mut starts = Vec::with_capacity(feeds.len());
-    for (feed, span) in feeds.iter().zip(spans) {
-        let (floor, begins) = match feed {
-            FeedId::Topic(_) => (0, 0),
-            _ => {
-                let standing = shared.engine.standing(&asked.user, feed, 1, 0).await?;
-                (standing.floor, standing.start())
-            }
-        };
-        let held = place(feed).and_then(|_| held.next());
-        starts.push(FeedStart {
-            span,
-            floor,
-            begins,
-            held,
-        });
-    }
-    Ok(starts)
 }

@@ -54,14 +54,14 @@ impl Shard {
                 let Some(connection) = self.connections.get_mut(slot) else {
                     return;
                 };
-                connection.out.push(websocket::hello_frame(session.as_str()));
+                if cfg!(not(feature = "echo")) {
+                    connection.out.push(websocket::hello_frame(session.as_str()));
+                }
                 state
                     .into_iter()
                     .for_each(|state| connection.out.push(websocket::state_frame(state)));
                 frames = rest;
-                Wire::WebSocket {
-                    decoder: Decoder::default(),
-                }
+                Wire::WebSocket { decoder: None }
             }
             WireRequest::Stream => {
                 let tcp_evidence = self.shared.tcp_evidence && connection.socket.is_direct();
@@ -77,7 +77,7 @@ impl Shard {
                 wait_s,
                 limit,
                 keep_alive,
-            } => Wire::Poll(Poll {
+            } => Wire::Poll(Box::new(Poll {
                 entries: Vec::new(),
                 bytes: 0,
                 limit,
@@ -91,7 +91,7 @@ impl Shard {
                 keep_alive,
                 cors,
                 rest,
-            }),
+            })),
         };
         let expires_at = request.identity.expires_at.map(|at| self.turn.steady(at));
         let lifetime = Lifetime::new(expires_at, self.turn.now);
@@ -127,29 +127,6 @@ impl Shard {
         }
     }
 
-    /// Entries of any feeds: each run of one feed goes to the sessions that hear it.
-    pub(super) fn woken(&mut self, entries: &[Arc<Entry>]) {
-        for run in entries.chunk_by(|a, b| a.feed == b.feed) {
-            let Some(slots) = self.feeds.get(&run[0].feed) else {
-                continue;
-            };
-            for slot in slots.clone() {
-                self.apply(slot, Effect::Appended(run));
-            }
-        }
-    }
-
-    pub(super) fn transient(&mut self, entries: &[Arc<Entry>]) {
-        for entry in entries {
-            let Some(slots) = self.feeds.get(&entry.feed) else {
-                continue;
-            };
-            for slot in slots.clone() {
-                self.apply(slot, Effect::Transient(entry));
-            }
-        }
-    }
-
     /// Frames from a WebSocket client.
     pub(super) fn received_frames(&mut self, slot: usize, bytes: &mut [u8]) {
         let Some(connection) = self.connections.get_mut(slot) else {
@@ -160,23 +137,58 @@ impl Shard {
         let Wire::WebSocket { decoder } = &mut live.wire else {
             return;
         };
-        let user = live.session.user().clone();
-        let mut said = Vec::new();
-        let fault = decoder
-            .feed(bytes, |message| said.push(Heard::from(message, &user)))
+        let mut heard = std::mem::take(&mut self.heard);
+        let mut reading = decoder.take().unwrap_or_default();
+        let user = live.session.user();
+        let fault = reading
+            .feed(bytes, |message| heard.push(Heard::from(message, user)))
             .err();
-        for heard in said {
-            if !self.is_current(key) {
-                return;
+        if !reading.is_at_rest() {
+            *decoder = Some(reading);
+        }
+        let mut quiet = fault.is_none();
+        let mut pings = heard
+            .iter()
+            .filter(|heard| matches!(heard, Heard::Ping(_)))
+            .count();
+        for heard in heard.drain(..) {
+            if matches!(heard, Heard::Ping(_)) {
+                pings -= 1;
+                // A pong answers the pings before its own, too (RFC 6455, 5.5.3).
+                if pings >= MAX_PONGS {
+                    continue;
+                }
             }
+            if !self.is_current(key) {
+                break;
+            }
+            quiet &= matches!(heard, Heard::Pong(_));
             self.heard(slot, heard);
         }
-        if let Some(fault) = fault
-            && self.is_current(key)
-        {
+        self.heard = heard;
+        if !self.is_current(key) {
+            return;
+        }
+        if let Some(fault) = fault {
             self.end_websocket(slot, websocket::close(fault.code, fault.reason));
         }
-        self.touch(slot);
+        if quiet {
+            self.look_later(slot);
+        } else {
+            self.touch(slot);
+        }
+    }
+
+    /// A client said nothing that calls for an answer: only when to look at it may be another.
+    fn look_later(&mut self, slot: usize) {
+        if let Some(connection) = self.connections.get_mut(slot)
+            && let Stage::Live(live) = &connection.stage
+            && !connection.blocked
+            && !connection.touched
+        {
+            let at = live.look_at(&self.turn);
+            self.set_timer(slot, at);
+        }
     }
 
     fn heard(&mut self, slot: usize, heard: Heard) {
@@ -188,19 +200,26 @@ impl Shard {
             return;
         };
         match heard {
-            Heard::Pong(payload) => live.pong(&payload, key, &mut connection.out, &mut self.turn),
+            Heard::Pong(token) => live.pong(token, key, &mut connection.out, &mut self.turn),
             Heard::Ping(payload) => {
                 connection.out.push(websocket::pong(&payload));
                 live.paused |= connection.out.waiting() > MAX_ANSWERS * self.turn.rules.bounds.outbox;
             }
+            Heard::Echo(text) => {
+                connection.out.push(websocket::text_frame(text.as_bytes()));
+                live.paused |= connection.out.waiting() > MAX_ANSWERS * self.turn.rules.bounds.outbox;
+            }
             Heard::Close(code) => self.end_websocket(slot, websocket::close_reply(code)),
+            Heard::Frame(ClientFrame::Token(_)) if !live.may_renew(self.turn.now) => {
+                self.end_websocket(slot, close_frame(4501, "protocol", Millis(0)));
+            }
             Heard::Frame(ClientFrame::Token(token)) => {
                 match self
                     .shared
                     .gate
                     .renew(live.session.user(), &token, self.turn.wall)
                 {
-                    Ok(expires_at) => live.lifetime.expires_at = Some(self.turn.steady(expires_at)),
+                    Ok(expires_at) => live.lifetime.renew(self.turn.steady(expires_at)),
                     // Nobody can tell whether it is good: the session goes on by its old one, the client sends it again.
                     Err(problem) if problem.status == 503 => {
                         connection.out.push(websocket::error_frame("unavailable"));
@@ -230,24 +249,22 @@ impl Shard {
                     session: Some(live.session.id().clone()),
                     transport: Some(Transport::WebSocket),
                 };
+                let weight = Word::weight_of(&settlement);
+                live.settling += weight;
+                let word = Word {
+                    key,
+                    weight,
+                    reference,
+                    kind,
+                };
                 if live.session.ack() == AckMode::None
                     && matches!(settlement.target, SettleTarget::Through(_))
                 {
                     // The cursors of a session that only watches settle nothing; ids are its user's own word.
-                    live.settling += 1;
-                    self.settled(key, reference, Ok(0));
-                    return;
+                    return self.settled(word, Some(0));
                 }
-                live.settling += 1;
                 live.paused |= live.settling >= MAX_SETTLING;
-                let (shared, mailbox) = (self.shared.clone(), self.mailbox.clone());
-                self.shared.spawn(async move {
-                    let outcome = settle_durably(&shared, settlement).await;
-                    if let Ok(entries) = &outcome {
-                        shared.stats.add_said(kind, *entries);
-                    }
-                    mailbox.post(Post::Settled(key, reference, outcome));
-                });
+                self.said(word, settlement);
             }
             Heard::Nonsense(why) => {
                 tracing::debug!(why, "a client broke the protocol");
@@ -256,49 +273,25 @@ impl Shard {
         }
     }
 
+    /// Says the last word of a WebSocket session. Once: of several reasons to end it, the first is told.
     pub(super) fn end_websocket(&mut self, slot: usize, last: bytes::Bytes) {
-        if let Some(connection) = self.connections.get_mut(slot) {
+        if let Some(connection) = self.connections.get_mut(slot)
+            && connection.live().is_some()
+        {
             connection.out.push(last);
             self.close(slot);
         }
     }
-
-    /// A client's own word is durable, or could not be made so.
-    pub(super) fn settled(
-        &mut self,
-        key: Key,
-        reference: Option<u64>,
-        outcome: Result<u64, postrider_engine::EngineError>,
-    ) {
-        if !self.is_current(key) {
-            return;
-        }
-        let Some(connection) = self.connections.get_mut(key.slot) else {
-            return;
-        };
-        let Stage::Live(live) = &mut connection.stage else {
-            return;
-        };
-        live.settling = live.settling.saturating_sub(1);
-        match (outcome, reference) {
-            (Ok(count), Some(reference)) => {
-                let frame = format!(r#"{{"type":"settled","ref":{reference},"settled":{count}}}"#);
-                connection.out.push(websocket::text_frame(frame.as_bytes()));
-            }
-            (Ok(_), None) => {}
-            (Err(_), _) => connection.out.push(websocket::error_frame("unavailable")),
-        }
-        live.paused |= connection.out.waiting() > MAX_ANSWERS * self.turn.rules.bounds.outbox;
-        // Reading goes on when the turn ends, if there is room again.
-        self.touch(key.slot);
-    }
 }
 
 /// What a WebSocket client sent.
-enum Heard {
+pub(super) enum Heard {
     Frame(ClientFrame),
+    /// Only under the feature `echo`.
+    Echo(String),
     Ping(Vec<u8>),
-    Pong(Vec<u8>),
+    /// The number in it; zero for one that answers no ping of ours.
+    Pong(u64),
     Close(Option<u16>),
     Nonsense(&'static str),
 }
@@ -306,35 +299,14 @@ enum Heard {
 impl Heard {
     fn from(message: Message<'_>, user: &UserId) -> Heard {
         match message {
+            Message::Text(text) if cfg!(feature = "echo") => Heard::Echo(text.to_owned()),
             Message::Text(text) => match ClientFrame::parse(text, user) {
                 Ok(frame) => Heard::Frame(frame),
                 Err(why) => Heard::Nonsense(why),
             },
             Message::Ping(payload) => Heard::Ping(payload.to_vec()),
-            Message::Pong(payload) => Heard::Pong(payload.to_vec()),
+            Message::Pong(payload) => Heard::Pong(payload.try_into().map_or(0, u64::from_be_bytes)),
             Message::Close(code, _) => Heard::Close(code),
-        }
-    }
-}
-
-/// A client's word must not be lost because the store is busy for a moment.
-async fn settle_durably(
-    shared: &Shared,
-    settlement: Settlement,
-) -> Result<u64, postrider_engine::EngineError> {
-    let mut tries = 0;
-    loop {
-        match shared
-            .engine
-            .settle(vec![settlement.clone()], Sync::Durable)
-            .await
-        {
-            Ok(counts) => return Ok(counts.into_iter().sum()),
-            Err(error) if error.is_transient() && tries < SETTLE_TRIES => {
-                tries += 1;
-                tokio::time::sleep(SETTLE_PAUSE).await;
-            }
-            Err(error) => return Err(error),
         }
     }
 }

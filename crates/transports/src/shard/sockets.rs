@@ -1,6 +1,7 @@
 //! A shard's sockets: accepted, adopted, read, dropped; and each connection's one timer.
 
 use super::*;
+use crate::addresses::Place;
 
 impl Shard {
     pub(super) fn accept(&mut self) {
@@ -62,15 +63,18 @@ impl Shard {
             },
             socket,
             client,
-            place: None,
+            place: Place::default(),
+            seats: Seats::default(),
             out: Outgoing::default(),
             stage: Stage::Head {
                 buffer: already_read,
                 deadline: self.turn.now.plus(self.turn.rules.bounds.head_timeout),
             },
             blocked: false,
-            timer: None,
+            timer: Timestamp::MAX,
+            armed: Timestamp::MAX,
             touched: false,
+            left_unread: false,
             shut: false,
             progress_at: self.turn.now,
         });
@@ -79,25 +83,28 @@ impl Shard {
         self.try_head(slot);
     }
 
-    pub(super) fn socket_event(&mut self, slot: usize, readable: bool, writable: bool) {
-        if writable
+    pub(super) fn socket_event(&mut self, slot: usize, event: &mio::event::Event) {
+        if event.is_writable()
             && let Some(connection) = self.connections.get_mut(slot)
             && connection.blocked
         {
             connection.blocked = false;
             self.touch(slot);
         }
-        if readable {
-            self.readable(slot);
+        if event.is_readable() || event.is_read_closed() {
+            self.readable(slot, event.is_read_closed());
         }
     }
 
-    pub(super) fn readable(&mut self, slot: usize) {
+    /// Reads what a socket has. Once it gives less than was asked for it has no more, and the next event says when it
+    /// has again; to learn of its end, `through`, it is read until there is one.
+    pub(super) fn readable(&mut self, slot: usize, through: bool) {
         for _ in 0..MAX_READS {
             let Some(connection) = self.connections.get_mut(slot) else {
                 return;
             };
             if connection.is_full() {
+                connection.left_unread = true;
                 return;
             }
             if connection.socket.is_handshaking() && !self.tls.may_step() {
@@ -106,9 +113,13 @@ impl Shard {
             }
             let mut buffer = std::mem::take(&mut self.buffer);
             let read = connection.socket.read(&mut buffer);
+            let mut all = false;
             let outcome = match read {
                 Ok(0) => Err(()),
-                Ok(n) => self.arrived(slot, &mut buffer[..n]),
+                Ok(n) => {
+                    all = n < buffer.len() && !through;
+                    self.arrived(slot, &mut buffer[..n])
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.buffer = buffer;
@@ -119,6 +130,9 @@ impl Shard {
             self.buffer = buffer;
             if outcome.is_err() {
                 self.drop_connection(slot);
+                return;
+            }
+            if all {
                 return;
             }
         }
@@ -157,6 +171,7 @@ impl Shard {
                     Wire::WebSocket { .. } => self.received_frames(slot, bytes),
                 }
             }
+            Stage::Publishing(_) => self.publish_received(slot, bytes),
             Stage::Closing { .. } => {}
         }
     }
@@ -165,10 +180,7 @@ impl Shard {
         let Some(mut connection) = self.connections.try_remove(slot) else {
             return;
         };
-        if let Some(at) = connection.timer {
-            self.timers.remove(&(at, slot));
-        }
-        self.leave_stage(slot, &connection.stage);
+        self.leave_stage(slot, &connection.stage, &connection.seats);
         self.leave_tls(&mut connection);
         if let Err(error) = self.poller.registry().deregister(connection.socket.source()) {
             tracing::debug!(%error, "a socket was not watched");
@@ -176,34 +188,15 @@ impl Shard {
         self.turn.stats.disconnected();
     }
 
-    /// Undoes what a stage holds outside its connection: its place in the feeds, and in its user's count.
-    pub(super) fn leave_stage(&mut self, slot: usize, stage: &Stage) {
-        let (feeds, user, transport): (Vec<FeedId>, &UserId, Transport) = match stage {
-            Stage::Live(live) => (
-                live.session.feeds().cloned().collect(),
-                live.session.user(),
-                live.transport(),
-            ),
-            Stage::Opening(opening) => {
-                let asked = opening.asked();
-                (
-                    asked.feeds(),
-                    &opening.request.identity.user,
-                    opening.request.wire.transport(),
-                )
-            }
+    /// Undoes what a stage holds outside its connection: its seats, and its part of its user's count.
+    fn leave_stage(&mut self, slot: usize, stage: &Stage, seats: &Seats) {
+        let (user, transport) = match stage {
+            Stage::Live(live) => (live.session.user(), live.transport()),
+            Stage::Opening(opening) => (&opening.request.identity.user, opening.request.wire.transport()),
+            Stage::Publishing(publishing) => return self.leave_publishing(publishing),
             Stage::Head { .. } | Stage::Closing { .. } => return,
         };
-        for feed in feeds {
-            if let Some(slots) = self.feeds.get_mut(&feed) {
-                if let Some(at) = slots.iter().position(|held| *held == slot) {
-                    slots.swap_remove(at);
-                }
-                if slots.is_empty() {
-                    self.feeds.remove(&feed);
-                }
-            }
-        }
+        self.hearers.leave(slot, user, seats);
         self.shared.sessions.release(user);
         self.turn.stats.ended(transport);
     }
@@ -214,21 +207,22 @@ impl Shard {
             return;
         };
         let old = std::mem::replace(&mut connection.stage, stage);
-        connection.place = None;
-        self.leave_stage(slot, &old);
+        let seats = std::mem::take(&mut connection.seats);
+        connection.place = Place::default();
+        self.leave_stage(slot, &old, &seats);
     }
 
+    /// Looks at a connection again at this time. One that is put off stays in the wheel where it is, and is put back
+    /// when it comes out.
     pub(super) fn set_timer(&mut self, slot: usize, at: Timestamp) {
         let Some(connection) = self.connections.get_mut(slot) else {
             return;
         };
-        if connection.timer == Some(at) {
-            return;
+        connection.timer = at;
+        if at < connection.armed {
+            let timer = (slot as u32, connection.key.generation as u32);
+            connection.armed = self.wheel.insert(at, timer);
         }
-        if let Some(old) = connection.timer.replace(at) {
-            self.timers.remove(&(old, slot));
-        }
-        self.timers.insert((at, slot));
     }
 
     pub(super) fn touch(&mut self, slot: usize) {

@@ -96,6 +96,17 @@ impl Decoder {
         self.stage == Stage::Ended
     }
 
+    /// Bytes of what has come and is not handed on.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(crate) fn held(&self) -> usize {
+        self.held.len()
+    }
+
+    /// Whether no frame and no message is begun.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        self.stage == Stage::Header && self.header_len == 0 && self.frames == 0
+    }
+
     fn end(&mut self) {
         *self = Decoder {
             stage: Stage::Ended,

@@ -30,8 +30,7 @@ impl Apply<'_> {
         self.txn.put(Table::Attempts, row, value);
         if count + 1 >= self.rules.max_total_attempts {
             let at = self.now.plus(self.rules.ack_timeout);
-            let due = key::give_up(at, Due::GiveUp as u8, &id, user);
-            self.txn.put(Table::Due, due, Writer::new().done());
+            self.put_due_row(at, key::give_up(at, Due::GiveUp as u8, &id, user));
         }
         Ok(())
     }

@@ -156,14 +156,16 @@ impl Apply<'_> {
 
     /// The user is no recipient any more. What was for nobody else is forgotten. True if the user was one.
     fn erase_recipient(&mut self, id: &NotificationId, user: &UserId) -> Result<bool, StoreFault> {
-        let row = key::recipient(id, user);
-        if self.txn.get(Table::Recipients, &row)?.is_none() {
+        if tables::recipient(&self.txn, id, user)?.is_none() {
             return Ok(false);
         }
-        self.txn.remove(Table::Recipients, row);
-        let Some(mut record) = tables::record(&self.txn, id)? else {
+        let record = tables::record(&self.txn, id)?;
+        let Some(mut record) = record else {
+            self.txn.remove(Table::Recipients, key::recipient(id, user));
             return Ok(true);
         };
+        self.leave_home(&mut record)?;
+        self.txn.remove(Table::Recipients, key::recipient(id, user));
         // A broadcast that was redriven for this user has no count.
         let before = record.clone();
         match record.recipients {
@@ -171,7 +173,7 @@ impl Apply<'_> {
             Some(0 | 1) => self.forget_for_good(&record)?,
             Some(count) => {
                 record.recipients = Some(count - 1);
-                self.put_record(&record);
+                self.put_record(&record)?;
                 self.counts.changed(Some(&before), Some(&record));
             }
         }

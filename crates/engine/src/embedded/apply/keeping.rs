@@ -14,6 +14,7 @@ use crate::embedded::{StoreFault, tables};
 use postrider_model::{
     DeadLetterId, Devices, FeedId, MarkKind, Millis, Notification, NotificationId, Timestamp, UserId,
 };
+use std::sync::Arc;
 
 /// Rows of `ages` looked at in one transaction.
 const MAX_ROWS: usize = 64;
@@ -45,6 +46,8 @@ pub(in crate::embedded) struct Counts {
     pub letters: u64,
     /// The newest dead letter's id.
     pub last_letter: u64,
+    /// Cohorts that there ever were.
+    pub cohorts: u64,
 }
 
 impl Counts {
@@ -59,6 +62,7 @@ impl Counts {
             scheduled: r.u64()?,
             letters: r.u64()?,
             last_letter: r.u64()?,
+            cohorts: if r.is_done() { 0 } else { r.u64()? },
         })
     }
 
@@ -68,7 +72,8 @@ impl Counts {
             .u64(self.records)
             .u64(self.scheduled)
             .u64(self.letters)
-            .u64(self.last_letter);
+            .u64(self.last_letter)
+            .u64(self.cohorts);
         (COUNTS.to_vec(), value.done())
     }
 
@@ -137,7 +142,8 @@ impl Apply<'_> {
     pub fn sweep(&mut self) -> Result<bool, StoreFault> {
         let rules = self.rules;
         let most = rules.total_bytes;
-        let mut more = self.sweep_stage(Stage::Kept, rules.age, |_| false)?;
+        let mut more = self.break_up_old(rules.age)?;
+        more |= self.sweep_stage(Stage::Kept, rules.age, |_| false)?;
         more |= self.sweep_stage(Stage::Record, rules.record_age(), |_| false)?;
         // Where there is too much, first what only tells of the past; never what still guards its id.
         let full = |counts: &Counts| most > 0 && counts.held > most;
@@ -148,6 +154,7 @@ impl Apply<'_> {
             more |= self.counts.held < before;
         }
         if self.counts.gives_way(most) {
+            self.break_up_oldest(MAX_ROWS)?;
             more |= self.sweep_stage(Stage::Kept, rules.age, |counts| counts.gives_way(most))?;
         }
         more |= self.sweep_stage(Stage::Request, rules.dedupe, |_| false)?;
@@ -235,6 +242,8 @@ impl Apply<'_> {
                 self.txn.remove(Table::Requests, what.to_vec());
                 Ok(true)
             }
+            // Those are broken up before.
+            Stage::Cohort => Ok(true),
             Stage::Marks => self.trim_marks(what, value),
         }
     }
@@ -252,6 +261,7 @@ impl Apply<'_> {
         let Some(mut record) = tables::record(&self.txn, &id)? else {
             return Ok(true);
         };
+        self.leave_home(&mut record)?;
         for (feed, position) in record.placements.clone() {
             if self.trim(&feed, position.offset + 1, MAX_TRIMMED)? {
                 return Ok(false);
@@ -280,18 +290,19 @@ impl Apply<'_> {
         let row = key::age(Stage::Record as u8, at, id.as_str().as_bytes());
         self.txn.put(Table::Ages, row, Writer::new().done());
         if !self.has_letters(&id)? {
-            self.drop_body(&mut record);
+            self.drop_body(&mut record)?;
         }
         Ok(true)
     }
 
-    fn drop_body(&mut self, record: &mut Record) {
+    fn drop_body(&mut self, record: &mut Record) -> Result<(), StoreFault> {
         let before = record.clone();
-        record.notification.data = bytes::Bytes::new();
-        record.notification.subject = None;
+        let notification = Arc::make_mut(&mut record.notification);
+        notification.data = bytes::Bytes::new();
+        notification.subject = None;
         record.bodiless = true;
         self.counts.changed(Some(&before), Some(record));
-        self.put_record(record);
+        self.put_record(record)
     }
 
     /// Drops the body that was kept for dead letters only.
@@ -299,42 +310,50 @@ impl Apply<'_> {
         let Some(mut record) = tables::record(&self.txn, id)?.filter(|record| !record.bodiless) else {
             return Ok(());
         };
-        let row = key::age(Stage::Kept as u8, record.kept_from, id.as_str().as_bytes());
-        if self.txn.get(Table::Ages, &row)?.is_none() && !self.has_letters(id)? {
-            self.drop_body(&mut record);
+        // It is not kept any more once only its record is to grow old.
+        let row = key::age(Stage::Record as u8, record.kept_from, id.as_str().as_bytes());
+        if self.txn.get(Table::Ages, &row)?.is_some() && !self.has_letters(id)? {
+            self.drop_body(&mut record)?;
         }
         Ok(())
     }
 
     /// The notification's age counts anew.
     pub(super) fn keep_from_now(&mut self, record: &mut Record) -> Result<(), StoreFault> {
-        let id = record.notification.id.as_str().as_bytes();
-        for stage in [Stage::Kept, Stage::Record] {
-            self.txn
-                .remove(Table::Ages, key::age(stage as u8, record.kept_from, id));
+        self.stop_aging(record)?;
+        if let Some(at) = record.notification.expires_at {
+            self.put_due(at, super::Due::Expire, &record.notification.id);
         }
         record.kept_from = self.now;
+        let id = record.notification.id.as_str().as_bytes();
         let row = key::age(Stage::Kept as u8, self.now, id);
         self.txn.put(Table::Ages, row, Writer::new().done());
-        self.put_record(record);
-        Ok(())
+        self.put_record(record)
     }
 
     /// Forgets a notification before its time.
     pub(super) fn forget_for_good(&mut self, record: &Record) -> Result<(), StoreFault> {
-        let id = record.notification.id.as_str().as_bytes();
-        for stage in [Stage::Kept, Stage::Record] {
-            self.txn
-                .remove(Table::Ages, key::age(stage as u8, record.kept_from, id));
-        }
+        self.stop_aging(record)?;
         let mut room = usize::MAX;
         self.forget(record, &mut room)?;
         Ok(())
     }
 
+    /// Takes it out of what says when it grows old.
+    fn stop_aging(&mut self, record: &Record) -> Result<(), StoreFault> {
+        let id = record.notification.id.as_str().as_bytes();
+        for stage in [Stage::Kept, Stage::Record] {
+            self.txn
+                .remove(Table::Ages, key::age(stage as u8, record.kept_from, id));
+        }
+        self.leave_cohort(record)
+    }
+
     /// Removes all that is known of a notification, as far as there is room. True when nothing is left.
     pub(super) fn forget(&mut self, record: &Record, room: &mut usize) -> Result<bool, StoreFault> {
-        let id = &record.notification.id;
+        let mut record = record.clone();
+        self.leave_home(&mut record)?;
+        let (record, id) = (&record, &record.notification.id);
         let prefix = key::recipients(id);
         let end = key::after(&prefix);
         let letters = self.txn.scan(Table::LetterFor, &prefix, &end, *room)?;

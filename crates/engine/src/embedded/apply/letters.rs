@@ -133,9 +133,10 @@ impl Apply<'_> {
         if record.cancelled_at.is_some() || self.is_withdrawn(&record)? {
             return Ok(Redriven::Impossible);
         }
+        self.leave_home(&mut record)?;
         let before = self.find(user, id)?;
         let feed = FeedId::User(user.clone());
-        let kind = EntryKind::Notification(Arc::new(record.notification.clone()), None);
+        let kind = EntryKind::Notification(record.notification.clone(), None);
         self.remove_letter(letter_id, &letter);
         let position = self.append(&feed, kind, Arc::default())?;
         self.note_first(&feed, position.offset, &record.notification);

@@ -6,6 +6,7 @@
 
 mod attempts;
 mod cleaning;
+mod cohorts;
 mod erase;
 mod keeping;
 mod letters;
@@ -24,11 +25,11 @@ pub(super) use settle::Settled;
 use super::rules::Rules;
 use super::store::Txn;
 use super::tables::{Due, Stage};
+use foldhash::HashMap;
 use postrider_model::{
     DeadReason, Entry, Epoch, FeedId, FeedSpan, Notification, NotificationId, Settlement, Timestamp,
     WithdrawReason,
 };
-use std::collections::HashMap;
 use std::sync::Arc;
 
 /// One transaction with what the commands in it share.
@@ -44,6 +45,10 @@ pub(super) struct Apply<'a> {
     pub behind: bool,
     /// What is due cannot be done for now.
     pub overdue: bool,
+    /// Before this nothing more becomes due.
+    pub calm_until: Timestamp,
+    /// What was accepted in this transaction and is not among the rows that say what grows old.
+    young: cohorts::Young,
     /// What the operator chose.
     pub rules: &'a Rules,
     /// What is counted over all rows.
@@ -101,7 +106,9 @@ impl<'a> Apply<'a> {
             appended: Vec::new(),
             behind: false,
             overdue: false,
-            heads: HashMap::new(),
+            calm_until: Timestamp(0),
+            young: cohorts::Young::default(),
+            heads: HashMap::default(),
         }
     }
 }

@@ -2,11 +2,11 @@
 
 use super::{Apply, Due, Stage};
 use crate::EngineError;
-use crate::embedded::codec::{EntryRecord, Record, Writer, key};
+use crate::embedded::codec::{EntryRecord, Held, Record, Writer, key};
 use crate::embedded::store::{Table, View};
 use crate::embedded::{StoreFault, tables};
 use postrider_model::{
-    Entry, EntryKind, FeedId, Forms, Notification, NotificationId, Position, Publication, Receipt,
+    Entry, EntryKind, FeedId, Forms, NotificationId, Position, Publication, Receipt, Timestamp,
     WithdrawReason,
 };
 use std::sync::Arc;
@@ -67,7 +67,7 @@ impl Apply<'_> {
         let wide = publication.feeds.iter().any(FeedId::is_wide);
         let scheduled_at = notification.deliver_at.filter(|at| *at > self.now);
         let mut record = Record {
-            notification: (**notification).clone(),
+            notification: notification.clone(),
             content: publication.content,
             cancelled_at: None,
             scheduled: scheduled_at.is_some(),
@@ -75,10 +75,11 @@ impl Apply<'_> {
             placements: Vec::new(),
             kept_from: scheduled_at.unwrap_or(self.now),
             bodiless: false,
+            home: None,
         };
+        self.begin_to_age(&mut record);
         if let Some(at) = scheduled_at {
-            let row = key::due(at, Due::Deliver as u8, &notification.id);
-            self.txn.put(Table::Due, row, Writer::new().done());
+            self.put_due(at, Due::Deliver, &notification.id);
             for feed in &publication.feeds {
                 match feed {
                     FeedId::User(user) => self.put_recipient(&notification.id, user, Position::START),
@@ -86,28 +87,23 @@ impl Apply<'_> {
                 }
             }
         } else {
-            self.place(&mut record, notification, &publication.feeds)?;
+            self.place(&mut record, &publication.feeds)?;
         }
-        if let Some(at) = notification.expires_at {
-            let row = key::due(at, Due::Expire as u8, &notification.id);
-            self.txn.put(Table::Due, row, Writer::new().done());
-        }
-        let id = notification.id.as_str().as_bytes();
-        let row = key::age(Stage::Kept as u8, record.kept_from, id);
-        self.txn.put(Table::Ages, row, Writer::new().done());
         self.counts.changed(None, Some(&record));
-        self.put_record(&record);
-        Ok(())
+        if let Some(home) = &record.home {
+            let row = notification.id.as_str().as_bytes().to_vec();
+            self.txn.put(Table::Notifications, row, Held::encode_home(home));
+            return Ok(());
+        }
+        self.put_record(&record)
     }
 
-    /// Appends a notification to its feeds.
-    fn place(
-        &mut self,
-        record: &mut Record,
-        notification: &Arc<Notification>,
-        feeds: &[FeedId],
-    ) -> Result<(), StoreFault> {
+    /// Appends a notification to its feeds. For one user it stands whole in the entry, unless it has rows of
+    /// its own already.
+    fn place(&mut self, record: &mut Record, feeds: &[FeedId]) -> Result<(), StoreFault> {
         record.placements.clear();
+        let notification = &record.notification.clone();
+        let whole = notification.deliver_at.is_none() && matches!(feeds, [FeedId::User(_)]);
         let forms: Arc<Forms> = Arc::default();
         for feed in feeds {
             if let Some(collapse_key) = &notification.collapse_key {
@@ -120,9 +116,16 @@ impl Apply<'_> {
             } else {
                 forms.clone()
             };
-            let position = self.append(feed, kind, forms)?;
+            let position = match whole {
+                true => {
+                    let value = record.encode_entry(self.epoch);
+                    self.append_row(feed, kind, forms, value)?
+                }
+                false => self.append(feed, kind, forms)?,
+            };
             self.note_first(feed, position.offset, notification);
             match feed {
+                FeedId::User(user) if whole => record.home = Some((user.clone(), position)),
                 FeedId::User(user) => self.put_recipient(&notification.id, user, position),
                 _ => record.placements.push((feed.clone(), position)),
             }
@@ -141,7 +144,24 @@ impl Apply<'_> {
         kind: EntryKind,
         forms: Arc<Forms>,
     ) -> Result<Position, StoreFault> {
+        let record = EntryRecord {
+            epoch: self.epoch,
+            kind: tables::kind_record(&kind),
+        };
+        self.append_row(feed, kind, forms, record.encode())
+    }
+
+    /// Appends an entry that is written so.
+    fn append_row(
+        &mut self,
+        feed: &FeedId,
+        kind: EntryKind,
+        forms: Arc<Forms>,
+        value: Vec<u8>,
+    ) -> Result<Position, StoreFault> {
         let epoch = self.epoch;
+        let bounded = self.rules.bytes_per_feed > 0;
+        let most = self.rules.entries_per_feed;
         let span = self.span(feed)?;
         let position = Position {
             epoch,
@@ -149,6 +169,7 @@ impl Apply<'_> {
         };
         let empty = (span.head.offset < span.first && span.first > 1).then_some(*span);
         span.head = position;
+        let held = (position.offset + 1).saturating_sub(span.first);
         if let Some(span) = empty {
             // Where nothing is held only this row says that the feed does not begin at 1.
             let value = tables::encode_trimmed(span, span.head.epoch);
@@ -162,19 +183,17 @@ impl Apply<'_> {
             }
         };
         self.grew(feed, position.offset, bytes)?;
-        let record = EntryRecord {
-            epoch,
-            kind: tables::kind_record(&kind),
-        };
         self.txn
-            .put(Table::Entries, key::entry(feed, position.offset), record.encode());
+            .put(Table::Entries, key::entry(feed, position.offset), value);
         self.appended.push(Arc::new(Entry {
             feed: feed.clone(),
             position,
             kind,
             forms,
         }));
-        self.bound(feed)?;
+        if bounded || (most > 0 && held > most) {
+            self.bound(feed)?;
+        }
         Ok(position)
     }
 
@@ -194,8 +213,21 @@ impl Apply<'_> {
 
     /// Does what is due by now, or a good part of it; notes in `behind` whether there may be more.
     pub fn due(&mut self) -> Result<(), StoreFault> {
-        let end = self.now.0.saturating_add(1).to_be_bytes();
-        let rows = self.txn.scan(Table::Due, &[], &end, MAX_DUE)?;
+        if self.now < self.calm_until {
+            return Ok(());
+        }
+        self.behind = self.break_up_due()?;
+        // Never what comes after a cohort that is still to be broken up.
+        let whole = self.next_cohort_end()?.filter(|end| *end <= self.now);
+        self.do_due_before(whole.unwrap_or(Timestamp(self.now.0.saturating_add(1))))?;
+        if !self.behind {
+            self.calm_until = self.next_due()?;
+        }
+        Ok(())
+    }
+
+    fn do_due_before(&mut self, end: Timestamp) -> Result<(), StoreFault> {
+        let rows = self.txn.scan(Table::Due, &[], &end.0.to_be_bytes(), MAX_DUE)?;
         let mut feeds = 0;
         for (i, (row, _)) in rows.iter().enumerate() {
             let (_, kind, id) = tables::due_parts(row)?;
@@ -213,8 +245,29 @@ impl Apply<'_> {
                 return Ok(());
             }
         }
-        self.behind = rows.len() == MAX_DUE;
+        self.behind |= rows.len() == MAX_DUE;
         Ok(())
+    }
+
+    /// Before this nothing more becomes due.
+    fn next_due(&self) -> Result<Timestamp, StoreFault> {
+        let single = self.txn.scan(Table::Due, &[], &[0xff; 16], 1)?;
+        let single = single
+            .first()
+            .map(|(row, _)| tables::due_parts(row))
+            .transpose()?;
+        let single = single.map_or(Timestamp(u64::MAX), |(at, ..)| at);
+        Ok(self.next_cohort_end()?.map_or(single, |end| end.min(single)))
+    }
+
+    /// Notes that something becomes due.
+    pub(super) fn put_due(&mut self, at: Timestamp, kind: Due, id: &NotificationId) {
+        self.put_due_row(at, key::due(at, kind as u8, id));
+    }
+
+    pub(super) fn put_due_row(&mut self, at: Timestamp, row: Vec<u8>) {
+        self.calm_until = self.calm_until.min(at);
+        self.txn.put(Table::Due, row, Writer::new().done());
     }
 
     /// Does one thing that is due; returns how many feeds that touched.
@@ -247,13 +300,11 @@ impl Apply<'_> {
             let mut feeds: Vec<_> = record.placements.iter().map(|place| place.0.clone()).collect();
             let users = self.recipients(&record.notification.id)?;
             feeds.extend(users.into_iter().map(|(user, _)| FeedId::User(user)));
-            let notification = Arc::new(record.notification.clone());
-            self.place(&mut record, &notification, &feeds)?;
+            self.place(&mut record, &feeds)?;
         } else {
             self.note_unplaced(&record.notification.id)?;
         }
         self.counts.changed(Some(&before), Some(&record));
-        self.put_record(&record);
-        Ok(())
+        self.put_record(&record)
     }
 }

@@ -4,14 +4,15 @@
 //! everyone's feeds one dead letter and a withdrawal, and a line in the log. What can be read is not changed.
 
 use super::{Apply, Stage};
-use crate::embedded::codec::{EntryKindRecord, EntryRecord, LetterRecord, Record, Writer, key};
-use crate::embedded::store::Table;
+use crate::embedded::codec::{EntryKindRecord, EntryRecord, Held, LetterRecord, Record, Writer, key};
+use crate::embedded::store::{Table, View};
 use crate::embedded::{StoreFault, tables};
 use bytes::Bytes;
 use postrider_model::{
     Audience, DeadReason, Devices, Durability, FeedId, MarkKind, Notification, NotificationId, Position,
     State, Timestamp, WithdrawReason,
 };
+use std::sync::Arc;
 
 impl Apply<'_> {
     /// Gives up what stands at this place, if it cannot be read.
@@ -27,6 +28,7 @@ impl Apply<'_> {
                 ..
             })) => match tables::record(&self.txn, &id) {
                 Ok(Some(_)) => Ok(()),
+                Ok(None) | Err(StoreFault::Corrupt { .. }) if self.find_home(feed, offset, &id)? => Ok(()),
                 Ok(None) => {
                     tracing::error!(%feed, offset, %id, "a notification is lost: it is missing");
                     self.lose_notification(&id, feed, offset)
@@ -47,6 +49,22 @@ impl Apply<'_> {
                 Ok(())
             }
         }
+    }
+
+    /// Says anew where a notification stands that stands whole in this entry. False if it does not.
+    fn find_home(&mut self, feed: &FeedId, offset: u64, id: &NotificationId) -> Result<bool, StoreFault> {
+        let FeedId::User(user) = feed else {
+            return Ok(false);
+        };
+        let value = self.txn.get(Table::Entries, &key::entry(feed, offset))?;
+        let record = value.map(|value| Record::of_entry(&value, user, offset));
+        let home = record.transpose()?.flatten().and_then(|record| record.home);
+        if let Some(home) = &home {
+            tracing::error!(%feed, offset, %id, "the row that says where a notification stands was lost; it is written anew");
+            let row = id.as_str().as_bytes().to_vec();
+            self.txn.put(Table::Notifications, row, Held::encode_home(home));
+        }
+        Ok(home.is_some())
     }
 
     /// Nobody can tell any more what stood there.
@@ -116,8 +134,11 @@ impl Apply<'_> {
             let epoch = entry.epoch;
             placements.push((feed.clone(), Position { epoch, offset }));
         }
+        for (user, position) in &recipients {
+            self.put_recipient(id, user, *position);
+        }
         let record = Record {
-            notification: nothing(id, feed, self.now),
+            notification: Arc::new(nothing(id, feed, self.now)),
             content: 0,
             cancelled_at: None,
             scheduled: false,
@@ -125,8 +146,9 @@ impl Apply<'_> {
             placements,
             kept_from: self.now,
             bodiless: true,
+            home: None,
         };
-        self.put_record(&record);
+        self.put_record(&record)?;
         let row = key::age(Stage::Record as u8, self.now, id.as_str().as_bytes());
         self.txn.put(Table::Ages, row, Writer::new().done());
         self.forget_head(id);

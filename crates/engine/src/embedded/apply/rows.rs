@@ -2,9 +2,11 @@
 
 use super::{Apply, By, MAX_HEADS};
 use crate::embedded::StoreFault;
-use crate::embedded::codec::{EntryKindRecord, Record, Writer, encode_mark, encode_range, key};
+use crate::embedded::codec::{
+    EntryKindRecord, EntryRecord, Home, Record, Writer, encode_mark, encode_range, key,
+};
 use crate::embedded::store::{Table, View};
-use crate::embedded::tables::{self, ALL_ROWS, FLOOR_JOINED};
+use crate::embedded::tables::{self, FLOOR_JOINED};
 use bytes::Bytes;
 use postrider_model::{
     Devices, FeedId, FeedSpan, Mark, MarkKind, Notification, NotificationId, Position, Standing, State,
@@ -19,8 +21,7 @@ impl Apply<'_> {
         user: &UserId,
         id: &NotificationId,
     ) -> Result<Option<(FeedId, u64)>, StoreFault> {
-        if let Some(value) = self.txn.get(Table::Recipients, &key::recipient(id, user))? {
-            let position = tables::decode_position(&value)?;
+        if let Some(position) = tables::recipient(&self.txn, id, user)? {
             return Ok((position.offset > 0).then(|| (FeedId::User(user.clone()), position.offset)));
         }
         let Some(record) = tables::record(&self.txn, id)? else {
@@ -58,8 +59,8 @@ impl Apply<'_> {
             return Ok(head.clone());
         }
         let mut notification = tables::body(&self.txn, id)?.notification;
-        notification.data = Bytes::new();
-        let head = Arc::new(notification);
+        Arc::make_mut(&mut notification).data = Bytes::new();
+        let head = notification;
         if self.heads.len() >= MAX_HEADS {
             self.heads.clear();
         }
@@ -86,13 +87,7 @@ impl Apply<'_> {
     }
 
     pub(super) fn recipients(&self, id: &NotificationId) -> Result<Vec<(UserId, Position)>, StoreFault> {
-        let prefix = key::recipients(id);
-        let rows = self
-            .txn
-            .scan(Table::Recipients, &prefix, &key::after(&prefix), ALL_ROWS)?;
-        rows.iter()
-            .map(|row| tables::recipient_of_row(prefix.len(), row))
-            .collect()
+        tables::recipients(&self.txn, id)
     }
 
     pub(super) fn span(&mut self, feed: &FeedId) -> Result<&mut FeedSpan, StoreFault> {
@@ -100,7 +95,11 @@ impl Apply<'_> {
             let span = tables::span(&self.txn, feed)?;
             self.spans.insert(feed.clone(), span);
         }
-        Ok(self.spans.entry(feed.clone()).or_insert(FeedSpan::EMPTY))
+        // It is there; the borrow checker cannot tell.
+        self.spans.get_mut(feed).ok_or(StoreFault::Corrupt {
+            table: "feeds",
+            detail: "a feed was not remembered",
+        })
     }
 
     pub(super) fn mark(
@@ -174,9 +173,43 @@ impl Apply<'_> {
         self.txn.put(Table::Floors, key::floor(user, feed, kind), value);
     }
 
-    pub(super) fn put_record(&mut self, record: &Record) {
-        let id = record.notification.id.as_str().as_bytes().to_vec();
-        self.txn.put(Table::Notifications, id, record.encode());
+    /// Writes a record under its id. If it stood whole in an entry, that is over: what happens to it from here
+    /// on happens to rows of its own.
+    pub(super) fn put_record(&mut self, record: &Record) -> Result<(), StoreFault> {
+        let id = &record.notification.id;
+        if let Some((user, position)) = self.home_of(record)? {
+            let kind = EntryKindRecord::Notification {
+                id: id.clone(),
+                withdrawn: None,
+            };
+            let entry = EntryRecord {
+                epoch: position.epoch,
+                kind,
+            };
+            let row = key::entry(&FeedId::User(user.clone()), position.offset);
+            self.txn.put(Table::Entries, row, entry.encode());
+            self.put_recipient(id, &user, position);
+        }
+        let row = id.as_str().as_bytes().to_vec();
+        self.txn.put(Table::Notifications, row, record.encode());
+        Ok(())
+    }
+
+    /// The record with rows of its own: see [`Apply::put_record`].
+    pub(super) fn leave_home(&mut self, record: &mut Record) -> Result<(), StoreFault> {
+        if self.home_of(record)?.is_some() {
+            self.put_record(record)?;
+        }
+        record.home = None;
+        Ok(())
+    }
+
+    /// Where it stands whole; it may have left since it was read.
+    fn home_of(&self, record: &Record) -> Result<Option<Home>, StoreFault> {
+        match &record.home {
+            None => Ok(None),
+            Some(_) => tables::home(&self.txn, &record.notification.id),
+        }
     }
 
     pub(super) fn put_recipient(&mut self, id: &NotificationId, user: &UserId, position: Position) {

@@ -107,7 +107,7 @@ impl Apply<'_> {
         // Read anew: the body may just have gone with the last dead letter.
         let mut record = tables::body(&self.txn, id)?;
         record.cancelled_at = Some(self.now);
-        self.put_record(&record);
+        self.put_record(&record)?;
         Ok(Some(record.recipients.map(|_| cancelled)))
     }
 
@@ -187,6 +187,9 @@ impl Apply<'_> {
                     self.txn.remove(Table::Firsts, row.clone());
                 }
                 if let FeedId::User(user) = feed {
+                    if let Some(mut whole) = Record::of_entry(value, user, offset)? {
+                        self.leave_home(&mut whole)?;
+                    }
                     self.expire_trimmed(user, feed, offset, id)?;
                     let past = Writer::new().text(id.as_str()).done();
                     self.txn.put(Table::Past, row.clone(), past);

@@ -27,6 +27,7 @@
 //!
 //! Invariant: what is decoded was encoded here, for this segment, at this seq.
 
+use crate::embedded::row_key::RowKey;
 use crate::embedded::store::{Batch, Table};
 use bytes::Bytes;
 use xxhash_rust::xxh3::Xxh3;
@@ -80,8 +81,8 @@ pub(super) struct RecordHead {
     check: u64,
 }
 
-/// A change of one row, sharing the record's memory.
-pub(super) type Change = (Table, Bytes, Option<Bytes>);
+/// A change of one row; the value shares the record's memory.
+pub(super) type Change = (Table, RowKey, Option<Bytes>);
 
 impl SegmentId {
     pub fn header(&self) -> Vec<u8> {
@@ -184,7 +185,9 @@ pub(super) fn looks_like_head(bytes: &[u8]) -> bool {
 
 /// A batch as a record whose head is still to be filled in.
 pub(super) fn encode(batch: &Batch) -> Vec<u8> {
-    let mut out = vec![0; HEAD];
+    let rows: usize = Table::ALL.iter().map(|table| batch.table(*table).len()).sum();
+    let mut out = Vec::with_capacity(HEAD + Table::ALL.len() * 32 + rows * 8 + batch.bytes());
+    out.resize(HEAD, 0);
     for &table in Table::ALL {
         let changes = batch.table(table);
         if changes.is_empty() {
@@ -193,12 +196,12 @@ pub(super) fn encode(batch: &Batch) -> Vec<u8> {
         out.push(table.name().len() as u8);
         out.extend_from_slice(table.name().as_bytes());
         out.extend_from_slice(&(changes.len() as u32).to_le_bytes());
-        for (key, value) in changes {
-            let length = value.as_ref().map_or(REMOVED, |value| value.len() as u32);
+        for (key, value) in changes.iter() {
+            let length = value.map_or(REMOVED, |value| value.len() as u32);
             out.extend_from_slice(&(key.len() as u32).to_le_bytes());
             out.extend_from_slice(&length.to_le_bytes());
             out.extend_from_slice(key);
-            out.extend_from_slice(value.as_deref().unwrap_or_default());
+            out.extend_from_slice(value.unwrap_or_default());
         }
     }
     out
@@ -206,31 +209,31 @@ pub(super) fn encode(batch: &Batch) -> Vec<u8> {
 
 /// The changes of a record (head and body). `None` where it holds what this version does not know.
 pub(super) fn decode(record: &Bytes) -> Option<Vec<Change>> {
-    let mut rest = record.slice(HEAD..);
+    let mut rest = record.get(HEAD..)?;
     let mut changes = Vec::new();
-    while !rest.is_empty() {
-        let length = rest[0] as usize;
-        let name = take(&mut rest, 1 + length)?;
-        let table = *Table::ALL
-            .iter()
-            .find(|table| table.name().as_bytes() == &name[1..])?;
-        let count = u32_at(&take(&mut rest, 4)?, 0);
+    while let [length, after @ ..] = rest {
+        rest = after;
+        let name = take(&mut rest, usize::from(*length))?;
+        let table = *Table::ALL.iter().find(|table| table.name().as_bytes() == name)?;
+        let count = u32_at(take(&mut rest, 4)?, 0);
         changes.reserve((count as usize).min(record.len() / 8));
         for _ in 0..count {
             let lengths = take(&mut rest, 8)?;
-            let key = take(&mut rest, u32_at(&lengths, 0) as usize)?;
-            let value = match u32_at(&lengths, 4) {
+            let key = take(&mut rest, u32_at(lengths, 0) as usize)?;
+            let value = match u32_at(lengths, 4) {
                 REMOVED => None,
-                length => Some(take(&mut rest, length as usize)?),
+                length => Some(record.slice_ref(take(&mut rest, length as usize)?)),
             };
-            changes.push((table, key, value));
+            changes.push((table, RowKey::from(key), value));
         }
     }
     Some(changes)
 }
 
-fn take(rest: &mut Bytes, length: usize) -> Option<Bytes> {
-    (length <= rest.len()).then(|| rest.split_to(length))
+fn take<'r>(rest: &mut &'r [u8], length: usize) -> Option<&'r [u8]> {
+    let (taken, after) = rest.split_at_checked(length)?;
+    *rest = after;
+    Some(taken)
 }
 
 fn u32_at(bytes: &[u8], at: usize) -> u32 {

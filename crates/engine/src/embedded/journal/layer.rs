@@ -7,9 +7,11 @@
 //! No lock is held for longer than one look at a bounded number of rows.
 
 use super::format::Change;
+use crate::embedded::row_key::RowKey;
 use crate::embedded::store::Table;
 use bytes::Bytes;
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::ops::Bound;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard};
@@ -28,10 +30,14 @@ struct Version {
 #[derive(Debug)]
 struct Versions {
     newest: Version,
-    older: Vec<Version>,
+    #[allow(
+        clippy::box_collection,
+        reason = "most keys have none: a pointer is all that this takes then"
+    )]
+    older: Option<Box<Vec<Version>>>,
 }
 
-type Rows = BTreeMap<Bytes, Versions>;
+type Rows = BTreeMap<RowKey, Versions>;
 /// The end of a range of keys.
 pub(super) type End<'k> = Bound<&'k [u8]>;
 
@@ -49,13 +55,14 @@ impl Versions {
         if self.newest.seq <= seq {
             return Some(&self.newest);
         }
-        let after = self.older.partition_point(|version| version.seq <= seq);
-        after.checked_sub(1).map(|at| &self.older[at])
+        let older = self.older.as_deref()?;
+        let after = older.partition_point(|version| version.seq <= seq);
+        after.checked_sub(1).map(|at| &older[at])
     }
 
     fn push(&mut self, version: Version) {
         let before = std::mem::replace(&mut self.newest, version);
-        self.older.push(before);
+        self.older.get_or_insert_default().push(before);
     }
 }
 
@@ -72,15 +79,12 @@ impl Layer {
             while let Some((_, key, value)) = changes.next_if(|change| change.0 == table) {
                 bytes += key.len() + value.as_ref().map_or(0, Bytes::len) + ROW_OVERHEAD;
                 let version = Version { seq, value };
-                match rows.get_mut(&key) {
-                    Some(versions) => versions.push(version),
-                    None => drop(rows.insert(
-                        key,
-                        Versions {
-                            newest: version,
-                            older: Vec::new(),
-                        },
-                    )),
+                match rows.entry(key) {
+                    Entry::Occupied(mut versions) => versions.get_mut().push(version),
+                    Entry::Vacant(row) => drop(row.insert(Versions {
+                        newest: version,
+                        older: None,
+                    })),
                 }
             }
         }
@@ -116,11 +120,11 @@ impl Layer {
         table: Table,
         range: (End<'_>, End<'_>),
         (limit, falling): (usize, bool),
-        mut out: impl FnMut(Bytes, Option<Bytes>),
-    ) -> Option<Bytes> {
+        mut out: impl FnMut(RowKey, Option<Bytes>),
+    ) -> Option<RowKey> {
         let rows = self.rows(table);
         let range = rows.range::<[u8], _>(range);
-        let mut visit = |rows: &mut dyn Iterator<Item = (&Bytes, &Versions)>| {
+        let mut visit = |rows: &mut dyn Iterator<Item = (&RowKey, &Versions)>| {
             let mut seen = 0;
             for (key, versions) in rows {
                 if let Some(version) = versions.at(seq) {

@@ -22,6 +22,8 @@
 mod checkpoint;
 mod files;
 mod format;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) mod fuzzing;
 mod layer;
 mod log;
 #[cfg(test)]
@@ -83,8 +85,8 @@ const FULL_WAIT: Duration = Duration::from_millis(5);
 impl Bounds {
     const DEFAULT: Bounds = Bounds {
         segment: 16 << 20,
-        layer: 32 << 20,
-        full: 64 << 20,
+        layer: 64 << 20,
+        full: 128 << 20,
         unsynced: 8 << 20,
         slack: 64 << 20,
         chunk_rows: 8192,

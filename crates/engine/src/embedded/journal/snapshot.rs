@@ -4,6 +4,7 @@
 use super::layer::{End, Layer};
 use crate::embedded::StoreFault;
 use crate::embedded::base::Reading;
+use crate::embedded::row_key::RowKey;
 use crate::embedded::store::{Row, Table, View};
 use bytes::Bytes;
 use std::collections::VecDeque;
@@ -90,7 +91,7 @@ impl Snapshot {
                 }
             }
             if let Some(Some(value)) = newest {
-                rows.push((next.into(), value.into()));
+                rows.push((next.to_vec(), value.into()));
             }
         }
         Ok(rows)
@@ -113,9 +114,9 @@ enum Source<'s> {
 /// One source, read forward (or backward) in chunks.
 struct Cursor<'s> {
     source: Source<'s>,
-    ready: VecDeque<(Bytes, Option<Bytes>)>,
+    ready: VecDeque<(RowKey, Option<Bytes>)>,
     /// The key up to which it was read.
-    after: Option<Bytes>,
+    after: Option<RowKey>,
     ended: bool,
     chunk: usize,
 }
@@ -131,7 +132,7 @@ impl<'s> Cursor<'s> {
         }
     }
 
-    fn key(&self) -> Option<&Bytes> {
+    fn key(&self) -> Option<&RowKey> {
         self.ready.front().map(|(key, _)| key)
     }
 
@@ -140,7 +141,7 @@ impl<'s> Cursor<'s> {
     }
 
     /// Its change of the key, if that is the next it has.
-    fn take(&mut self, key: &Bytes) -> Option<Option<Bytes>> {
+    fn take(&mut self, key: &RowKey) -> Option<Option<Bytes>> {
         self.ready
             .pop_front_if(|(next, _)| next == key)
             .map(|(_, change)| change)
@@ -164,7 +165,7 @@ impl<'s> Cursor<'s> {
                     let full = rows.len() == self.chunk;
                     let rows = rows.into_iter();
                     self.ready
-                        .extend(rows.map(|(key, value)| (Bytes::from(key), Some(Bytes::from(value)))));
+                        .extend(rows.map(|(key, value)| (RowKey::from(&key[..]), Some(Bytes::from(value)))));
                     self.after = self.ready.back().filter(|_| full).map(|(key, _)| key.clone());
                 }
             }

@@ -3,6 +3,7 @@
 use crate::net::{Conn, Message, Net, Wire};
 use crate::payload::Payload;
 use crate::requests;
+use crate::target::Target;
 use anyhow::{Result, bail};
 use memchr::{memchr_iter, memmem};
 
@@ -19,9 +20,13 @@ pub struct Stream {
 }
 
 impl Stream {
-    pub fn open(net: &mut Net, tag: usize) -> Result<Stream> {
+    /// Begins the request.
+    ///
+    /// # Errors
+    /// There is no connection to be had.
+    pub fn open(net: &mut Net, target: &Target, tag: usize) -> Result<Stream> {
         Ok(Stream {
-            conn: net.open(tag, Wire::Chunked, &requests::stream_head())?,
+            conn: net.open(tag, Wire::Chunked, &requests::stream_head(target))?,
             lines: Vec::new(),
             sent: 0,
             accepted: 0,
@@ -37,6 +42,9 @@ impl Stream {
     }
 
     /// Sends what was added.
+    ///
+    /// # Errors
+    /// The connection is gone.
     pub fn flush(&mut self, net: &mut Net) -> Result<()> {
         if !self.lines.is_empty() {
             let mut chunk = Vec::with_capacity(self.lines.len() + 16);
@@ -53,12 +61,18 @@ impl Stream {
     }
 
     /// No more lines will come.
+    ///
+    /// # Errors
+    /// The connection is gone.
     pub fn end(&mut self, net: &mut Net) -> Result<()> {
         self.flush(net)?;
         net.send(self.conn, requests::LAST_CHUNK)
     }
 
     /// What the server said.
+    ///
+    /// # Errors
+    /// It refused a line.
     pub fn message(&mut self, message: Message<'_>) -> Result<()> {
         match message {
             Message::Opened => {}

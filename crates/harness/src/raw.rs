@@ -1,19 +1,26 @@
 //! A socket without manners: it writes without reading, reads as slowly as it likes, and speaks WebSocket by hand.
+//!
+//! Invariant: nothing is sent, read or ended but at the test's word, beyond the handshake of [`Socket::open`].
+//!
+//! It does not judge: whether the node bore it is seen by [`unharmed`], [`crate::bystanders`] and [`crate::gauge`].
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::TcpStream;
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
+use crate::http::{Conn, Request};
+use crate::node::{KEY, Node};
+use crate::publish::Publisher;
+use crate::token;
+use crate::user::User;
 use anyhow::{Context, Result, bail, ensure};
-use postrider_harness::http::{Conn, Request};
-use postrider_harness::node::{KEY, Node};
-use postrider_harness::publish::Publisher;
-use postrider_harness::token;
-use postrider_harness::user::User;
 use serde_json::{Value, json};
 
 /// A receive buffer so small that the server is left with what is not read.
 pub const SMALL_BUFFER: usize = 4096;
+
+/// How long a connection may take to be made, also where the node's queue is full for a while.
+const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 
 /// A request of a user.
 pub fn as_user(user: &str, method: &str, target: &str) -> Result<Request> {
@@ -23,6 +30,19 @@ pub fn as_user(user: &str, method: &str, target: &str) -> Result<Request> {
 /// A connected socket with a receive buffer of so many bytes.
 pub fn connect(node: &Node, recv_buffer: Option<usize>) -> Result<TcpStream> {
     Ok(Conn::open(node.endpoint.addr()?, recv_buffer)?.into_parts().0)
+}
+
+/// As [`connect`], from an address of the loopback network: 127.0.0.`host`.
+pub fn connect_from(addr: SocketAddr, host: u8, recv_buffer: Option<usize>) -> Result<TcpStream> {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
+    if let Some(bytes) = recv_buffer {
+        socket.set_recv_buffer_size(bytes)?;
+    }
+    socket.set_tcp_nodelay(true)?;
+    socket.bind(&SocketAddr::from((Ipv4Addr::new(127, 0, 0, host), 0)).into())?;
+    let connected = socket.connect_timeout(&addr.into(), CONNECT_WITHIN);
+    connected.with_context(|| format!("connect {addr} from 127.0.0.{host}"))?;
+    Ok(socket.into())
 }
 
 /// Writes the same bytes again and again until the other side takes no more for a second, or cuts the connection,
@@ -48,10 +68,7 @@ pub fn flood(stream: &mut TcpStream, bytes: &[u8], most: usize) -> Result<usize>
 pub fn unharmed(node: &Node, user: &str) -> Result<()> {
     let id = Publisher::new(&node.endpoint, KEY).accepted(&json!({"users": [user], "data": 1}))?;
     let pending = User::new(&node.endpoint, user)?.pending()?;
-    ensure!(
-        pending.last() == Some(&id),
-        "{user} has {pending:?}, without {id}"
-    );
+    ensure!(pending.contains(&id), "{user} has {pending:?}, without {id}");
     Ok(())
 }
 
@@ -70,9 +87,13 @@ pub struct Socket {
 
 /// A frame as it came.
 pub enum Frame {
+    /// JSON.
     Text(Value),
+    /// With its payload.
     Ping(Vec<u8>),
+    /// With code and reason.
     Close(Vec<u8>),
+    /// Any other.
     Other,
 }
 
@@ -102,6 +123,11 @@ impl Socket {
     /// Sends a frame.
     pub fn send(&mut self, opcode: u8, payload: &[u8]) -> Result<()> {
         Ok(self.stream.write_all(&frame(opcode, payload))?)
+    }
+
+    /// Sends a frame with any first byte, such as a fragment.
+    pub fn send_part(&mut self, first: u8, payload: &[u8]) -> Result<()> {
+        Ok(self.stream.write_all(&part(first, payload))?)
     }
 
     /// The next frame; `None` at the deadline.
@@ -152,9 +178,14 @@ impl Socket {
     }
 }
 
-/// A client's frame, masked with zeroes.
+/// A client's frame, whole, masked with zeroes.
 pub fn frame(opcode: u8, payload: &[u8]) -> Vec<u8> {
-    let mut bytes = vec![0x80 | opcode];
+    part(0x80 | opcode, payload)
+}
+
+/// A client's frame with any first byte, for fragments; masked with zeroes.
+pub fn part(first: u8, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![first];
     match payload.len() {
         short @ 0..=125 => bytes.push(0x80 | short as u8),
         long => {
@@ -165,4 +196,14 @@ pub fn frame(opcode: u8, payload: &[u8]) -> Vec<u8> {
     bytes.extend_from_slice(&[0; 4]);
     bytes.extend_from_slice(payload);
     bytes
+}
+
+/// The test's own sockets need files, too: as many as it may have.
+pub fn room_for_files() -> Result<()> {
+    let mut limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    limit.current = limit.maximum;
+    Ok(rustix::process::setrlimit(
+        rustix::process::Resource::Nofile,
+        limit,
+    )?)
 }

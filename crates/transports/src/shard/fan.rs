@@ -1,0 +1,241 @@
+//! Who hears which feed, and how what is appended to a wide one reaches all of them: in slices, so that sockets,
+//! mail and timers get their turn in between.
+//!
+//! Invariant: a connection has its seats exactly as long as it has a session, or is opening one.
+
+use super::*;
+use crate::live::{Alike, Salvo};
+use crate::ring::Ring;
+use postrider_delivery::Stretch;
+use postrider_model::Topic;
+
+/// Hearers passed in one turn of the loop.
+const SLICE: usize = 64;
+/// Who hears which feed.
+pub(super) struct Hearers {
+    users: HashMap<UserId, Few>,
+    /// Wide feeds that somebody hears, and `all`, by their number.
+    fans: Slab<Ring>,
+    all: usize,
+    topics: HashMap<Topic, usize>,
+    /// Those with something in their window, each once, the next first.
+    busy: VecDeque<usize>,
+}
+
+/// A user's slots, mostly one.
+enum Few {
+    One(u32),
+    Many(Box<[u32]>),
+}
+
+impl Few {
+    fn slots(&self) -> &[u32] {
+        match self {
+            Few::One(slot) => std::slice::from_ref(slot),
+            Few::Many(slots) => slots,
+        }
+    }
+
+    fn of(slots: Vec<u32>) -> Few {
+        match slots[..] {
+            [slot] => Few::One(slot),
+            _ => Few::Many(slots.into()),
+        }
+    }
+}
+
+/// Where a connection stands in the rings that it is in.
+#[derive(Default)]
+pub(crate) struct Seats {
+    all: Option<u32>,
+    /// Of topics: which ring, and where.
+    topics: Box<[(u32, u32)]>,
+}
+
+impl Hearers {
+    pub fn new() -> Hearers {
+        let mut fans = Slab::new();
+        let all = fans.insert(Ring::new(FeedId::All));
+        Hearers {
+            users: HashMap::new(),
+            fans,
+            all,
+            topics: HashMap::new(),
+            busy: VecDeque::new(),
+        }
+    }
+
+    /// Whether a ring has yet to go on.
+    pub fn is_busy(&self) -> bool {
+        !self.busy.is_empty()
+    }
+
+    pub fn join(&mut self, slot: usize, user: &UserId, topics: &[Topic]) -> Seats {
+        let slot = slot as u32;
+        self.users
+            .entry(user.clone())
+            .and_modify(|few| *few = Few::of([few.slots(), &[slot]].concat()))
+            .or_insert(Few::One(slot));
+        let all = self.fans.get_mut(self.all).map(|fan| fan.sit(slot));
+        let topics = topics.iter().map(|topic| {
+            let fans = &mut self.fans;
+            let new = || fans.insert(Ring::new(FeedId::Topic(topic.clone())));
+            let fan = *self.topics.entry(topic.clone()).or_insert_with(new);
+            (fan as u32, self.fans[fan].sit(slot))
+        });
+        Seats {
+            all,
+            topics: topics.collect(),
+        }
+    }
+
+    pub fn leave(&mut self, slot: usize, user: &UserId, seats: &Seats) {
+        let slot = slot as u32;
+        if let Some(few) = self.users.get_mut(user) {
+            let left: Vec<_> = few.slots().iter().copied().filter(|held| *held != slot).collect();
+            if left.is_empty() {
+                self.users.remove(user);
+            } else {
+                *few = Few::of(left);
+            }
+        }
+        if let Some(seat) = seats.all {
+            self.fans[self.all].leave(seat);
+        }
+        for (number, seat) in &seats.topics {
+            let number = *number as usize;
+            let Some(fan) = self.fans.get_mut(number) else {
+                continue;
+            };
+            fan.leave(*seat);
+            if fan.is_empty() {
+                let fan = self.fans.remove(number);
+                self.busy.retain(|busy| *busy != number);
+                if let FeedId::Topic(topic) = &fan.feed {
+                    self.topics.remove(topic);
+                }
+            }
+        }
+    }
+
+    /// Puts entries of one wide feed into its window.
+    fn push(&mut self, run: &[Arc<Entry>]) {
+        let number = match run.first().map(|entry| &entry.feed) {
+            Some(FeedId::All) => Some(self.all),
+            Some(FeedId::Topic(topic)) => self.topics.get(topic).copied(),
+            Some(FeedId::User(_)) | None => None,
+        };
+        let Some((number, fan)) = number.and_then(|n| Some((n, self.fans.get_mut(n)?))) else {
+            return;
+        };
+        let idle = !fan.is_busy();
+        run.iter().for_each(|entry| fan.push(entry));
+        if idle && fan.is_busy() {
+            self.busy.push_back(number);
+        }
+    }
+}
+
+impl Shard {
+    /// Entries of any feeds, stored or transient: those of a user's feed go to the user's sessions, those of a wide
+    /// one to its window.
+    pub(super) fn woken(&mut self, entries: &[Arc<Entry>]) {
+        for run in entries.chunk_by(|a, b| a.feed == b.feed) {
+            match &run[0].feed {
+                FeedId::User(user) => match self.hearers.users.get(user) {
+                    None => {}
+                    Some(Few::One(slot)) => self.tell(*slot as usize, run),
+                    Some(Few::Many(slots)) => {
+                        for slot in slots.clone() {
+                            self.tell(slot as usize, run);
+                        }
+                    }
+                },
+                FeedId::All | FeedId::Topic(_) => self.hearers.push(run),
+            }
+        }
+    }
+
+    /// Gives entries of one feed to a connection.
+    fn tell(&mut self, slot: usize, entries: &[Arc<Entry>]) {
+        let transient = |entry: &Arc<Entry>| entry.position.offset == 0;
+        for run in entries.chunk_by(|a, b| transient(a) == transient(b)) {
+            if transient(&run[0]) {
+                run.iter()
+                    .for_each(|entry| self.apply(slot, Effect::Transient(entry)));
+            } else {
+                self.apply(slot, Effect::Appended(run));
+            }
+        }
+    }
+
+    /// Lets the rings go on, as far as one turn may.
+    pub(super) fn fan_out(&mut self) {
+        let mut left = SLICE;
+        while left > 0 {
+            let Some(number) = self.hearers.busy.pop_front() else {
+                return;
+            };
+            let Some(fan) = self.hearers.fans.get_mut(number) else {
+                continue;
+            };
+            // Nobody joins or leaves until it is back.
+            let mut fan = std::mem::replace(fan, Ring::new(FeedId::All));
+            let mut broken = Vec::new();
+            left = left.saturating_sub(self.go_round(&mut fan, left, &mut broken));
+            if fan.is_busy() {
+                self.hearers.busy.push_back(number);
+            }
+            self.hearers.fans[number] = fan;
+            broken.into_iter().for_each(|slot| self.drop_connection(slot));
+        }
+    }
+
+    /// Lets one ring go on past at most `most` hearers; says past how many it went.
+    fn go_round(&mut self, fan: &mut Ring, most: usize, broken: &mut Vec<usize>) -> usize {
+        let mut passed = 0;
+        while passed < most
+            && let Some(seats) = fan.pass(most - passed)
+        {
+            let stretch = fan.stretch(self.turn.wall);
+            let known = self.turn.soonest_expiry;
+            self.turn.soonest_expiry = known.into_iter().chain(fan.soonest_expiry()).min();
+            for seat in seats {
+                let Some(slot) = fan.hearer(seat) else {
+                    continue;
+                };
+                passed += 1;
+                let alike = stretch.map_or(Alike::No, |stretch| self.fire(slot, fan, stretch));
+                match alike {
+                    Alike::Done => {}
+                    Alike::Broken => broken.push(slot),
+                    Alike::No => {
+                        if fan.is_lost() {
+                            self.apply(slot, Effect::SuspectFeed(&fan.feed));
+                        }
+                        self.tell(slot, &fan.window);
+                    }
+                }
+            }
+        }
+        passed
+    }
+
+    /// Sends a window to a session as everyone gets it, if it is one that can be served so.
+    fn fire(&mut self, slot: usize, fan: &mut Ring, stretch: Stretch) -> Alike {
+        let Some(connection) = self.connections.get_mut(slot) else {
+            return Alike::Done;
+        };
+        let mut salvo = Salvo {
+            feed: &fan.feed,
+            stretch,
+            entries: &fan.window,
+            volleys: &mut fan.volleys,
+        };
+        let (alike, look) = connection.take_salvo(&mut salvo, &mut self.turn);
+        if let Some(at) = look {
+            self.set_timer(slot, at);
+        }
+        alike
+    }
+}
