@@ -180,7 +180,7 @@ impl Opening {
             Effect::Appended(entries) if self.missed.len() + entries.len() <= MAX_MISSED => {
                 self.missed.extend_from_slice(entries);
             }
-            Effect::Appended(_) | Effect::Suspect => self.missed_more = true,
+            Effect::Appended(_) | Effect::Suspect | Effect::SuspectFeed(_) => self.missed_more = true,
             // A transient notification is for those who are connected.
             _ => {}
         }

@@ -181,7 +181,7 @@ impl Live {
             Effect::Transient(entry) => {
                 let room = sink.has_room();
                 if self.session.transient(entry, &mut sink) && !room {
-                    sink.turn.stats.dropped_transient();
+                    sink.turn.stats.dropped_transients(1);
                     self.dropped_transient = true;
                 }
             }
@@ -227,14 +227,14 @@ impl Live {
                     .collect();
                 let keep_alive = poll.keep_alive && !turn.draining;
                 let overdue = self.session.is_reading() && turn.now >= poll.deadline;
-                out.push(
-                    if overdue && !something && poll.entries.is_empty() && !turn.draining {
-                        // What could not be read must not pass for an inbox that holds nothing more.
-                        response::problem(&Problem::unavailable(1), keep_alive, &extra)
-                    } else {
-                        response::json(&poll.body(&self.session), keep_alive, &extra)
-                    },
-                );
+                if overdue && !something && poll.entries.is_empty() && !turn.draining {
+                    // What could not be read must not pass for an inbox that holds nothing more.
+                    out.push(response::problem(&Problem::unavailable(1), keep_alive, &extra));
+                } else {
+                    let body = poll.body(&self.session);
+                    out.push(response::json(&body, keep_alive, &extra));
+                    body.into_iter().skip(1).for_each(|piece| out.push(piece));
+                }
                 return Next::Answered {
                     keep_alive,
                     rest: std::mem::take(&mut poll.rest),

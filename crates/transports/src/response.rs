@@ -10,11 +10,13 @@ use bytes::Bytes;
 /// More headers for an answer, e.g. those of CORS.
 pub type Extra<'a> = &'a [(&'a str, &'a str)];
 
-/// 200 with a JSON body, such as a long poll's.
-pub fn json(body: &[u8], keep_alive: bool, extra: Extra) -> Bytes {
+/// 200 with a JSON body in pieces, such as a long poll's. The first goes with the head.
+pub fn json(body: &[Bytes], keep_alive: bool, extra: Extra) -> Bytes {
     let mut head = ResponseHead::new(200);
     head.header("Content-Type", "application/json");
-    head.complete(body, connection(keep_alive), extra)
+    let length = body.iter().map(Bytes::len).sum();
+    let first = body.first().map_or(&b""[..], |first| first);
+    head.begin(length, first, connection(keep_alive), extra)
 }
 
 /// 202 with a JSON body: a publish request's notifications are durable.
@@ -116,13 +118,18 @@ impl ResponseHead {
         self.0.extend_from_slice(&digits[at..]);
     }
 
-    fn complete(mut self, body: &[u8], connection: &str, extra: Extra) -> Bytes {
+    fn complete(self, body: &[u8], connection: &str, extra: Extra) -> Bytes {
+        self.begin(body.len(), body, connection, extra)
+    }
+
+    /// The head of an answer of `length` bytes, and the first of them.
+    fn begin(mut self, length: usize, first: &[u8], connection: &str, extra: Extra) -> Bytes {
         self.0.extend_from_slice(b"Content-Length: ");
-        self.number(body.len());
+        self.number(length);
         self.0.extend_from_slice(b"\r\n");
         self.header("Connection", connection);
         self.end(extra);
-        self.0.extend_from_slice(body);
+        self.0.extend_from_slice(first);
         self.0.into()
     }
 
@@ -181,7 +188,7 @@ mod tests {
             ("Vary", "Origin"),
         ];
         assert_eq!(
-            text(json(b"{\"a\":1}", true, &cors)),
+            text(json(&[Bytes::from_static(b"{\"a\":1}")], true, &cors)),
             "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 7\r\n\
              Connection: keep-alive\r\nCache-Control: no-store\r\n\
              Access-Control-Allow-Origin: https://a.example\r\nVary: Origin\r\n\r\n{\"a\":1}"
@@ -195,7 +202,7 @@ mod tests {
             "HTTP/1.1 202 Accepted\r\nContent-Type: application/json\r\nContent-Length: 26\r\n\
              Connection: keep-alive\r\nCache-Control: no-store\r\n\r\n{\"id\":\"n\",\"accepted\":true}"
         );
-        assert!(text(json(b"", false, &[])).contains("\r\nContent-Length: 0\r\nConnection: close\r\n"));
+        assert!(text(json(&[], false, &[])).contains("\r\nContent-Length: 0\r\nConnection: close\r\n"));
     }
 
     #[test]

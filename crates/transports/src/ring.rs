@@ -21,8 +21,8 @@ const MAX_WINDOW_BYTES: usize = 4 << 20;
 /// A wide feed's ring.
 pub(crate) struct Ring {
     pub feed: FeedId,
-    /// Slots, each at its seat.
-    hearers: Slab<u32>,
+    /// Each at its seat.
+    hearers: Slab<Hearer>,
     /// No seat that is taken, or was, is at or above.
     seats: usize,
     /// The next seat to be passed, in this round.
@@ -31,12 +31,22 @@ pub(crate) struct Ring {
     /// Of each entry of the window: where the ring stood when it came.
     marks: Vec<Mark>,
     bytes: usize,
+    /// The number of the window's first entry, counting all that ever were in it.
+    first: u32,
     /// How many of the window's marks are odd, and how many of its entries can expire.
     odd: usize,
     expiring: usize,
     /// Since the ring stood here, something came for which there was no room.
     lost: Option<Place>,
+    /// How many transient ones were among that, which nobody can look for.
+    pub lost_transients: u64,
     pub volleys: [Volley; 2],
+}
+
+struct Hearer {
+    slot: u32,
+    /// The number of the first entry that came after it.
+    since: u32,
 }
 
 /// A seat, in a round of the ring.
@@ -70,9 +80,11 @@ impl Ring {
             window: Vec::new(),
             marks: Vec::new(),
             bytes: 0,
+            first: 0,
             odd: 0,
             expiring: 0,
             lost: None,
+            lost_transients: 0,
             volleys: [Volley::new(Form::Sse), Volley::new(Form::WebSocket)],
         }
     }
@@ -81,9 +93,11 @@ impl Ring {
         !self.window.is_empty() || self.lost.is_some()
     }
 
-    /// Takes a seat. Whether its hearer gets what is in the window does not matter: it has that otherwise.
+    /// Takes a seat. Whether its hearer is passed with what is in the window already does not matter where that is
+    /// stored: it has it otherwise. Of what is transient, [`Ring::hearer`] says from where on it is the hearer's.
     pub fn sit(&mut self, slot: u32) -> u32 {
-        let seat = self.hearers.insert(slot);
+        let since = self.first.wrapping_add(self.window.len() as u32);
+        let seat = self.hearers.insert(Hearer { slot, since });
         self.seats = self.seats.max(seat + 1);
         seat as u32
     }
@@ -93,6 +107,8 @@ impl Ring {
             return;
         }
         if self.window.len() >= MAX_WINDOW || self.bytes >= MAX_WINDOW_BYTES {
+            let gone = self.window.iter().chain([entry]);
+            self.lost_transients += gone.filter(|entry| entry.position.offset == 0).count() as u64;
             self.forget(self.window.len());
             self.lost = Some(self.at);
             return;
@@ -114,6 +130,7 @@ impl Ring {
             self.odd -= usize::from(mark.odd);
             self.expiring -= usize::from(expires_at(&entry).is_some());
         }
+        self.first = self.first.wrapping_add(count as u32);
         self.volleys.iter_mut().for_each(|volley| volley.forget(count));
     }
 
@@ -127,7 +144,9 @@ impl Ring {
             };
         }
         let at = self.at;
-        self.lost.take_if(|lost| at.is_round_since(*lost));
+        if self.lost.take_if(|lost| at.is_round_since(*lost)).is_some() {
+            self.lost_transients = 0;
+        }
         let done = self.marks.partition_point(|mark| at.is_round_since(mark.came));
         if done > 0 {
             self.forget(done);
@@ -144,9 +163,12 @@ impl Ring {
         Some(at.seat..end)
     }
 
-    /// Who has this seat.
-    pub fn hearer(&self, seat: usize) -> Option<usize> {
-        self.hearers.get(seat).map(|slot| *slot as usize)
+    /// Who has this seat, and which of the window's entries was the first to come after it sat down.
+    pub fn hearer(&self, seat: usize) -> Option<(usize, usize)> {
+        let Hearer { slot, since } = self.hearers.get(seat)?;
+        // Numbers wrap; what is far ahead is behind.
+        let heard = since.wrapping_sub(self.first).cast_signed().max(0);
+        Some((*slot as usize, heard as usize))
     }
 
     pub fn leave(&mut self, seat: u32) {
@@ -215,10 +237,22 @@ mod tests {
         while passed < most
             && let Some(seats) = ring.pass(most - passed)
         {
-            for slot in seats.filter_map(|seat| ring.hearer(seat)) {
+            for (slot, heard) in seats.filter_map(|seat| ring.hearer(seat)) {
                 passed += 1;
+                let got = got[slot].as_mut().unwrap();
                 let window = ring.window.iter().map(|entry| entry.position.offset);
-                got[slot].as_mut().unwrap().extend(window);
+                let own: Vec<_> = ring.window[heard.min(ring.window.len())..]
+                    .iter()
+                    .map(|entry| entry.position.offset)
+                    .collect();
+                let before = got[0];
+                // What is the hearer's own, and only that, came after it.
+                assert!(
+                    window
+                        .clone()
+                        .all(|offset| (offset > before) == own.contains(&offset))
+                );
+                got.extend(window);
             }
         }
     }
@@ -235,7 +269,7 @@ mod tests {
                 match step {
                     0 => {
                         seats.push((ring.sit(got.len() as u32), head));
-                        got.push(Some(Vec::new()));
+                        got.push(Some(vec![head]));
                     }
                     1 if !got.is_empty() => {
                         let slot = n * 31 % got.len();

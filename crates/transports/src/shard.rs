@@ -65,7 +65,7 @@ const PAGE: ReadLimit = ReadLimit {
 /// The pause before something is tried again for which the store had no time.
 const SETTLE_PAUSE: Duration = Duration::from_millis(50);
 /// Settlements by evidence that may wait for a busy store; more are dropped, and those entries come again.
-const MAX_UNFLUSHED: usize = 100_000;
+pub(crate) const MAX_UNFLUSHED: usize = 100_000;
 /// Attempts that may wait for the engine; more are not counted, and those entries are given up later.
 const MAX_UNCOUNTED: usize = 100_000;
 
@@ -261,7 +261,8 @@ impl Shard {
     }
 
     fn wait(&self) -> Option<Duration> {
-        if !self.unread.is_empty() || self.hearers.is_busy() {
+        // What is to be read may have been wanted by the last sends of the turn.
+        if !self.unread.is_empty() || self.hearers.is_busy() || !self.turn.reads.is_empty() {
             return Some(Duration::ZERO);
         }
         let next = [self.wheel.next_at(), self.flush_at, self.accept_again]

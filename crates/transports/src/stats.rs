@@ -76,8 +76,8 @@ impl HubStats {
     pub(crate) fn disconnected(&self) {
         self.connections.fetch_sub(1, Ordering::Relaxed);
     }
-    pub(crate) fn dropped_transient(&self) {
-        self.transient_dropped.fetch_add(1, Ordering::Relaxed);
+    pub(crate) fn dropped_transients(&self, count: u64) {
+        self.transient_dropped.fetch_add(count, Ordering::Relaxed);
     }
     pub(crate) fn shook_hands(&self) {
         self.handshakes.fetch_add(1, Ordering::Relaxed);

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 const USERS: usize = 10_000;
 /// Publications of a stream, or of all arrays, that are not delivered yet.
-const IN_FLIGHT: u64 = 2_000;
+const IN_FLIGHT: u64 = 8_000;
 const TIME: Duration = Duration::from_secs(2);
 const STEADY: f64 = 2_000.0;
 const STEADY_TIME: Duration = Duration::from_secs(4);

@@ -271,10 +271,13 @@ impl Reading {
         let last = self.last[table as usize].get_or_init(|| {
             let last = caught(&self.name, "cannot read the store", || {
                 let last = self.table(table)?.last()?;
-                Ok(last.map_or(Vec::new(), |(key, _)| key.value().to_vec()))
+                Ok(last.map(|(key, value)| (key.value().to_vec(), value.value().to_vec())))
             });
             // Where the end is damaged the rest may not be.
-            last.ok()
+            match last.ok()? {
+                None => Some(Vec::new()),
+                Some((key, value)) => self.checked(table, &key, value).ok().map(|_| key),
+            }
         });
         last.as_deref().is_some_and(|last| key > last)
     }

@@ -257,7 +257,8 @@ impl Hot {
         for entry in entries {
             match &entry.feed {
                 FeedId::User(user) => {
-                    self.users.look(user.as_str(), false, |slot| {
+                    // It counts as used: what grows must stand where it is bounded.
+                    self.users.look(user.as_str(), true, |slot| {
                         if let Slot::Filled {
                             known: Some(known), ..
                         } = slot

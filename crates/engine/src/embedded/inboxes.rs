@@ -102,7 +102,13 @@ fn starts(
     filling: Option<Filling<'_>>,
 ) -> Result<Vec<FeedStart>, StoreFault> {
     let view = &*reader.view;
-    let outline = filling.map(|filling| filling.fill(view)).transpose()?;
+    // What cannot be remembered is looked up below, row by row: a damaged old row locks nobody out.
+    let outline = filling.and_then(|filling| {
+        let filled = filling.fill(view);
+        filled
+            .inspect_err(|fault| tracing::warn!(%fault, "where a user stands cannot be held in memory"))
+            .ok()
+    });
     let mut starts = Vec::with_capacity(wanted.places.len());
     for (feed, place) in &wanted.places {
         let known = outline.filter(|_| *feed == FeedId::User(wanted.user.clone()));

@@ -18,7 +18,7 @@ pub(super) struct Shared(Mutex<HashMap<FeedId, HashMap<u64, Weak<Entry>>>>);
 impl Shared {
     /// Puts what others hold already in the place of what was read.
     pub fn unify(&self, feed: &FeedId, page: &mut Page) {
-        if !feed.is_wide() {
+        if !feed.is_wide() || page.entries.is_empty() {
             return;
         }
         let mut feeds = self.0.lock().unwrap_or_else(PoisonError::into_inner);

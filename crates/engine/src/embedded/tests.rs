@@ -330,12 +330,16 @@ async fn a_damaged_record_stops_nobody_else() {
         later("l-1"),
         later("l-2"),
         Make::new("b-1").user("bob").ttl(second),
+        Make::new("d-1").user("dan").ttl(second),
     ];
     assert!(publish(makes).await.iter().all(Result::is_ok));
     let mut damage = Batch::default();
     for id in ["a-1", "l-1"] {
         damage.put(Table::Notifications, id.into(), b"\x02gone".to_vec());
     }
+    // This one stands whole in its entry, and falls due with others.
+    let dan = FeedId::User(UserId::new("dan").unwrap());
+    damage.put(Table::Entries, key::entry(&dan, 1), b"\x03gone".to_vec());
     store.commit(&damage, true).unwrap();
 
     // The oldest of a full feed, beside somebody else's in one batch.

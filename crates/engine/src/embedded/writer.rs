@@ -404,6 +404,11 @@ impl WriterThread {
             turn.probe = Some(now() + PROBE_INTERVAL);
         }
         let batch = txn.into_batch();
+        if batch.is_empty() && sync && turn.unsynced.is_some() {
+            // What is answered may rest on what was written before, and only written.
+            self.store.commit(&batch, true)?;
+            turn.unsynced = None;
+        }
         if !batch.is_empty() {
             let begin = now();
             let sync = sync || probe;
@@ -441,7 +446,8 @@ impl WriterThread {
                 calm_until,
                 ..
             } = apply;
-            self.commit(txn, counts, false, 1, turn)?;
+            let sync = !appended.is_empty();
+            self.commit(txn, counts, sync, 1, turn)?;
             self.tell(appended);
             turn.calm_until = calm_until;
             turn.spans = spans;

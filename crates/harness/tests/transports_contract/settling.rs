@@ -12,6 +12,7 @@ crate::contract!(
     auto_settles_by_itself,
     auto_is_the_default,
     auto_settles_through_a_cursor_on_return,
+    auto_settles_while_the_feed_never_rests,
     explicit_settles_on_the_word_only,
     explicit_cursor_only_positions,
     explicit_ack_by_cursor_settles_all_up_to_it,
@@ -64,6 +65,17 @@ fn auto_settles_through_a_cursor_on_return(bench: &Bench) -> Result<()> {
         .ack(AckMode::Auto)
         .open(bench.transport)?;
     settles(bench, &mut *back, "ada", &id)
+}
+
+fn auto_settles_while_the_feed_never_rests(bench: &Bench) -> Result<()> {
+    let mut inbox = bench.open("ada", AckMode::Auto)?;
+    let (asker, mut publisher) = (bench.user("ada")?, bench.publisher());
+    let first = publisher.accepted(&json!({"data": "to all"}))?;
+    until_true("the first of many settled", within(10), || {
+        publisher.accepted(&json!({"data": "to all"}))?;
+        turn(&mut *inbox)?;
+        Ok(!asker.pending()?.contains(&first))
+    })
 }
 
 fn explicit_settles_on_the_word_only(bench: &Bench) -> Result<()> {

@@ -20,6 +20,9 @@ use std::sync::{Mutex, PoisonError, Weak};
 /// Tokens that are kept.
 const MAX_TOKENS: usize = 65_536;
 
+/// Bytes of patterns that one of them may hold; one with more is checked each time.
+const MAX_PATTERNS: usize = 512;
+
 /// A token's name here.
 pub(super) type TokenDigest = [u8; DIGEST_BYTES];
 
@@ -86,6 +89,10 @@ impl Seen {
 
     /// It was found good.
     pub fn keep(&self, token: TokenDigest, good: Good) {
+        let patterns = good.topics.iter().flatten().map(String::len).sum::<usize>();
+        if patterns > MAX_PATTERNS {
+            return;
+        }
         let mut tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
         tokens.keep(token, good);
     }

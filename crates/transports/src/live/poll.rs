@@ -52,8 +52,8 @@ impl Poll {
         self.entries.push((entry.clone(), attempt));
     }
 
-    /// The answer, whole.
-    pub fn body(&self, session: &Session) -> Vec<u8> {
+    /// The answer, in pieces: large entries are not copied for each of those who wait for them.
+    pub fn body(&self, session: &Session) -> Vec<Bytes> {
         let mut notifications = Vec::new();
         let mut events: Vec<Bytes> = Vec::new();
         if self.state {
@@ -72,24 +72,50 @@ impl Poll {
                 None => events.push(json),
             }
         }
-        let mut body = Vec::with_capacity(self.bytes + 128);
-        body.extend_from_slice(br#"{"notifications":["#);
-        push_list(&mut body, &notifications);
-        body.extend_from_slice(br#"],"events":["#);
-        push_list(&mut body, &events);
-        body.extend_from_slice(br#"],"cursor":""#);
-        body.extend_from_slice(session.cursor().as_bytes());
-        body.extend_from_slice(br#"","gap":"#);
-        body.extend_from_slice(if self.gap { b"true}" } else { b"false}" });
-        body
+        let mut body = Pieces::default();
+        body.own(br#"{"notifications":["#);
+        body.list(notifications);
+        body.own(br#"],"events":["#);
+        body.list(events);
+        body.own(br#"],"cursor":""#);
+        body.own(session.cursor().as_bytes());
+        body.own(br#"","gap":"#);
+        body.own(if self.gap { b"true}" } else { b"false}" });
+        body.done()
     }
 }
 
-fn push_list(body: &mut Vec<u8>, items: &[Bytes]) {
-    for (i, json) in items.iter().enumerate() {
-        if i > 0 {
-            body.push(b',');
+/// From so many bytes on an entry is shared, and not copied: below, a piece more costs as much as the copy.
+const SHARED: usize = 4 << 10;
+
+/// An answer under construction.
+#[derive(Default)]
+struct Pieces {
+    done: Vec<Bytes>,
+    last: Vec<u8>,
+}
+
+impl Pieces {
+    fn own(&mut self, bytes: &[u8]) {
+        self.last.extend_from_slice(bytes);
+    }
+
+    fn list(&mut self, items: Vec<Bytes>) {
+        for (i, json) in items.into_iter().enumerate() {
+            if i > 0 {
+                self.own(b",");
+            }
+            if json.len() < SHARED {
+                self.own(&json);
+            } else {
+                self.done.push(std::mem::take(&mut self.last).into());
+                self.done.push(json);
+            }
         }
-        body.extend_from_slice(json);
+    }
+
+    fn done(mut self) -> Vec<Bytes> {
+        self.done.push(self.last.into());
+        self.done
     }
 }

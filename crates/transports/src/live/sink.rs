@@ -5,7 +5,7 @@ use super::Wire;
 use crate::connection::Key;
 use crate::mailbox::PageWanted;
 use crate::outgoing::Outgoing;
-use crate::shard::Turn;
+use crate::shard::{MAX_UNFLUSHED, Turn};
 use crate::{sse, websocket};
 use postrider_delivery::{Outbox, Reading};
 use postrider_model::{
@@ -94,6 +94,10 @@ impl Outbox for Sink<'_> {
 
     fn settle(&mut self, feed: &FeedId, through: Position) {
         let (user, session, evidence, transport) = self.by;
+        if self.turn.settlements.len() >= MAX_UNFLUSHED {
+            // Later evidence covers it; without any it is sent again.
+            return;
+        }
         self.turn.settlements.push(Settlement {
             user: user.clone(),
             kind: SettleKind::Delivered,

@@ -144,10 +144,10 @@ impl Shard {
             match &run[0].feed {
                 FeedId::User(user) => match self.hearers.users.get(user) {
                     None => {}
-                    Some(Few::One(slot)) => self.tell(*slot as usize, run),
+                    Some(Few::One(slot)) => self.tell(*slot as usize, run, 0),
                     Some(Few::Many(slots)) => {
                         for slot in slots.clone() {
-                            self.tell(slot as usize, run);
+                            self.tell(slot as usize, run, 0);
                         }
                     }
                 },
@@ -156,17 +156,33 @@ impl Shard {
         }
     }
 
-    /// Gives entries of one feed to a connection.
-    fn tell(&mut self, slot: usize, entries: &[Arc<Entry>]) {
+    /// Gives entries of one feed to a connection; of the transient ones, those from `heard` on.
+    fn tell(&mut self, slot: usize, entries: &[Arc<Entry>], heard: usize) {
         let transient = |entry: &Arc<Entry>| entry.position.offset == 0;
+        let mut at = 0;
         for run in entries.chunk_by(|a, b| transient(a) == transient(b)) {
             if transient(&run[0]) {
-                run.iter()
+                let from = heard.saturating_sub(at).min(run.len());
+                run[from..]
+                    .iter()
                     .for_each(|entry| self.apply(slot, Effect::Transient(entry)));
             } else {
                 self.apply(slot, Effect::Appended(run));
             }
+            at += run.len();
         }
+    }
+
+    /// A feed brought more than its window takes: the session reads what is stored, and the client is told if there
+    /// was anything else.
+    fn lost(&mut self, slot: usize, fan: &Ring) {
+        if fan.lost_transients > 0
+            && let Some(live) = self.connections.get_mut(slot).and_then(Connection::live)
+        {
+            live.dropped_transient = true;
+            self.turn.stats.dropped_transients(fan.lost_transients);
+        }
+        self.apply(slot, Effect::SuspectFeed(&fan.feed));
     }
 
     /// Lets the rings go on, as far as one turn may.
@@ -201,7 +217,7 @@ impl Shard {
             let known = self.turn.soonest_expiry;
             self.turn.soonest_expiry = known.into_iter().chain(fan.soonest_expiry()).min();
             for seat in seats {
-                let Some(slot) = fan.hearer(seat) else {
+                let Some((slot, heard)) = fan.hearer(seat) else {
                     continue;
                 };
                 passed += 1;
@@ -211,9 +227,9 @@ impl Shard {
                     Alike::Broken => broken.push(slot),
                     Alike::No => {
                         if fan.is_lost() {
-                            self.apply(slot, Effect::SuspectFeed(&fan.feed));
+                            self.lost(slot, fan);
                         }
-                        self.tell(slot, &fan.window);
+                        self.tell(slot, &fan.window, heard);
                     }
                 }
             }
@@ -234,6 +250,8 @@ impl Shard {
         };
         let (alike, look) = connection.take_salvo(&mut salvo, &mut self.turn);
         if let Some(at) = look {
+            // Never later: a busy feed must not put off the look for evidence again and again.
+            let at = at.min(connection.timer);
             self.set_timer(slot, at);
         }
         alike

@@ -69,6 +69,8 @@ impl Shard {
                 Ok(_) => Vec::new(),
                 Err(error) => {
                     tracing::debug!(%error, "settlements will be tried again");
+                    // In a drain they are handed over again as soon as they are back.
+                    tokio::time::sleep(SETTLE_PAUSE).await;
                     batch
                 }
             };

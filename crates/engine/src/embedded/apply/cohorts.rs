@@ -67,18 +67,22 @@ impl Apply<'_> {
     /// Breaks up cohorts that have come to the end of their life. True if there may be more.
     pub(super) fn break_up_due(&mut self) -> Result<bool, StoreFault> {
         let now = self.now;
-        self.break_up(MAX_BROKEN, |span, at| end_of(span, at) <= now)
+        passed_over(self.break_up(MAX_BROKEN, |span, at| end_of(span, at) <= now))
     }
 
     /// Breaks up cohorts that are not kept any more. True if there may be more.
     pub(super) fn break_up_old(&mut self, age: Millis) -> Result<bool, StoreFault> {
         let now = self.now;
-        self.break_up(MAX_BROKEN, |_, at| at.plus(age) <= now)
+        passed_over(self.break_up(MAX_BROKEN, |_, at| at.plus(age) <= now))
     }
 
     /// Breaks up the oldest cohorts, until so many notifications have rows of their own that are older than
     /// any cohort.
     pub(super) fn break_up_oldest(&mut self, enough: usize) -> Result<(), StoreFault> {
+        passed_over(self.break_up_first(enough))
+    }
+
+    fn break_up_first(&mut self, enough: usize) -> Result<(), StoreFault> {
         for _ in 0..enough {
             let firsts = self.first_cohorts()?;
             let Some((at, row)) = firsts
@@ -131,6 +135,10 @@ impl Apply<'_> {
 
     /// It has rows of its own from now on, or is forgotten.
     pub(super) fn leave_cohort(&mut self, record: &Record) -> Result<(), StoreFault> {
+        passed_over(self.leave(record))
+    }
+
+    fn leave(&mut self, record: &Record) -> Result<(), StoreFault> {
         self.note_young();
         let id = &record.notification.id;
         for span in self.spans_of_cohorts()? {
@@ -154,7 +162,7 @@ impl Apply<'_> {
 
     /// When the next cohort comes to the end of its life.
     pub(super) fn next_cohort_end(&self) -> Result<Option<Timestamp>, StoreFault> {
-        let firsts = self.first_cohorts()?;
+        let firsts = passed_over(self.first_cohorts())?;
         Ok(firsts.into_iter().map(|(span, at, _)| end_of(span, at)).min())
     }
 
@@ -175,6 +183,18 @@ impl Apply<'_> {
     fn spans_of_cohorts(&self) -> Result<Vec<Millis>, StoreFault> {
         let firsts = self.first_cohorts()?;
         Ok(firsts.into_iter().map(|(span, ..)| span).collect())
+    }
+}
+
+/// A damaged cohort holds up nobody else: what is due by rows of its own is done, and what stands in cohorts that
+/// cannot be got at grows no older until that row is gone.
+fn passed_over<T: Default>(outcome: Result<T, StoreFault>) -> Result<T, StoreFault> {
+    match outcome {
+        Err(fault @ StoreFault::Corrupt { .. }) => {
+            tracing::error!(%fault, "what says when notifications grow old cannot be read; they stay");
+            Ok(T::default())
+        }
+        outcome => outcome,
     }
 }
 

@@ -154,6 +154,12 @@ impl Apply<'_> {
         self.forget_head(id);
         for (user, position) in recipients {
             let own = FeedId::User(user.clone());
+            if position.offset > 0
+                && let Err(StoreFault::Corrupt { .. }) = self.notification_at(&own, position.offset)
+            {
+                // It stood whole in an entry that cannot be read.
+                self.lose_entry(&own, position.offset)?;
+            }
             if position.offset > 0 && self.state(&user, &own, position.offset, id)?.0 == State::Pending {
                 self.give_up(&user, &own, position.offset, id, DeadReason::Lost, 0)?;
             }
