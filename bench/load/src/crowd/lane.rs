@@ -5,7 +5,7 @@ use crate::histogram::Histogram;
 use crate::net::Net;
 use crate::payload::Payload;
 use crate::publisher::{Publisher, Way};
-use crate::target::{Kind, Target};
+use crate::target::Target;
 use anyhow::{Context as _, Result, bail};
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -17,9 +17,6 @@ const NUMBERS: u64 = 2_500_000_000;
 const TURN: usize = 200;
 /// Deliveries of the beginning of a steady rate that are checked, but not measured.
 const WARM_UP: Duration = Duration::from_millis(500);
-
-/// How often all requests under way are answered, at least, before a user's turn comes again.
-const TURNS: usize = 4;
 
 /// Who gets a lane's publications.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,16 +86,10 @@ pub struct Lane {
     took: Histogram,
 }
 
-/// Whether what each receiver gets has an order that can be judged. Requests over several connections have none among
-/// them; but whose turn comes again only after many more requests than are under way has the one before long answered.
-fn is_ordered(way: Way, kind: Kind, receivers: usize) -> bool {
-    match way {
-        Way::Stream => true,
-        Way::Requests { connections: 1, .. } => true,
-        Way::Requests { connections, batch } => {
-            kind == Kind::Postrider && TURNS * connections * batch <= receivers
-        }
-    }
+/// Whether what each receiver gets has an order that can be judged: requests over several connections have none
+/// among them, however far they lie apart, since any connection may be held up.
+fn is_ordered(way: Way) -> bool {
+    matches!(way, Way::Stream | Way::Requests { connections: 1, .. })
 }
 
 impl Lane {
@@ -125,7 +116,7 @@ impl Lane {
             tags: tag..tag + connections,
             publisher: Publisher::open(net, target, way, tag)?,
             first: nth as u64 * NUMBERS,
-            is_ordered: is_ordered(way, target.kind, receivers),
+            is_ordered: is_ordered(way),
             began: match &audience {
                 Audience::Everyone => Vec::new(),
                 Audience::Each(_) => vec![now; receivers],
@@ -339,11 +330,11 @@ mod tests {
 
     #[test]
     fn order_is_judged_where_there_is_one() {
-        let requests = |connections, batch| Way::Requests { connections, batch };
-        let ordered = |way, receivers| is_ordered(way, Kind::Postrider, receivers);
-        assert!(ordered(Way::Stream, 1) && ordered(requests(1, 1), 1));
-        assert!(ordered(requests(16, 100), 10_000) && ordered(requests(64, 1), 1_000));
-        assert!(!ordered(requests(64, 1), 40));
-        assert!(!is_ordered(requests(16, 1), Kind::Nchan, 10_000));
+        let requests = |connections| Way::Requests {
+            connections,
+            batch: 1,
+        };
+        assert!(is_ordered(Way::Stream) && is_ordered(requests(1)));
+        assert!(!is_ordered(requests(2)));
     }
 }

@@ -148,7 +148,6 @@ impl<'a> Bench<'a> {
         let way = if self.args.stream {
             Way::Stream
         } else {
-            // Fewer than users, so that each user's notifications have an order that can be checked.
             let most = (self.site.users.count() / 4).clamp(1, 256);
             let connections = most.min(self.args.window(EACH_WINDOW) as usize);
             Way::Requests {
