@@ -1,6 +1,6 @@
 //! `postrider bench`: measures a node with a load that checks every delivery, from any machine that may use it.
 //!
-//! Invariant: a figure is given only if nothing was lost and nothing came out of order. Its users are named `bench-…`;
+//! Invariant: a figure is given only if nothing was lost, and nothing came out of an order that there was. Its users are named `bench-…`;
 //! a node that is not on this machine is left alone unless the user has said yes to what will be done.
 
 mod node;

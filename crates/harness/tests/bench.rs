@@ -75,8 +75,10 @@ fn every_scenario_gives_figures_and_loses_nothing() {
         assert_eq!(names, all);
         for result in results {
             assert!(result["count"].as_u64() >= Some(USERS), "{result}");
-            for fault in ["lost", "reordered"] {
-                assert_eq!(result["deliveries"][fault], 0, "{result}");
+            assert_eq!(result["deliveries"]["lost"], 0, "{result}");
+            // Requests over several connections have no order among them.
+            if result["scenario"] != "unicast" {
+                assert_eq!(result["deliveries"]["reordered"], 0, "{result}");
             }
             // The node is on this machine, so what it costs is known.
             assert!(result["server_cpu_us"].is_number(), "{result}");
