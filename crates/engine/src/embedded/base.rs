@@ -11,7 +11,7 @@ use super::StoreFault;
 use super::store::{Row, Table};
 use redb::{
     Builder, Database, Durability, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable,
-    TableDefinition, TableError, WriteTransaction,
+    ReadableTableMetadata, TableDefinition, TableError, WriteTransaction,
 };
 use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -25,6 +25,8 @@ pub(super) const CACHE_BYTES: usize = 32 << 20;
 const CHECK: usize = 4;
 /// A row of so many bytes, with the length of its key, is hashed in one piece.
 const SMALL_ROW: usize = 512;
+/// Rows of one table that the look over a file may walk: a start waits for it, some 0.1 s for so many.
+const MAX_WALKED: u64 = 1_000_000;
 /// Where the head stands, in a table that is none of [`Table`].
 const HEAD_TABLE: &str = "store";
 const HEAD_KEY: &[u8] = b"head";
@@ -54,7 +56,12 @@ pub(super) struct Base {
     /// Shared with the readings, so that a file that was replaced stays open until nobody reads it.
     database: Arc<Held>,
     head: Head,
+    /// As the look over the file found when it was first opened.
+    lacking: Lacking,
 }
+
+/// For each table, whether rows are missing that its own count says it has.
+type Lacking = [bool; Table::ALL.len()];
 
 /// An open file, until it is not trusted any more.
 #[derive(Default)]
@@ -84,9 +91,34 @@ impl Base {
             open,
             database: Arc::default(),
             head: Head::default(),
+            lacking: Default::default(),
         };
         base.reopen()?;
+        base.look_over();
         Ok(base)
+    }
+
+    /// Walks the rows and compares their number with what each table says it has: damage can take rows away
+    /// so that nothing beside them shows it. Tables that are too long for it are left out.
+    fn look_over(&mut self) {
+        let mut lacking = Lacking::default();
+        for &table in Table::ALL {
+            let walked = self.using("cannot read the store", |database| {
+                walk(&database.begin_read()?.open_table(definition(table))?)
+            });
+            // What cannot be read at all is told to whoever reads it.
+            let Ok(Some((found, held))) = walked else { continue };
+            if found != held {
+                tracing::error!(
+                    table = table.name(),
+                    found,
+                    held,
+                    "the store is damaged: rows are missing"
+                );
+                lacking[table as usize] = true;
+            }
+        }
+        self.lacking = lacking;
     }
 
     pub fn head(&self) -> Head {
@@ -130,6 +162,7 @@ impl Base {
         Ok(Reading {
             name: self.name.clone(),
             tables: Default::default(),
+            lacking: self.lacking,
             last: Default::default(),
             txn: begun?,
             suspect: AtomicBool::new(false),
@@ -229,6 +262,8 @@ impl Filling<'_> {
 pub(super) struct Reading {
     name: String,
     tables: [OnceLock<Rows>; Table::ALL.len()],
+    /// Tables that hold fewer rows than they should.
+    lacking: Lacking,
     /// The last key of each table, where it can be read.
     last: [OnceLock<Option<Vec<u8>>>; Table::ALL.len()],
     txn: ReadTransaction,
@@ -290,6 +325,23 @@ impl Reading {
             Ok(rows.get(key)?.map(|guard| guard.value().to_vec()))
         })?;
         value.map(|value| self.checked(table, key, value)).transpose()
+    }
+
+    /// Fails if the rows beside the gap in which a key would stand are not what was written, or stand out of
+    /// order, or if rows of the table are known to be missing. A key that changed on the disk misleads only
+    /// searches that end beside it.
+    pub fn vouch_absent(&self, table: Table, key: &[u8]) -> Result<(), StoreFault> {
+        let before = self.rows(table, (Bound::Unbounded, Bound::Excluded(key)), 1, true)?;
+        let after = self.rows(table, (Bound::Excluded(key), Bound::Unbounded), 1, false)?;
+        let in_order = before.iter().all(|(row, _)| row.as_slice() < key)
+            && after.iter().all(|(row, _)| row.as_slice() > key);
+        if in_order && !self.lacking[table as usize] {
+            return Ok(());
+        }
+        Err(StoreFault::Corrupt {
+            table: table.name(),
+            detail: "rows are missing",
+        })
     }
 
     /// Up to `limit` rows, by rising key or by falling.
@@ -434,6 +486,20 @@ fn put_head(txn: &WriteTransaction, head: Head) -> Result<(), redb::Error> {
     Ok(())
 }
 
+/// How many rows there are, and how many there should be; nothing if they are too many.
+fn walk(rows: &Rows) -> Result<Option<(u64, u64)>, redb::Error> {
+    let held = rows.len()?;
+    if held > MAX_WALKED {
+        return Ok(None);
+    }
+    let mut found = 0;
+    for row in rows.iter()? {
+        row?;
+        found += 1;
+    }
+    Ok(Some((found, held)))
+}
+
 /// The bytes of all rows, by looking at each.
 fn count(txn: &ReadTransaction) -> Result<u64, redb::Error> {
     let mut bytes = 0;
@@ -507,4 +573,72 @@ pub(super) fn builder(cache_bytes: usize) -> Builder {
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    const TABLE: Table = Table::Notifications;
+
+    fn open(path: &Path) -> Base {
+        let at = path.to_owned();
+        Base::open(
+            path.display().to_string(),
+            Box::new(move || builder(1 << 20).create(&at)),
+        )
+        .unwrap()
+    }
+
+    /// A file of rows `row-000`, `row-002` and so on.
+    fn filled(path: &Path) {
+        let rows: Vec<_> = (0..200).map(|n| format!("row-{:03}", n * 2)).collect();
+        let rows = rows.iter().map(|key| (key.as_bytes(), Some(&b"value"[..])));
+        open(path)
+            .write(0, 0, |filling| filling.change(TABLE, rows))
+            .unwrap();
+    }
+
+    /// Where the newest copy of a row's key stands in the file.
+    fn place_of(file: &[u8], key: &[u8]) -> usize {
+        file.windows(key.len()).rposition(|bytes| bytes == key).unwrap()
+    }
+
+    fn is_vouched(path: &Path, key: &[u8]) -> bool {
+        let reading = open(path).reading().unwrap();
+        assert_eq!(reading.get(TABLE, key).unwrap(), None);
+        reading.vouch_absent(TABLE, key).is_ok()
+    }
+
+    #[test]
+    fn a_key_that_damage_hides_is_not_called_absent() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("rows");
+        filled(&path);
+        assert!(is_vouched(&path, b"row-101") && is_vouched(&path, b"row") && is_vouched(&path, b"zzz"));
+        let mut file = std::fs::read(&path).unwrap();
+        let at = place_of(&file, b"row-100");
+        file[at + 6] ^= 4;
+        std::fs::write(&path, file).unwrap();
+        assert!(!is_vouched(&path, b"row-100"));
+        assert!(is_vouched(&path, b"row-301"), "far from the damage");
+    }
+
+    #[test]
+    fn rows_that_damage_takes_away_are_missed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("rows");
+        filled(&path);
+        let mut file = std::fs::read(&path).unwrap();
+        // A page begins with its kind and, after two bytes, the number of its rows.
+        let page = place_of(&file, b"row-100") / 4096 * 4096;
+        let count = u16::from_le_bytes([file[page + 2], file[page + 3]]);
+        file[page + 2..page + 4].copy_from_slice(&(count - 3).to_le_bytes());
+        std::fs::write(&path, file).unwrap();
+        assert!(
+            !is_vouched(&path, b"row-101"),
+            "a table whose rows are missing vouches for nothing"
+        );
+    }
 }

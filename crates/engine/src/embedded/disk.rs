@@ -112,4 +112,7 @@ impl View for DiskView {
     fn last(&self, table: Table, from: &[u8], to: &[u8]) -> Result<Option<Row>, StoreFault> {
         Ok(self.rows(table, from, to, 1, true)?.pop())
     }
+    fn vouch_absent(&self, table: Table, key: &[u8]) -> Result<(), StoreFault> {
+        self.0.vouch_absent(table, key)
+    }
 }

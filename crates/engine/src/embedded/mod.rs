@@ -132,6 +132,7 @@ impl Embedded {
         let broadcasts = options.rules.broadcasts;
         let writer = WriterThread {
             store: store.clone(),
+            hot: hot.clone(),
             rules: options.rules,
             health: health.clone(),
             epoch: new_epoch()?,
@@ -304,7 +305,11 @@ impl Settlements for Embedded {
     }
 
     async fn lookup(&self, id: &NotificationId) -> Result<Option<Stored>, EngineError> {
-        let record = tables::record(&*self.reader()?.view, id)?;
+        let reader = self.reader()?;
+        let record = tables::record(&*reader.view, id)?;
+        if record.is_none() {
+            tables::vouch_unknown(&*reader.view, id)?;
+        }
         Ok(record.map(|record| Stored {
             cancelled_at: record.cancelled_at,
             recipients: record.recipients,

@@ -9,6 +9,7 @@ use crate::{Page, ReadLimit, RecipientState, Recipients};
 use postrider_model::{
     DeadBody, DeadLetter, DeadLetterFilter, DeadLetterId, DeadLetterPage, Entry, EntryKind, Epoch, FeedId,
     FeedSpan, Forms, Mark, MarkKind, Notification, NotificationId, Position, State, Timestamp, UserId,
+    WithdrawReason,
 };
 use std::collections::HashSet;
 use std::ops::RangeInclusive;
@@ -96,7 +97,7 @@ impl Reader<'_> {
             Some((epoch, notification)) => (epoch, EntryKind::Notification(notification, None)),
             None => {
                 let record = EntryRecord::decode(value)?;
-                (record.epoch, self.kind_of(record.kind)?)
+                (record.epoch, self.kind_of(feed, record.kind)?)
             }
         };
         let bytes = match &kind {
@@ -126,10 +127,16 @@ impl Reader<'_> {
         Ok(record.and_then(|record| Some((record.home?.1.epoch, record.notification))))
     }
 
-    fn kind_of(&self, record: EntryKindRecord) -> Result<EntryKind, StoreFault> {
+    fn kind_of(&self, feed: &FeedId, record: EntryKindRecord) -> Result<EntryKind, StoreFault> {
         Ok(match record {
             EntryKindRecord::Notification { id, withdrawn } => {
-                EntryKind::Notification(tables::body(&*self.view, &id)?.notification, withdrawn)
+                let record = tables::body(&*self.view, &id)?;
+                if record.bodiless && tables::is_stray(&*self.view, &id, feed)? {
+                    return Err(tables::NO_BODY);
+                }
+                // What was given up is never shown, whatever its reader knows of the marks so far.
+                let lost = record.bodiless.then_some(WithdrawReason::Cancelled);
+                EntryKind::Notification(record.notification, withdrawn.or(lost))
             }
             EntryKindRecord::Read { ids, origin } => EntryKind::Read { ids, origin },
             EntryKindRecord::Withdrawn {

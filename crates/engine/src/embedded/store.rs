@@ -217,6 +217,11 @@ pub trait View {
     fn scan(&self, table: Table, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<Row>, StoreFault>;
     /// The last row of `from..to`.
     fn last(&self, table: Table, from: &[u8], to: &[u8]) -> Result<Option<Row>, StoreFault>;
+    /// Fails if a key that was not found may be one that damage hides. A store without a look at its own
+    /// structure cannot tell.
+    fn vouch_absent(&self, _table: Table, _key: &[u8]) -> Result<(), StoreFault> {
+        Ok(())
+    }
 }
 
 /// Tables in memory, for tests, simulation and `engine.type: memory`.
@@ -308,6 +313,10 @@ impl<'s> Txn<'s> {
     pub fn remove(&mut self, table: Table, key: Vec<u8>) {
         self.batch.remove(table, key);
     }
+    /// What it changes so far.
+    pub fn batch(&self) -> &Batch {
+        &self.batch
+    }
     pub fn into_batch(self) -> Batch {
         self.batch
     }
@@ -351,5 +360,9 @@ impl View for Txn<'_> {
             stored = self.view.last(table, from, &removed)?;
         }
         Ok(newest.into_iter().chain(stored).max_by(|a, b| a.0.cmp(&b.0)))
+    }
+
+    fn vouch_absent(&self, table: Table, key: &[u8]) -> Result<(), StoreFault> {
+        self.view.vouch_absent(table, key)
     }
 }

@@ -54,6 +54,11 @@ pub(super) fn record(view: &dyn View, id: &NotificationId) -> Result<Option<Reco
     }
 }
 
+/// Fails if a notification that was not found may be there all the same.
+pub(super) fn vouch_unknown(view: &dyn View, id: &NotificationId) -> Result<(), StoreFault> {
+    view.vouch_absent(Table::Notifications, id.as_str().as_bytes())
+}
+
 fn at_home(view: &dyn View, id: &NotificationId, (user, position): Home) -> Result<Record, StoreFault> {
     let feed = FeedId::User(user.clone());
     let value = view.get(Table::Entries, &key::entry(&feed, position.offset))?;
@@ -105,10 +110,21 @@ pub(super) fn recipients(view: &dyn View, id: &NotificationId) -> Result<Vec<Hom
 
 /// The record of a notification that stands in a feed.
 pub(super) fn body(view: &dyn View, id: &NotificationId) -> Result<Record, StoreFault> {
-    record(view, id)?.ok_or(StoreFault::Corrupt {
-        table: "notifications",
-        detail: "a body is missing",
-    })
+    record(view, id)?.ok_or(NO_BODY)
+}
+
+pub(super) const NO_BODY: StoreFault = StoreFault::Corrupt {
+    table: "notifications",
+    detail: "a body is missing",
+};
+
+/// Whether a user's feed holds it, and nothing says that this user is a recipient: when a notification was given
+/// up that row could not be read.
+pub(super) fn is_stray(view: &dyn View, id: &NotificationId, feed: &FeedId) -> Result<bool, StoreFault> {
+    match feed {
+        FeedId::User(user) => Ok(recipient(view, id, user)?.is_none()),
+        FeedId::All | FeedId::Topic(_) => Ok(false),
+    }
 }
 
 pub(super) fn entry(view: &dyn View, feed: &FeedId, offset: u64) -> Result<Option<EntryRecord>, StoreFault> {

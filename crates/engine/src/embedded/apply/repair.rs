@@ -25,8 +25,12 @@ impl Apply<'_> {
             Err(fault) => Err(fault),
             Ok(Some(EntryRecord {
                 kind: EntryKindRecord::Notification { id, .. },
-                ..
+                epoch,
             })) => match tables::record(&self.txn, &id) {
+                Ok(Some(record)) if record.bodiless && tables::is_stray(&self.txn, &id, feed)? => {
+                    tracing::error!(%feed, offset, %id, "a notification is lost");
+                    self.lose_stray(feed, Position { epoch, offset }, &id)
+                }
                 Ok(Some(_)) => Ok(()),
                 Ok(None) | Err(StoreFault::Corrupt { .. }) if self.find_home(feed, offset, &id)? => Ok(()),
                 Ok(None) => {
@@ -96,6 +100,23 @@ impl Apply<'_> {
             time: self.now,
             raw: None,
         });
+        Ok(())
+    }
+
+    /// It was given up before, and this recipient could not be found then.
+    fn lose_stray(
+        &mut self,
+        feed: &FeedId,
+        position: Position,
+        id: &NotificationId,
+    ) -> Result<(), StoreFault> {
+        let FeedId::User(user) = feed else {
+            return Ok(());
+        };
+        self.put_recipient(id, user, position);
+        if self.state(user, feed, position.offset, id)?.0 == State::Pending {
+            self.give_up(user, feed, position.offset, id, DeadReason::Lost, 0)?;
+        }
         Ok(())
     }
 

@@ -40,6 +40,10 @@ impl View for Snapshot {
     fn last(&self, table: Table, from: &[u8], to: &[u8]) -> Result<Option<Row>, StoreFault> {
         Ok(self.merged(table, from, to, 1, true)?.pop())
     }
+
+    fn vouch_absent(&self, table: Table, key: &[u8]) -> Result<(), StoreFault> {
+        self.base.vouch_absent(table, key)
+    }
 }
 
 impl Snapshot {
