@@ -25,8 +25,8 @@ pub(super) const CACHE_BYTES: usize = 32 << 20;
 const CHECK: usize = 4;
 /// A row of so many bytes, with the length of its key, is hashed in one piece.
 const SMALL_ROW: usize = 512;
-/// Rows of one table that the look over a file may walk: a start waits for it, some 0.1 s for so many.
-const MAX_WALKED: u64 = 1_000_000;
+/// Rows of one table that the look over a file walks at most: a start waits for it.
+const MAX_WALKED: u64 = 200_000;
 /// Where the head stands, in a table that is none of [`Table`].
 const HEAD_TABLE: &str = "store";
 const HEAD_KEY: &[u8] = b"head";
@@ -56,12 +56,11 @@ pub(super) struct Base {
     /// Shared with the readings, so that a file that was replaced stays open until nobody reads it.
     database: Arc<Held>,
     head: Head,
-    /// As the look over the file found when it was first opened.
-    lacking: Lacking,
+    damaged: Damaged,
 }
 
-/// For each table, whether rows are missing that its own count says it has.
-type Lacking = [bool; Table::ALL.len()];
+/// For each table, whether a look over it when the file was opened found rows that are not what was written.
+type Damaged = [bool; Table::ALL.len()];
 
 /// An open file, until it is not trusted any more.
 #[derive(Default)]
@@ -91,34 +90,26 @@ impl Base {
             open,
             database: Arc::default(),
             head: Head::default(),
-            lacking: Default::default(),
+            damaged: Default::default(),
         };
         base.reopen()?;
-        base.look_over();
+        base.look_over()?;
         Ok(base)
     }
 
-    /// Walks the rows and compares their number with what each table says it has: damage can take rows away
-    /// so that nothing beside them shows it. Tables that are too long for it are left out.
-    fn look_over(&mut self) {
-        let mut lacking = Lacking::default();
-        for &table in Table::ALL {
-            let walked = self.using("cannot read the store", |database| {
-                walk(&database.begin_read()?.open_table(definition(table))?)
-            });
-            // What cannot be read at all is told to whoever reads it.
-            let Ok(Some((found, held))) = walked else { continue };
-            if found != held {
-                tracing::error!(
-                    table = table.name(),
-                    found,
-                    held,
-                    "the store is damaged: rows are missing"
-                );
-                lacking[table as usize] = true;
+    /// Walks the rows once. Damage may take rows away, or searches astray, so that nothing beside them shows it:
+    /// such a file is refused. Tables that are too long for it are left out.
+    fn look_over(&mut self) -> Result<(), StoreFault> {
+        let what = "cannot take the store";
+        self.damaged = self.using(what, |database| {
+            let txn = database.begin_read()?;
+            let mut damaged = Damaged::default();
+            for &table in Table::ALL {
+                damaged[table as usize] = walk(table, &txn.open_table(definition(table))?)?;
             }
-        }
-        self.lacking = lacking;
+            Ok(damaged)
+        })?;
+        Ok(())
     }
 
     pub fn head(&self) -> Head {
@@ -162,7 +153,7 @@ impl Base {
         Ok(Reading {
             name: self.name.clone(),
             tables: Default::default(),
-            lacking: self.lacking,
+            damaged: self.damaged,
             last: Default::default(),
             txn: begun?,
             suspect: AtomicBool::new(false),
@@ -262,8 +253,7 @@ impl Filling<'_> {
 pub(super) struct Reading {
     name: String,
     tables: [OnceLock<Rows>; Table::ALL.len()],
-    /// Tables that hold fewer rows than they should.
-    lacking: Lacking,
+    damaged: Damaged,
     /// The last key of each table, where it can be read.
     last: [OnceLock<Option<Vec<u8>>>; Table::ALL.len()],
     txn: ReadTransaction,
@@ -311,7 +301,7 @@ impl Reading {
             // Where the end is damaged the rest may not be.
             match last.ok()? {
                 None => Some(Vec::new()),
-                Some((key, value)) => self.checked(table, &key, value).ok().map(|_| key),
+                Some((key, value)) => self.checked(table, &key, &value).is_ok().then_some(key),
             }
         });
         last.as_deref().is_some_and(|last| key > last)
@@ -322,26 +312,36 @@ impl Reading {
             return Ok(None);
         }
         let value = self.read(table, |rows| {
-            Ok(rows.get(key)?.map(|guard| guard.value().to_vec()))
+            let value = rows.get(key)?;
+            Ok(value.map(|value| self.checked(table, key, value.value()).map(<[u8]>::to_vec)))
         })?;
-        value.map(|value| self.checked(table, key, value)).transpose()
+        value.transpose()
     }
 
     /// Fails if the rows beside the gap in which a key would stand are not what was written, or stand out of
-    /// order, or if rows of the table are known to be missing. A key that changed on the disk misleads only
+    /// order. A key that changed on the disk misleads only
     /// searches that end beside it.
     pub fn vouch_absent(&self, table: Table, key: &[u8]) -> Result<(), StoreFault> {
         let before = self.rows(table, (Bound::Unbounded, Bound::Excluded(key)), 1, true)?;
         let after = self.rows(table, (Bound::Excluded(key), Bound::Unbounded), 1, false)?;
         let in_order = before.iter().all(|(row, _)| row.as_slice() < key)
             && after.iter().all(|(row, _)| row.as_slice() > key);
-        if in_order && !self.lacking[table as usize] {
-            return Ok(());
+        match in_order {
+            true => Ok(()),
+            false => Err(StoreFault::Corrupt {
+                table: table.name(),
+                detail: "rows are out of order",
+            }),
         }
-        Err(StoreFault::Corrupt {
-            table: table.name(),
-            detail: "rows are missing",
-        })
+    }
+
+    /// Fails if a range that ends at a key may have ended later before damage. Looked at only where there is some:
+    /// it also refuses an end beside a damaged row of somebody else.
+    pub fn vouch_end(&self, table: Table, end: &[u8]) -> Result<(), StoreFault> {
+        match self.damaged[table as usize] {
+            true => self.vouch_absent(table, end),
+            false => Ok(()),
+        }
     }
 
     /// Up to `limit` rows, by rising key or by falling.
@@ -354,18 +354,19 @@ impl Reading {
     ) -> Result<Vec<Row>, StoreFault> {
         let rows = self.read(table, |rows| {
             let range = rows.range::<&[u8]>(range)?;
-            let rows: Result<Vec<Row>, redb::StorageError> = match falling {
-                false => range.take(limit).map(owned).collect(),
-                true => range.rev().take(limit).map(owned).collect(),
+            let row = |row: Result<(Guard<'_>, Guard<'_>), redb::StorageError>| {
+                let (key, value) = row?;
+                let (key, value) = (key.value(), value.value());
+                let row = self.checked(table, key, value);
+                Ok(row.map(|value| (key.to_vec(), value.to_vec())))
+            };
+            let rows: Result<Vec<Result<Row, StoreFault>>, redb::StorageError> = match falling {
+                false => range.take(limit).map(row).collect(),
+                true => range.rev().take(limit).map(row).collect(),
             };
             Ok(rows?)
         })?;
-        rows.into_iter()
-            .map(|(key, value)| {
-                let value = self.checked(table, &key, value)?;
-                Ok((key, value))
-            })
-            .collect()
+        rows.into_iter().collect()
     }
 
     /// Rows after a key with their checks, which are not looked at: up to `limit`, or the first that make up
@@ -392,17 +393,19 @@ impl Reading {
         })
     }
 
-    fn checked(&self, table: Table, key: &[u8], mut value: Vec<u8>) -> Result<Vec<u8>, StoreFault> {
-        let length = value.len().saturating_sub(CHECK);
-        if value.len() < CHECK || check(table.name(), key, &value[..length]) != value[length..] {
-            return Err(StoreFault::Corrupt {
-                table: table.name(),
-                detail: "a row is not what was written",
-            });
-        }
-        value.truncate(length);
-        Ok(value)
+    /// The value, of what the file holds under a key, if that is what was written.
+    fn checked<'v>(&self, table: Table, key: &[u8], raw: &'v [u8]) -> Result<&'v [u8], StoreFault> {
+        unchecked(table, key, raw).ok_or(StoreFault::Corrupt {
+            table: table.name(),
+            detail: "a row is not what was written",
+        })
     }
+}
+
+/// The value without its check, if that is right.
+fn unchecked<'v>(table: Table, key: &[u8], raw: &'v [u8]) -> Option<&'v [u8]> {
+    let (value, found) = raw.split_last_chunk::<CHECK>()?;
+    (check(table.name(), key, value) == *found).then_some(value)
 }
 
 type Guard<'g> = redb::AccessGuard<'g, Bytes>;
@@ -486,18 +489,40 @@ fn put_head(txn: &WriteTransaction, head: Head) -> Result<(), redb::Error> {
     Ok(())
 }
 
-/// How many rows there are, and how many there should be; nothing if they are too many.
-fn walk(rows: &Rows) -> Result<Option<(u64, u64)>, redb::Error> {
+/// Whether rows of a table are not what was written. Fails if there are not as many as it says it has, or if
+/// those that are stand out of order or are not found by a search.
+fn walk(table: Table, rows: &Rows) -> Result<bool, redb::Error> {
     let held = rows.len()?;
     if held > MAX_WALKED {
-        return Ok(None);
+        return Ok(false);
     }
-    let mut found = 0;
+    let (mut found, mut damaged) = (0, false);
+    let mut last = None::<Guard<'_>>;
     for row in rows.iter()? {
-        row?;
+        let (key, value) = row?;
         found += 1;
+        if unchecked(table, key.value(), value.value()).is_none() {
+            tracing::error!(table = table.name(), "a row of the store is damaged");
+            damaged = true;
+            continue;
+        }
+        let in_order = last.is_none_or(|last| last.value() < key.value());
+        if !in_order || rows.get(key.value())?.is_none() {
+            return Err(astray(table, "is out of order"));
+        }
+        last = Some(key);
     }
-    Ok(Some((found, held)))
+    match found == held {
+        true => Ok(damaged),
+        false => Err(astray(table, "lacks rows")),
+    }
+}
+
+fn astray(table: Table, how: &str) -> redb::Error {
+    redb::Error::Corrupted(format!(
+        "it is damaged: the table `{}` {how}; restore a copy",
+        table.name()
+    ))
 }
 
 /// The bytes of all rows, by looking at each.
@@ -582,13 +607,14 @@ mod tests {
 
     const TABLE: Table = Table::Notifications;
 
-    fn open(path: &Path) -> Base {
+    fn try_open(path: &Path) -> Result<Base, StoreFault> {
         let at = path.to_owned();
-        Base::open(
-            path.display().to_string(),
-            Box::new(move || builder(1 << 20).create(&at)),
-        )
-        .unwrap()
+        let opener = move || builder(1 << 20).create(&at);
+        Base::open(path.display().to_string(), Box::new(opener))
+    }
+
+    fn open(path: &Path) -> Base {
+        try_open(path).unwrap()
     }
 
     /// A file of rows `row-000`, `row-002` and so on.
@@ -619,26 +645,44 @@ mod tests {
         assert!(is_vouched(&path, b"row-101") && is_vouched(&path, b"row") && is_vouched(&path, b"zzz"));
         let mut file = std::fs::read(&path).unwrap();
         let at = place_of(&file, b"row-100");
-        file[at + 6] ^= 4;
+        // It stays between its neighbours.
+        file[at + 6] ^= 1;
         std::fs::write(&path, file).unwrap();
         assert!(!is_vouched(&path, b"row-100"));
         assert!(is_vouched(&path, b"row-301"), "far from the damage");
     }
 
+    /// A page begins with its kind (1: rows, 2: keys that lead to pages) and, after two bytes, their number.
     #[test]
     fn rows_that_damage_takes_away_are_missed() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("rows");
         filled(&path);
         let mut file = std::fs::read(&path).unwrap();
-        // A page begins with its kind and, after two bytes, the number of its rows.
         let page = place_of(&file, b"row-100") / 4096 * 4096;
+        assert_eq!(file[page], 1);
         let count = u16::from_le_bytes([file[page + 2], file[page + 3]]);
         file[page + 2..page + 4].copy_from_slice(&(count - 3).to_le_bytes());
         std::fs::write(&path, file).unwrap();
-        assert!(
-            !is_vouched(&path, b"row-101"),
-            "a table whose rows are missing vouches for nothing"
-        );
+        let refused = try_open(&path).err().unwrap().to_string();
+        assert!(refused.contains("`notifications` lacks rows"), "{refused}");
+    }
+
+    #[test]
+    fn an_end_beside_damage_is_not_vouched_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("rows");
+        filled(&path);
+        let ends_well = |path: &Path| {
+            let reading = open(path).reading().unwrap();
+            reading.vouch_end(TABLE, b"row-1010").is_ok()
+        };
+        assert!(ends_well(&path));
+        let mut file = std::fs::read(&path).unwrap();
+        let at = place_of(&file, b"row-100");
+        // It sorts after the end now, and before what follows.
+        file[at + 6] = b'1';
+        std::fs::write(&path, file).unwrap();
+        assert!(!ends_well(&path));
     }
 }

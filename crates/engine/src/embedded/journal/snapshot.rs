@@ -8,7 +8,7 @@ use crate::embedded::row_key::RowKey;
 use crate::embedded::store::{Row, Table, View};
 use bytes::Bytes;
 use std::collections::VecDeque;
-use std::ops::Bound;
+use std::ops::{Bound, Deref};
 use std::sync::Arc;
 
 /// Rows that are looked at in one go, at most; a scan begins with as many as were asked for.
@@ -38,6 +38,7 @@ impl View for Snapshot {
     }
 
     fn last(&self, table: Table, from: &[u8], to: &[u8]) -> Result<Option<Row>, StoreFault> {
+        self.base.vouch_end(table, to)?;
         Ok(self.merged(table, from, to, 1, true)?.pop())
     }
 
@@ -82,24 +83,35 @@ impl Snapshot {
             for cursor in &mut cursors {
                 cursor.fill(&look)?;
             }
-            let keys = cursors.iter().filter_map(Cursor::key);
-            let next = match falling {
-                false => keys.min(),
-                true => keys.max(),
+            let Some(newest) = first(&cursors, falling) else {
+                break;
             };
-            let Some(next) = next.cloned() else { break };
-            let mut newest = None;
-            for cursor in &mut cursors {
-                if let Some(change) = cursor.take(&next) {
-                    newest.get_or_insert(change);
-                }
+            let Some((key, change)) = cursors[newest].ready.pop_front() else {
+                break;
+            };
+            for older in &mut cursors[newest + 1..] {
+                older.pass(&key);
             }
-            if let Some(Some(value)) = newest {
-                rows.push((next.to_vec(), value.into()));
+            if let Some(value) = change {
+                rows.push((key.into_vec(), value.into_vec()));
             }
         }
         Ok(rows)
     }
+}
+
+/// Which of these, newest first, says something of the next key; of several the newest.
+fn first(cursors: &[Cursor<'_>], falling: bool) -> Option<usize> {
+    let nexts = cursors.iter().enumerate();
+    let nexts = nexts.filter_map(|(nth, cursor)| Some((cursor.key()?, nth)));
+    let next = nexts.reduce(|best, next| {
+        let is_sooner = match falling {
+            false => next.0 < best.0,
+            true => next.0 > best.0,
+        };
+        if is_sooner { next } else { best }
+    });
+    next.map(|(_, nth)| nth)
 }
 
 /// What is looked for.
@@ -115,10 +127,51 @@ enum Source<'s> {
     Base(&'s Reading),
 }
 
+/// A key, as its source has it: what the base read is passed on as it is.
+enum Key {
+    InLayer(RowKey),
+    Read(Vec<u8>),
+}
+
+impl Deref for Key {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Key::InLayer(key) => key,
+            Key::Read(key) => key,
+        }
+    }
+}
+
+impl Key {
+    fn into_vec(self) -> Vec<u8> {
+        match self {
+            Key::InLayer(key) => key.to_vec(),
+            Key::Read(key) => key,
+        }
+    }
+}
+
+/// A value, in the same way.
+enum Value {
+    InLayer(Bytes),
+    Read(Vec<u8>),
+}
+
+impl Value {
+    fn into_vec(self) -> Vec<u8> {
+        match self {
+            Value::InLayer(value) => value.to_vec(),
+            Value::Read(value) => value,
+        }
+    }
+}
+
 /// One source, read forward (or backward) in chunks.
 struct Cursor<'s> {
     source: Source<'s>,
-    ready: VecDeque<(RowKey, Option<Bytes>)>,
+    ready: VecDeque<(Key, Option<Value>)>,
     /// The key up to which it was read.
     after: Option<RowKey>,
     ended: bool,
@@ -136,19 +189,17 @@ impl<'s> Cursor<'s> {
         }
     }
 
-    fn key(&self) -> Option<&RowKey> {
-        self.ready.front().map(|(key, _)| key)
+    fn key(&self) -> Option<&[u8]> {
+        self.ready.front().map(|(key, _)| &**key)
     }
 
     fn is_over(&self) -> bool {
         self.ended && self.ready.is_empty()
     }
 
-    /// Its change of the key, if that is the next it has.
-    fn take(&mut self, key: &RowKey) -> Option<Option<Bytes>> {
-        self.ready
-            .pop_front_if(|(next, _)| next == key)
-            .map(|(_, change)| change)
+    /// Passes over its change of the key, if that is the next it has.
+    fn pass(&mut self, key: &[u8]) {
+        self.ready.pop_front_if(|(next, _)| **next == *key);
     }
 
     /// Sees to it that it has a next change, or has ended.
@@ -161,16 +212,19 @@ impl<'s> Cursor<'s> {
                     let ready = &mut self.ready;
                     let wanted = (self.chunk, look.falling);
                     self.after = layer.chunk(seq, look.table, range, wanted, |key, change| {
-                        ready.push_back((key, change));
+                        ready.push_back((Key::InLayer(key), change.map(Value::InLayer)));
                     });
                 }
                 Source::Base(base) => {
                     let rows = base.rows(look.table, range, self.chunk, look.falling)?;
                     let full = rows.len() == self.chunk;
+                    self.after = rows
+                        .last()
+                        .filter(|_| full)
+                        .map(|(key, _)| RowKey::from(&key[..]));
                     let rows = rows.into_iter();
                     self.ready
-                        .extend(rows.map(|(key, value)| (RowKey::from(&key[..]), Some(Bytes::from(value)))));
-                    self.after = self.ready.back().filter(|_| full).map(|(key, _)| key.clone());
+                        .extend(rows.map(|(key, value)| (Key::Read(key), Some(Value::Read(value)))));
                 }
             }
             self.ended = self.after.is_none();
