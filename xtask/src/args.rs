@@ -14,6 +14,7 @@ usage: cargo xtask TASK
   bench [--short]            measure everything, the peers beside it, and write bench/RESULTS.md (under 20 minutes);
                              short: Postrider alone against the last committed figures, in under 2 minutes
   counts [--write]           instructions of the inner functions, by callgrind, against bench/counts.json
+  dist                       build what is handed out, smallest and fastest: target/dist/postrider-VERSION-HOST.tar.gz
   ci                         what continuous integration runs: .ci/run
 
 environment:
@@ -45,6 +46,7 @@ pub enum Task {
         seconds: u32,
         only: Vec<String>,
     },
+    Dist,
     Ci,
 }
 
@@ -80,6 +82,7 @@ pub fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Task> {
         "fuzz" => Ok(Task::Fuzz { seconds, only }),
         "bench" => Ok(Task::Bench { short: flag }),
         "counts" => Ok(Task::Counts { write: flag }),
+        "dist" => Ok(Task::Dist),
         "ci" => Ok(Task::Ci),
         "" | "help" | "--help" | "-h" => Ok(Task::Help),
         other => bail!("no task `{other}`\n\n{USAGE}"),

@@ -15,6 +15,8 @@ pub enum Profile {
     /// Dependencies optimised, own code not: the quickest way to a binary that is fast enough to test.
     Dev,
     Release,
+    /// What is handed out.
+    Dist,
 }
 
 /// The absolute path of an up-to-date binary: `POSTRIDER_BIN`, or built now.
@@ -23,8 +25,10 @@ pub fn binary(workspace: &Workspace, profile: Profile) -> Result<PathBuf> {
         return Ok(given);
     }
     let mut arguments = vec!["build", "-p", "postrider-cli"];
-    if profile == Profile::Release {
-        arguments.push("--release");
+    match profile {
+        Profile::Dev => {}
+        Profile::Release => arguments.push("--release"),
+        Profile::Dist => arguments.extend(["--profile", "dist"]),
     }
     cargo(workspace, &arguments)?;
     built(workspace, profile)
@@ -82,6 +86,7 @@ fn built(workspace: &Workspace, profile: Profile) -> Result<PathBuf> {
     let folder = match profile {
         Profile::Dev => "debug",
         Profile::Release => "release",
+        Profile::Dist => "dist",
     };
     existing(&workspace.target().join(folder).join("postrider"))
 }

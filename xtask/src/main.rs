@@ -17,6 +17,7 @@ mod build;
 mod cargo_tests;
 mod clone;
 mod counts;
+mod dist;
 mod docs;
 mod fuzz;
 mod install;
@@ -62,6 +63,7 @@ fn perform() -> Result<bool> {
         Task::Fuzz { seconds, only } => fuzz::fuzz(&workspace, seconds, &only),
         Task::Bench { short } => bench::bench(&workspace, short),
         Task::Counts { write } => counts::counts(&workspace, write),
+        Task::Dist => dist::dist(&workspace),
         Task::Ci => ci(&workspace),
     }
 }

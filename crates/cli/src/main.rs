@@ -19,6 +19,7 @@ mod listen;
 mod logging;
 mod publish;
 mod serve;
+mod shell;
 mod sse;
 mod token;
 mod why;
@@ -64,6 +65,10 @@ enum Command {
     /// Look at the configuration
     #[command(subcommand)]
     Config(config_command::ConfigCommand),
+    /// Write a completion script for a shell
+    Completions(shell::CompletionsArgs),
+    /// Write the manual pages
+    Man(shell::ManArgs),
 }
 
 fn main() -> ExitCode {
@@ -77,6 +82,8 @@ fn main() -> ExitCode {
         Command::DeadLetters(command) => dead_letters::run(&command),
         Command::Bench(args) => bench::run(&args),
         Command::Config(command) => config_command::run(&command),
+        Command::Completions(args) => shell::completions::<Cli>(&args),
+        Command::Man(args) => shell::man::<Cli>(&args),
     };
     exit::report(done)
 }
