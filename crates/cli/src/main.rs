@@ -14,6 +14,7 @@ mod config_command;
 mod dam;
 mod dead_letters;
 mod demo;
+mod doctor;
 mod exit;
 mod listen;
 mod logging;
@@ -65,6 +66,8 @@ enum Command {
     /// Look at the configuration
     #[command(subcommand)]
     Config(config_command::ConfigCommand),
+    /// Look at all that a node needs, and say how to mend what is wrong
+    Doctor(doctor::DoctorArgs),
     /// Write a completion script for a shell
     Completions(shell::CompletionsArgs),
     /// Write the manual pages
@@ -82,6 +85,7 @@ fn main() -> ExitCode {
         Command::DeadLetters(command) => dead_letters::run(&command),
         Command::Bench(args) => bench::run(&args),
         Command::Config(command) => config_command::run(&command),
+        Command::Doctor(args) => doctor::run(&args),
         Command::Completions(args) => shell::completions::<Cli>(&args),
         Command::Man(args) => shell::man::<Cli>(&args),
     };

@@ -53,6 +53,16 @@ use serde::{Deserialize, Serialize};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use tickets::Tickets;
 
+/// Fetches an issuer's key set once, as a node does, and counts the keys that can be used.
+///
+/// # Errors
+/// Why no node could use it now.
+pub fn try_issuer(url: &str) -> Result<usize, String> {
+    let set = key_fetch::fetch(url).map_err(|fault| fault.to_string())?;
+    let set = jwk::read(&set).map_err(|fault| fault.to_string())?;
+    Ok(set.keys.len())
+}
+
 /// `auth.*`
 #[derive(Debug, Clone, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
