@@ -8,7 +8,7 @@ use postrider_model::{
     Timestamp, UserId,
 };
 use postrider_router::{Arrival, Limits, Publisher, admit};
-use postrider_sources::http::decode_line;
+use postrider_sources::http::{Most, decode_line};
 use postrider_transports::websocket::{Decoder, entry_frame};
 use std::hint::black_box;
 use std::sync::Arc;
@@ -76,7 +76,8 @@ fn line(nth: u64) -> String {
 
 fn publication(nth: u64) -> Result<Publication> {
     let limits = Limits::default();
-    let draft = decode_line(line(nth).as_bytes(), limits.json_depth).map_err(|fault| anyhow!("{fault:?}"))?;
+    let draft =
+        decode_line(line(nth).as_bytes(), &Most::from(&limits)).map_err(|fault| anyhow!("{fault:?}"))?;
     let publisher = Publisher {
         name: "bench",
         may_broadcast: true,

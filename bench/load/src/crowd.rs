@@ -32,6 +32,10 @@ pub struct Crowd<'a> {
     pub sessions: Sessions<'a>,
     /// What is published, each with numbers of its own.
     pub lanes: Vec<Lane>,
+    /// Whether the load sleeps where it has nothing to do while something is driven. Where both share a machine the
+    /// server pays for waking it, the more often the slower the server is itself: a load with a core of its own
+    /// should not.
+    pub sleeps: bool,
 }
 
 impl<'a> Crowd<'a> {
@@ -43,6 +47,7 @@ impl<'a> Crowd<'a> {
         let mut crowd = Crowd {
             sessions,
             lanes: Vec::new(),
+            sleeps: true,
         };
         crowd.reopen(net)?;
         Ok(crowd)
@@ -88,7 +93,7 @@ impl<'a> Crowd<'a> {
             limit = limit.max(start + drive.time() + GRACE);
         }
         loop {
-            let mut wait = TICK;
+            let mut wait = if self.sleeps { TICK } else { Duration::ZERO };
             let mut busy = false;
             for lane in &mut self.lanes {
                 let now = clock::now();
@@ -149,7 +154,7 @@ impl<'a> Crowd<'a> {
 
 impl Load for Crowd<'_> {
     fn message(&mut self, net: &mut Net, conn: Conn, tag: usize, message: Message<'_>) -> Result<()> {
-        let Crowd { sessions, lanes } = self;
+        let Crowd { sessions, lanes, .. } = self;
         if tag < sessions.count() {
             let now = net.now();
             return sessions.message(net, conn, tag, message, |number| {
@@ -165,5 +170,12 @@ impl Load for Crowd<'_> {
         lane.context("a message for no publisher")?
             .publisher
             .message(net, conn, message)
+    }
+
+    fn closed(&mut self, conn: Conn, tag: usize) -> Result<()> {
+        match self.lanes.iter_mut().find(|lane| lane.tags.contains(&tag)) {
+            Some(lane) => lane.publisher.closed(conn, tag),
+            None => bail!("the server closed connection {tag}"),
+        }
     }
 }

@@ -4,23 +4,30 @@
 //! only the beginning of an incomplete message is kept with its connection.
 
 mod reader;
+#[cfg(test)]
+mod tests;
 
 pub use reader::{Message, Wire};
 
 use crate::clock;
 use anyhow::{Context as _, Result, bail};
 use mio::net::TcpStream;
-use mio::{Events, Interest, Poll, Token};
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Registry, Token};
 use reader::Reader;
 use slab::Slab;
 use std::io::{self, Read as _, Write as _};
 use std::net::SocketAddr;
+use std::ops::Range;
+use std::os::fd::AsRawFd as _;
 use std::time::{Duration, Instant};
 
 /// Bytes read at once, by all connections in turn.
 const READ_BYTES: usize = 256 << 10;
 /// Sockets looked at in one turn: few, so that what is due to be published waits for few.
 const EVENTS: usize = 64;
+/// The connections that are looked at first, as the others' poll knows them.
+const FIRST: Token = Token(usize::MAX);
 /// How long a connection may take.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 
@@ -35,6 +42,14 @@ pub trait Load {
     /// # Errors
     /// The message is not what it should be: the run is over.
     fn message(&mut self, net: &mut Net, conn: Conn, tag: usize, message: Message<'_>) -> Result<()>;
+
+    /// The server closed a connection, with no message begun on it; its number is not used again.
+    ///
+    /// # Errors
+    /// The load needs it: the run is over.
+    fn closed(&mut self, _conn: Conn, tag: usize) -> Result<()> {
+        bail!("the server closed connection {tag}")
+    }
 }
 
 struct Peer {
@@ -57,6 +72,9 @@ pub struct Net {
     generation: u32,
     server: SocketAddr,
     now: Instant,
+    /// Those that are looked at first, which the other poll watches as one.
+    first: Poll,
+    preferred: Range<usize>,
 }
 
 impl Net {
@@ -67,6 +85,8 @@ impl Net {
     pub fn new(server: SocketAddr) -> Result<Net> {
         Ok(Net {
             poll: Poll::new()?,
+            first: Poll::new()?,
+            preferred: 0..0,
             events: Some(Events::with_capacity(EVENTS)),
             peers: Slab::new(),
             buffer: vec![0; READ_BYTES],
@@ -79,6 +99,19 @@ impl Net {
     /// When the socket was read whose messages the load is given now: the clock, without asking it each time.
     pub fn now(&self) -> Instant {
         self.now
+    }
+
+    /// Connections with these tags, opened from now on, are looked at first in every turn: what they get is not
+    /// late because the load has thousands of others to read.
+    ///
+    /// # Errors
+    /// The poll cannot watch another.
+    pub fn prefer(&mut self, tags: Range<usize>) -> Result<()> {
+        let first = self.first.as_raw_fd();
+        let registry = self.poll.registry();
+        registry.register(&mut SourceFd(&first), FIRST, Interest::READABLE)?;
+        self.preferred = tags;
+        Ok(())
     }
 
     /// Connects and sends the first request.
@@ -100,11 +133,10 @@ impl Net {
         stream.set_nodelay(true)?;
         stream.set_nonblocking(true)?;
         let mut stream = TcpStream::from_std(stream);
-        let entry = self.peers.vacant_entry();
         let both = Interest::READABLE | Interest::WRITABLE;
-        self.poll
-            .registry()
-            .register(&mut stream, Token(entry.key()), both)?;
+        let token = Token(self.peers.vacant_key());
+        self.registry(tag).register(&mut stream, token, both)?;
+        let entry = self.peers.vacant_entry();
         self.generation += 1;
         let conn = Conn(entry.key(), self.generation);
         entry.insert(Peer {
@@ -150,7 +182,7 @@ impl Net {
     pub fn close(&mut self, conn: Conn) -> Result<()> {
         if self.is_open(conn) {
             let mut peer = self.peers.remove(conn.0);
-            self.poll.registry().deregister(&mut peer.stream)?;
+            self.registry(peer.tag).deregister(&mut peer.stream)?;
         }
         Ok(())
     }
@@ -169,21 +201,48 @@ impl Net {
         let Some(mut events) = self.events.take() else {
             bail!("a turn within a turn");
         };
-        match self.poll.poll(&mut events, Some(wait)) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => events.clear(),
-            polled => polled?,
+        poll(&mut self.poll, &mut events, wait)?;
+        if !self.preferred.is_empty() {
+            self.serve_first(load)?;
         }
-        for event in &events {
+        self.serve(&events, load)?;
+        self.events = Some(events);
+        Ok(())
+    }
+
+    /// Until nothing is left: the other poll tells of what comes, not of what is still there.
+    fn serve_first(&mut self, load: &mut impl Load) -> Result<()> {
+        let mut events = Events::with_capacity(EVENTS);
+        loop {
+            poll(&mut self.first, &mut events, Duration::ZERO)?;
+            self.serve(&events, load)?;
+            if events.iter().count() < EVENTS {
+                return Ok(());
+            }
+        }
+    }
+
+    fn serve(&mut self, events: &Events, load: &mut impl Load) -> Result<()> {
+        for event in events.iter().filter(|event| event.token() != FIRST) {
             let slot = event.token().0;
             if event.is_writable() {
                 self.flush(slot)?;
             }
             if event.is_readable() {
-                self.read(slot, load)?;
+                self.read(slot, event.is_read_closed(), load)?;
             }
         }
-        self.events = Some(events);
         Ok(())
+    }
+
+    /// The poll that watches the connections of a tag.
+    fn registry(&self, tag: usize) -> &Registry {
+        let poll = if self.preferred.contains(&tag) {
+            &self.first
+        } else {
+            &self.poll
+        };
+        poll.registry()
     }
 
     /// Turns until the load says it is done; when that was.
@@ -221,7 +280,7 @@ impl Net {
         Ok(())
     }
 
-    fn read(&mut self, slot: usize, load: &mut impl Load) -> Result<()> {
+    fn read(&mut self, slot: usize, ended: bool, load: &mut impl Load) -> Result<()> {
         let mut buffer = std::mem::take(&mut self.buffer);
         while let Some(peer) = self.peers.get_mut(slot) {
             let conn = Conn(slot, peer.generation);
@@ -231,7 +290,13 @@ impl Net {
             }
             buffer[..filled].copy_from_slice(&peer.partial);
             match peer.stream.read(&mut buffer[filled..]) {
-                Ok(0) => bail!("the server closed connection {}", peer.tag),
+                Ok(0) if filled > 0 => bail!("the server closed connection {} in a message", peer.tag),
+                Ok(0) => {
+                    let tag = peer.tag;
+                    self.close(conn)?;
+                    load.closed(conn, tag)?;
+                    break;
+                }
                 Ok(n) => filled += n,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
@@ -241,8 +306,8 @@ impl Net {
             self.now = clock::now();
             let short = filled < buffer.len();
             self.received(conn, &buffer[..filled], load)?;
-            // Edge-triggered: a read that did not fill the buffer has emptied the socket.
-            if short {
+            // Edge-triggered: a read that did not fill the buffer has emptied the socket, but for its end.
+            if short && !ended {
                 break;
             }
         }
@@ -273,6 +338,15 @@ impl Net {
             load.message(self, conn, tag, message)?;
         }
     }
+}
+
+/// Waits, at most so long. An interrupted wait found nothing.
+fn poll(poll: &mut Poll, events: &mut Events, wait: Duration) -> Result<()> {
+    match poll.poll(events, Some(wait)) {
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => events.clear(),
+        polled => polled?,
+    }
+    Ok(())
 }
 
 /// Writes what the socket takes.

@@ -9,6 +9,7 @@ use crate::stream::Stream;
 use crate::target::{Kind, Target};
 use anyhow::{Context as _, Result, bail};
 use memchr::memmem;
+use std::collections::VecDeque;
 
 /// Bytes that may wait for a socket before more is pushed.
 const AHEAD: usize = 256 << 10;
@@ -37,9 +38,12 @@ pub struct Publisher {
 
 enum Door {
     Ndjson(Stream),
-    /// Connections that wait for nothing; how many there are, notifications in a request, and those being gathered.
+    /// Connections that wait for nothing, the longest first, so that each has its turn; the tags of those that the
+    /// server closed while nobody asked anything of them, to be opened when they are needed; notifications in a
+    /// request, and those being gathered.
     Requests {
-        idle: Vec<Conn>,
+        idle: VecDeque<Conn>,
+        closed: Vec<usize>,
         batch: usize,
         body: Vec<u8>,
         gathered: usize,
@@ -70,6 +74,7 @@ impl Publisher {
                 let open = |n| net.open_at(target.intake, tag + n, Wire::Http, b"");
                 Door::Requests {
                     idle: (0..connections).map(open).collect::<Result<_>>()?,
+                    closed: Vec::new(),
                     batch,
                     body: Vec::new(),
                     gathered: 0,
@@ -89,7 +94,7 @@ impl Publisher {
     pub fn has_room(&self, net: &Net) -> bool {
         match &self.door {
             Door::Ndjson(stream) => stream.waiting(net) < AHEAD,
-            Door::Requests { idle, .. } => !idle.is_empty(),
+            Door::Requests { idle, closed, .. } => !idle.is_empty() || !closed.is_empty(),
             Door::Lines(conn, _) => net.waiting(*conn) < AHEAD,
         }
     }
@@ -119,6 +124,7 @@ impl Publisher {
             }
             Door::Requests {
                 idle,
+                closed,
                 batch,
                 body,
                 gathered,
@@ -134,7 +140,13 @@ impl Publisher {
                     if *batch > 1 {
                         body.push(b']');
                     }
-                    let conn = idle.pop().context("no connection is free to publish")?;
+                    let conn = match idle.pop_front() {
+                        Some(conn) => conn,
+                        None => {
+                            let tag = closed.pop().context("no connection is free to publish")?;
+                            net.open_at(self.target.intake, tag, Wire::Http, b"")?
+                        }
+                    };
                     let mut request = Vec::with_capacity(body.len() + 256);
                     requests::publish(&mut request, &self.target, body, name);
                     net.send(conn, &request)?;
@@ -193,10 +205,25 @@ impl Publisher {
                 ..
             } => {
                 *accepted += count_accepted(self.target.kind, *batch, &message)?;
-                idle.push(conn);
+                idle.push_back(conn);
                 Ok(())
             }
         }
+    }
+
+    /// The server closed one of its connections.
+    ///
+    /// # Errors
+    /// Something had been asked on it.
+    pub fn closed(&mut self, conn: Conn, tag: usize) -> Result<()> {
+        if let Door::Requests { idle, closed, .. } = &mut self.door
+            && let Some(at) = idle.iter().position(|idle| *idle == conn)
+        {
+            idle.remove(at);
+            closed.push(tag);
+            return Ok(());
+        }
+        bail!("the server closed connection {tag}, on which a publish was under way")
     }
 }
 

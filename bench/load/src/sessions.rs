@@ -2,6 +2,7 @@
 //!
 //! Invariant: what is neither one of this run's numbers nor allowed beside them ends the run.
 
+mod nats;
 mod peers;
 
 use crate::clock;

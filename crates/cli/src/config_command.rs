@@ -3,7 +3,7 @@
 use crate::exit::Failure;
 use crate::serve::ConfigArgs;
 use clap::{Args, Subcommand, ValueEnum};
-use postrider_server::config;
+use postrider_server::{check_tls, config};
 use std::io::Write as _;
 
 /// What to do with the configuration.
@@ -42,6 +42,7 @@ pub enum DocFormat {
 
 const CHECK_HELP: &str = "\
 A fault is one line: the place, the key, what is wrong, and the nearest known key.
+The files that it names are read too: secrets, keys, the certificate.
 
 Examples:
   postrider config check --config postrider.yaml
@@ -66,7 +67,10 @@ then, as the first line of postrider.yaml:
 pub fn run(command: &ConfigCommand) -> Result<(), Failure> {
     let text = match command {
         ConfigCommand::Check(args) => {
-            load(args)?;
+            let word = check_tls(&load(args)?.config).map_err(|fault| Failure::usage(fault.to_string()))?;
+            if let Some(word) = word {
+                eprintln!("warning: {word}");
+            }
             "the configuration is good\n".into()
         }
         ConfigCommand::Show(args) => config::show(&load(args)?),

@@ -145,6 +145,9 @@ fn list(args: &ListArgs) -> Result<(), Failure> {
         }
         after = page["after"].as_str().map(str::to_owned);
         if after.is_none() {
+            if left == args.limit {
+                eprintln!("there are none");
+            }
             return Ok(());
         }
     }

@@ -11,6 +11,7 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
 
 /// Where the configuration comes from; the later wins: defaults, files, environment, `--set`.
 #[derive(Args)]
@@ -52,6 +53,9 @@ pub struct ServeArgs {
     /// How logs and the ready line are written
     #[arg(long, value_enum, default_value = "text")]
     log_format: LogFormat,
+    /// Drain too when standard input ends: for a program that starts a node and may be killed
+    #[arg(long, hide = true)]
+    until_input_ends: bool,
 }
 
 const SERVE_HELP: &str = "\
@@ -78,6 +82,10 @@ pub fn run(args: &ServeArgs) -> Result<(), Failure> {
     let (signals, hangups) = {
         let _entered = runtime.enter();
         (Signals::watch()?, signal(SignalKind::hangup())?)
+    };
+    let signals = match args.until_input_ends {
+        true => signals.or_end_of_input()?,
+        false => signals,
     };
     say_ready(&node, args.log_format)?;
     runtime.block_on(run_until_signal(node, signals, Some((hangups, &args.config))))
@@ -156,6 +164,8 @@ pub fn say_ready(node: &Node, format: LogFormat) -> anyhow::Result<()> {
 pub struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    /// Closed when standard input has ended; `None` where that means nothing.
+    input: Option<oneshot::Receiver<()>>,
 }
 
 impl Signals {
@@ -164,15 +174,42 @@ impl Signals {
         Ok(Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
+            input: None,
         })
+    }
+
+    /// The end of standard input counts as a signal.
+    fn or_end_of_input(mut self) -> std::io::Result<Signals> {
+        let (open, ended) = oneshot::channel::<()>();
+        let read = move || {
+            // Whoever started this node says nothing, and holds the other end.
+            if let Err(error) = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink()) {
+                tracing::debug!(%error, "standard input");
+            }
+            drop(open);
+        };
+        std::thread::Builder::new().name("input".into()).spawn(read)?;
+        self.input = Some(ended);
+        Ok(self)
     }
 
     async fn recv(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
+            () = ended(&mut self.input) => {}
         }
     }
+}
+
+/// Returns once, when standard input has ended.
+async fn ended(input: &mut Option<oneshot::Receiver<()>>) {
+    let Some(open) = input else {
+        return std::future::pending().await;
+    };
+    // Nothing is ever sent: the error is the news.
+    drop(open.await);
+    *input = None;
 }
 
 /// Waits for SIGTERM or SIGINT and drains; a second one ends at once. Each SIGHUP reads the configuration again,

@@ -70,7 +70,9 @@ pub fn man<C: CommandFactory>(args: &ManArgs) -> Result<(), Failure> {
 /// A command's page and those of its subcommands: `postrider-config-check.1`.
 fn pages(command: &Command, name: &str, dir: &Path) -> anyhow::Result<()> {
     let mut page = Vec::new();
-    Man::new(command.clone()).title(name.to_owned()).render(&mut page)?;
+    Man::new(command.clone())
+        .title(name.to_owned())
+        .render(&mut page)?;
     let path = dir.join(format!("{name}.1"));
     fs::write(&path, page).with_context(|| format!("cannot write {}", path.display()))?;
     for sub in command.get_subcommands().filter(|sub| sub.get_name() != "help") {

@@ -5,11 +5,13 @@
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
-use std::process::{Command, Output};
+use std::io::{BufRead as _, BufReader};
+use std::process::{Command, Output, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use postrider_harness::node::{KEY, KEY_READ, Node, binary};
 use postrider_harness::token::SECRET;
+use postrider_harness::wait::{until_true, within};
 use serde_json::Value;
 
 const USERS: u64 = 40;
@@ -159,4 +161,58 @@ fn what_is_wrong_is_said_before_anybody_connects() {
         refused(&elsewhere, &["not this machine", "--yes"], 2)?;
         refused(&["--url", "https://127.0.0.1", "--key", KEY], &["https"], 2)
     });
+}
+
+/// A bench that is killed takes the node that it started with it.
+#[test]
+fn its_own_node_ends_with_it() {
+    check(|| {
+        let mut bench = Command::new(binary()?)
+            .args(["bench", "idle", "--users", "1", "--seconds", "60"])
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let mut line = String::new();
+        let told = BufReader::new(bench.stdout.take().context("no output")?).read_line(&mut line);
+        let nodes = children(bench.id());
+        bench.kill()?;
+        bench.wait()?;
+        told?;
+        let nodes = nodes?;
+        ensure!(line.starts_with("node ") && nodes.len() == 1, "{line}: {nodes:?}");
+        let gone = until_true(
+            "its node to be gone",
+            within(20),
+            || Ok(state(nodes[0]).is_none()),
+        );
+        if gone.is_err()
+            && let Some(node) = rustix::process::Pid::from_raw(nodes[0].try_into()?)
+        {
+            // It would stay for good, and hold what it inherited.
+            rustix::process::kill_process(node, rustix::process::Signal::KILL)?;
+        }
+        gone
+    });
+}
+
+/// The processes that this one started and that run.
+fn children(of: u32) -> Result<Vec<u32>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc")? {
+        let name = entry?.file_name();
+        let pid = name.to_str().and_then(|name| name.parse().ok());
+        if let Some(pid) = pid.filter(|pid| state(*pid).is_some_and(|(_, parent)| parent == of)) {
+            found.push(pid);
+        }
+    }
+    Ok(found)
+}
+
+/// A running process's state and parent; whoever has ended and is not yet waited for does not run.
+fn state(pid: u32) -> Option<(char, u32)> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name may hold anything.
+    let mut rest = stat.rsplit_once(") ")?.1.split(' ');
+    let state = rest.next()?.chars().next()?;
+    let parent = rest.next()?.parse().ok()?;
+    (state != 'Z').then_some((state, parent))
 }

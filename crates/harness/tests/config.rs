@@ -6,6 +6,7 @@ use std::process::{Command, Output, Stdio};
 
 use anyhow::{Context as _, Result};
 use postrider_harness::node::binary;
+use postrider_harness::tls::Authority;
 use serde_json::Value;
 
 /// Runs `postrider config ARGS` with nothing of this process's environment but what is given.
@@ -126,6 +127,53 @@ fn show_names_the_origins_and_no_secret() -> Result<()> {
     let again = files.write("again.yaml", shown)?;
     let output = config(&["check", "--config", &again], &[])?;
     assert_eq!(stderr_lines(&output)?.len(), 2, "{output:?}");
+    Ok(())
+}
+
+/// What a node would not start with is told before it is restarted.
+#[test]
+fn check_reads_the_certificate_and_its_key() -> Result<()> {
+    let (ours, theirs) = (Authority::new()?, Authority::new()?);
+    let files = Files(tempfile::tempdir()?);
+    let nothing = files.write("nothing.pem", "nothing\n")?;
+    let (cert, key) = (
+        ours.cert().display().to_string(),
+        ours.key().display().to_string(),
+    );
+    let others = theirs.key().display().to_string();
+    let check = |cert: &str, key: &str| {
+        let (cert, key) = (format!("http.tls.cert={cert}"), format!("http.tls.key={key}"));
+        config(&["check", "--set", &cert, "--set", &key], &[])
+    };
+    assert_eq!(check(&cert, &key)?.status.code(), Some(0));
+    for (cert, key, begins) in [
+        (
+            &nothing,
+            &key,
+            format!("http.tls.cert: {nothing}: holds no certificate"),
+        ),
+        (
+            &cert,
+            &nothing,
+            format!("http.tls.key: {nothing}: holds no private key"),
+        ),
+        (
+            &cert,
+            &"gone.pem".to_owned(),
+            "http.tls.key: gone.pem: ".to_owned(),
+        ),
+        (
+            &cert,
+            &others,
+            format!("http.tls.key: {others}: is not the key of the certificate"),
+        ),
+    ] {
+        let output = check(cert, key)?;
+        assert_eq!(output.status.code(), Some(2), "{output:?}");
+        let lines = stderr_lines(&output)?;
+        let told = lines.iter().filter(|line| line.starts_with(&begins)).count();
+        assert_eq!((told, stdout(&output)?), (1, ""), "{lines:#?}");
+    }
     Ok(())
 }
 

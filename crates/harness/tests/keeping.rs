@@ -209,6 +209,7 @@ fn full_dead_letters_refuse_until_someone_looks() {
     check(|| {
         let node = Node::start(&[("retention.entries_per_feed", "1"), ("dead_letters.max", "2")])?;
         let mut publisher = Publisher::new(&node.endpoint, KEY);
+        ensure!(node.ready()?.0 == 200, "ready");
         for n in 0..3 {
             publisher.accepted(&json!({"users": ["ada"], "data": n}))?;
         }
@@ -220,8 +221,12 @@ fn full_dead_letters_refuse_until_someone_looks() {
         );
         ensure!(refused.head.header("retry-after").is_some(), "no Retry-After");
         ensure!(node.metric("postrider_dead_letters")? == 2.0, "the gauge");
+        let (status, told) = node.ready()?;
+        let why = told["reason"].as_str().unwrap_or_default();
+        ensure!(status == 503 && why.contains("dead letters"), "{status}: {told}");
         let id = letters(&mut publisher, "")?[0]["id"].as_str().unwrap().to_owned();
         publisher.call(Request::new("DELETE", &format!("/v1/dead-letters/{id}")))?;
+        ensure!(node.ready()?.0 == 200, "ready again");
         publisher.accepted(&json!({"users": ["ada"], "data": 3}))?;
         Ok(())
     });

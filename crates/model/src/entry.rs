@@ -65,28 +65,48 @@ impl Entry {
 
     /// The entry as the interface shows it: a notification's object without a type, a mark's with one.
     pub fn json(&self) -> &Bytes {
-        self.forms.json.get_or_init(|| match &self.kind {
-            EntryKind::Notification(notification, _) => notification_json(notification, &self.feed, &[]),
+        self.forms.json.get_or_init(|| {
+            let mut out = Vec::with_capacity(self.json_size());
+            out.push(b'{');
+            self.push_members(&mut out);
+            out.push(b'}');
+            out.into()
+        })
+    }
+
+    /// About how many bytes its object has.
+    pub fn json_size(&self) -> usize {
+        self.notification().map_or(128, |notification| {
+            // Braces, names, a time and mostly a time to live; the parts, where nothing of them is escaped.
+            112 + notification.id.as_str().len()
+                + notification.data.len()
+                + notification.subject.as_ref().map_or(0, String::len)
+        })
+    }
+
+    /// Appends what stands between the braces of its object: for those who put it into something larger, which is
+    /// kept instead of it.
+    pub fn push_members(&self, out: &mut Vec<u8>) {
+        match &self.kind {
+            EntryKind::Notification(notification, _) => push_notification(out, notification, &self.feed),
             EntryKind::Read { ids, .. } => {
-                let mut out = br#"{"type":"read","ids":["#.to_vec();
+                out.extend_from_slice(br#""type":"read","ids":["#);
                 for (i, id) in ids.iter().enumerate() {
                     if i > 0 {
                         out.push(b',');
                     }
-                    json::push_string(&mut out, id.as_str());
+                    json::push_string(out, id.as_str());
                 }
-                out.extend_from_slice(b"]}");
-                out.into()
+                out.push(b']');
             }
             EntryKind::Withdrawn { id, reason, .. } => {
-                let mut out = br#"{"type":"withdrawn","id":"#.to_vec();
-                json::push_string(&mut out, id.as_str());
+                out.extend_from_slice(br#""type":"withdrawn","id":"#);
+                json::push_string(out, id.as_str());
                 out.extend_from_slice(br#","reason":""#);
                 out.extend_from_slice(reason.as_str().as_bytes());
-                out.extend_from_slice(b"\"}");
-                out.into()
+                out.push(b'"');
             }
-        })
+        }
     }
 
     /// Whether everyone who hears the feed is shown this, as long as it has not expired: a notification that was not
@@ -121,28 +141,28 @@ impl Entry {
     }
 }
 
-/// Writes an entry's object, with `more` members (each beginning with a comma) at its end.
-pub(crate) fn notification_json(notification: &Notification, feed: &FeedId, more: &[u8]) -> Bytes {
-    let mut out = Vec::with_capacity(notification.data.len() + 160);
-    out.extend_from_slice(br#"{"id":"#);
-    json::push_string(&mut out, notification.id.as_str());
-    out.extend_from_slice(format!(r#","time":"{}""#, notification.time).as_bytes());
+/// Appends the members of an entry's object.
+fn push_notification(out: &mut Vec<u8>, notification: &Notification, feed: &FeedId) {
+    out.extend_from_slice(br#""id":"#);
+    json::push_string(out, notification.id.as_str());
+    out.extend_from_slice(br#","time":""#);
+    out.extend_from_slice(&notification.time.rfc3339());
+    out.push(b'"');
     if let Some(subject) = &notification.subject {
         out.extend_from_slice(br#","subject":"#);
-        json::push_string(&mut out, subject);
+        json::push_string(out, subject);
     }
     if let FeedId::Topic(topic) = feed {
         out.extend_from_slice(br#","topic":"#);
-        json::push_string(&mut out, topic.as_str());
+        json::push_string(out, topic.as_str());
     }
     if let Some(at) = notification.expires_at {
-        out.extend_from_slice(format!(r#","expires_at":"{at}""#).as_bytes());
+        out.extend_from_slice(br#","expires_at":""#);
+        out.extend_from_slice(&at.rfc3339());
+        out.push(b'"');
     }
     out.extend_from_slice(br#","data":"#);
     out.extend_from_slice(&notification.data);
-    out.extend_from_slice(more);
-    out.push(b'}');
-    out.into()
 }
 
 #[cfg(test)]

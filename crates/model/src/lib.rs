@@ -7,6 +7,7 @@
 //! way to make one from outside input is a function that returns a `Result`.
 
 mod cursor;
+mod date_time;
 mod dead_letter;
 mod entry;
 mod feed;

@@ -31,20 +31,60 @@ impl Timestamp {
         Millis(self.0.saturating_sub(earlier.0))
     }
 
-    /// Reads RFC 3339 text, e.g. `2026-12-01T09:00:00Z`.
+    /// Reads a time as RFC 3339 writes it, e.g. `2026-12-01T09:00:00Z`, and nothing else that ISO 8601 allows.
     pub fn parse_rfc3339(text: &str) -> Option<Timestamp> {
-        let at: jiff::Timestamp = text.parse().ok()?;
+        let at: jiff::Timestamp = crate::date_time::in_form(text)?.parse().ok()?;
         let at = u64::try_from(at.as_millisecond()).ok().map(Timestamp);
         at.filter(|at| *at <= Timestamp::MAX)
     }
+
+    /// RFC 3339 in UTC with milliseconds, as every entry that is sent has it: a calendar library takes ten times as
+    /// long.
+    pub fn rfc3339(self) -> [u8; 24] {
+        let ms = self.0.min(Self::MAX.0);
+        let (day, time) = (ms / MS_OF_DAY, ms % MS_OF_DAY);
+        let (year, month, day) = date(day);
+        let mut text = *b"0000-00-00T00:00:00.000Z";
+        let mut put = |at: usize, digits: usize, mut number: u64| {
+            for digit in text[at..at + digits].iter_mut().rev() {
+                *digit = b'0' + (number % 10) as u8;
+                number /= 10;
+            }
+        };
+        put(0, 4, year);
+        put(5, 2, month);
+        put(8, 2, day);
+        put(11, 2, time / 3_600_000);
+        put(14, 2, time / 60_000 % 60);
+        put(17, 2, time / 1000 % 60);
+        put(20, 3, time % 1000);
+        text
+    }
+}
+
+const MS_OF_DAY: u64 = 86_400_000;
+
+/// The year, month and day of the Gregorian calendar, so many days after 1970-01-01. Years are counted from March, so
+/// that the day that comes and goes is the last (Hinnant, "chrono-compatible low-level date algorithms").
+fn date(days: u64) -> (u64, u64, u64) {
+    let days = days + 719_468;
+    let (era, day) = (days / 146_097, days % 146_097);
+    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let day = day - (153 * month + 2) / 5 + 1;
+    let (month, next) = if month < 10 {
+        (month + 3, 0)
+    } else {
+        (month - 9, 1)
+    };
+    (era * 400 + year + next, month, day)
 }
 
 impl fmt::Display for Timestamp {
     /// RFC 3339 in UTC with milliseconds.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ms = i64::try_from(self.0.min(Self::MAX.0)).unwrap_or(0);
-        let at = jiff::Timestamp::from_millisecond(ms).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
-        write!(f, "{at:.3}")
+        f.write_str(std::str::from_utf8(&self.rfc3339()).map_err(|_| fmt::Error)?)
     }
 }
 
@@ -291,4 +331,21 @@ mod tests {
         assert_eq!(Timestamp::parse_rfc3339("9999-12-30T22:00:00Z"), None);
         assert_eq!(Timestamp::MAX.to_string(), "9999-12-30T21:59:59.999Z");
     }
+
+    #[test]
+    fn times_are_written_as_a_calendar_says() {
+        let says = |at: Timestamp| {
+            let at = jiff::Timestamp::from_millisecond(at.0 as i64).unwrap();
+            format!("{at:.3}")
+        };
+        // Every day of four centuries, and the last.
+        for day in (0..146_097 + 365).chain([MAX_DAY]) {
+            let at = Timestamp(day * MS_OF_DAY + day * 7919 % MS_OF_DAY).min(Timestamp::MAX);
+            assert_eq!(at.to_string(), says(at));
+            assert_eq!(Timestamp::parse_rfc3339(&at.to_string()), Some(at));
+        }
+        assert_eq!(Timestamp(u64::MAX).to_string(), says(Timestamp::MAX));
+    }
+
+    const MAX_DAY: u64 = Timestamp::MAX.0 / MS_OF_DAY;
 }

@@ -32,7 +32,7 @@ pub(crate) fn audience(draft: &Draft, publisher: &Publisher<'_>, limits: &Limits
 pub(crate) fn excluded(draft: &Draft, limits: &Limits) -> Result<Vec<UserId>, Fault> {
     let given = &draft.exclude_users;
     if given.len() > limits.exclude_users {
-        return Err(over("exclude_users", given.len(), limits.exclude_users));
+        return Err(over("exclude_users", limits.exclude_users));
     }
     let mut users = given
         .iter()
@@ -51,13 +51,14 @@ fn check_count(field: &str, count: usize, most: usize) -> Result<(), Fault> {
             format!("/{field}"),
             format!("`{field}` is empty; to reach everyone, leave it out"),
         )),
-        n if n > most => Err(over(field, n, most)),
+        n if n > most => Err(over(field, most)),
         _ => Ok(()),
     }
 }
 
-fn over(field: &str, count: usize, most: usize) -> Fault {
-    let detail = format!("`{field}` has {count} entries; at most {most} are allowed");
+/// A source reads no further than it takes to see this.
+fn over(field: &str, most: usize) -> Fault {
+    let detail = format!("`{field}` has more than {most} entries");
     Fault::at(FaultCode::TooLarge, format!("/{field}"), detail)
 }
 

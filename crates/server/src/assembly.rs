@@ -131,7 +131,7 @@ impl Node {
         open_ops(
             ops_listener,
             &hub,
-            engine.clone(),
+            (engine.clone(), config.dead_letters.max),
             awaiting,
             metrics,
             drains,
@@ -350,10 +350,20 @@ fn start_hub(
     )
 }
 
+/// Why nothing can be accepted now.
+fn refusal(engine: &Embedded, most_letters: u64) -> Option<&'static str> {
+    if engine.is_failing() {
+        return Some("the store cannot be written; publishing is refused, and the log says why");
+    }
+    // The rule by which the engine refuses (`dead_letters.max`, where 0 is no bound).
+    let is_full = most_letters > 0 && engine.dead_letter_count() >= most_letters;
+    is_full.then_some("the dead letters are full; publishing is refused until some are redriven or deleted")
+}
+
 fn open_ops(
     listener: TcpListener,
     hub: &Arc<Hub>,
-    engine: Arc<Embedded>,
+    (engine, most_letters): (Arc<Embedded>, u64),
     auth: Arc<Auth>,
     metrics: Arc<Metrics>,
     (drain, never): (Drain, Drain),
@@ -371,10 +381,7 @@ fn open_ops(
             store_bytes: store.file_bytes(),
         });
     });
-    let refusing: ops::Refusing = Arc::new(move || {
-        let why = "the store cannot be written; publishing is refused, and the log says why";
-        engine.is_failing().then_some(why)
-    });
+    let refusing: ops::Refusing = Arc::new(move || refusal(&engine, most_letters));
     let awaiting: ops::Awaiting = Arc::new(move || auth.awaited());
     let tasks = Tasks::new(runtime);
     let listener = {

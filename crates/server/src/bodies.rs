@@ -1,5 +1,5 @@
-//! The room that all bodies under way have together, so that many clients cannot fill the memory with what each
-//! alone may send.
+//! The room that bodies under way have together, so that many clients cannot fill the memory with what each alone may
+//! send, or leave in it by not taking its answers.
 //!
 //! Invariant: what is left and what is held make the whole. A [`Room`] gives back what it holds when it goes.
 //!
@@ -9,10 +9,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// What of each body needs no room: most bodies whole. How many there are is bounded by the connections.
+/// What of each body needs no room: most bodies whole. How many there are is bounded by the connections and requests.
 pub const FREE_BYTES: usize = 64 * 1024;
 
-/// The room of all bodies.
+/// The room of some kind of bodies.
 #[derive(Debug)]
 pub struct Bodies {
     left: AtomicUsize,

@@ -1,21 +1,24 @@
 //! An inbox request that comes on a connection of the API, after other requests, is carried to the hub over
 //! a pair of local sockets, and the hub's answer back. The hub sees a connection like any other.
 //!
-//! Invariant: what waits between the two is bounded by the sockets' and hyper's own buffers; when either
-//! end goes, the other is closed.
+//! Invariant: what waits between the two is bounded by the sockets' and hyper's own buffers, and the answers of polls,
+//! which wait in the hub, by [`UNTAKEN_BYTES`] together; when either end goes, the other is closed.
 
 use crate::api::Api;
 use crate::api::Refusal;
+use crate::bodies::{Bodies, Room};
+use crate::places::Held;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
 use axum::response::Response;
+use hyper::body::Body as _;
 use hyper::client::conn::http1;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use postrider_transports::{Address, Problem};
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use tokio::io::AsyncWriteExt as _;
 use tokio::sync::Semaphore;
 
@@ -27,6 +30,37 @@ const MAX_CARRIED: usize = 8192;
 static PLACES: Semaphore = Semaphore::const_new(MAX_CARRIED);
 /// Bytes that hyper may hold of an answer.
 const ANSWER_BYTES: usize = 64 * 1024;
+
+/// Bytes of polls' answers that their clients have not taken yet, of all together and of one connection of HTTP/2,
+/// less the first 64 KiB of each. A poll whose answer needs more is answered 503: nothing of it counts as delivered, so
+/// the next poll gets it.
+const UNTAKEN_BYTES: usize = 256 << 20;
+const UNTAKEN_OF_CONNECTION: usize = 8 << 20;
+static UNTAKEN: LazyLock<Arc<Bodies>> = LazyLock::new(|| Bodies::new(UNTAKEN_BYTES));
+
+/// What one connection of HTTP/2 has not taken; an extension of its requests.
+#[derive(Clone)]
+pub(crate) struct Untaken(Arc<Bodies>);
+
+impl Untaken {
+    /// Of a new connection.
+    pub fn new() -> Untaken {
+        Untaken(Bodies::new(UNTAKEN_OF_CONNECTION))
+    }
+}
+
+/// Room for an answer of so many bytes, of the connection's and of all; `None` where there is not enough.
+fn room(bytes: usize, connection: Option<&Untaken>, all: &Arc<Bodies>) -> Option<[Option<Room>; 2]> {
+    let of = |bodies: &Arc<Bodies>| {
+        let mut room = bodies.room();
+        room.hold(bytes).then_some(room)
+    };
+    let own = match connection {
+        Some(Untaken(bodies)) => Some(of(bodies)?),
+        None => None,
+    };
+    Some([own, Some(of(all)?)])
+}
 
 /// The headers that a session's request needs.
 const CARRIED: [HeaderName; 12] = [
@@ -86,7 +120,10 @@ pub(crate) async fn carry(State(api): State<Arc<Api>>, mut request: Request) -> 
             answer.headers_mut().remove(header::UPGRADE);
         }
     }
-    Ok(answer.map(Body::new))
+    // Whole answers only: a stream of events is bounded by its session's outbox.
+    let bytes = usize::try_from(answer.body().size_hint().exact().unwrap_or(0)).unwrap_or(usize::MAX);
+    let room = room(bytes, request.extensions().get(), &UNTAKEN).ok_or_else(|| Problem::unavailable(1))?;
+    Ok(answer.map(|body| Body::new(Held::new(body, room))))
 }
 
 /// Copies both ways until one of them ends; a WebSocket has no use for half a connection.
@@ -143,4 +180,32 @@ fn carried(request: &Request) -> Result<hyper::Request<Body>, axum::http::Error>
         .headers_mut()
         .insert(header::CONNECTION, HeaderValue::from_static(connection));
     Ok(carried)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bodies::FREE_BYTES;
+
+    #[test]
+    fn what_is_not_taken_is_bounded_for_a_connection_and_for_all() {
+        let all = Bodies::new(UNTAKEN_OF_CONNECTION + 100);
+        let (one, other) = (Untaken::new(), Untaken::new());
+        let most = FREE_BYTES + UNTAKEN_OF_CONNECTION;
+        let held = room(most, Some(&one), &all).unwrap();
+        assert!(
+            room(FREE_BYTES + 1, Some(&one), &all).is_none(),
+            "of the connection"
+        );
+        assert!(room(FREE_BYTES, Some(&one), &all).is_some());
+        assert!(room(FREE_BYTES + 101, Some(&other), &all).is_none(), "of all");
+        let last = room(FREE_BYTES + 100, Some(&other), &all).unwrap();
+        assert!(room(FREE_BYTES + 1, None, &all).is_none());
+        drop((held, last));
+        assert!(
+            room(most, Some(&one), &all).is_some(),
+            "what was refused took nothing"
+        );
+        assert!(room(most + 100, None, &all).is_some());
+    }
 }

@@ -2,6 +2,7 @@
 //! the client's [`Address`] as an extension.
 
 use crate::drain::Drain;
+use crate::places::{Held, Place};
 use axum::Router;
 use bytes::{Buf as _, Bytes};
 use hyper::Request;
@@ -22,20 +23,29 @@ use tokio::net::TcpStream;
 /// Bytes that one connection may buffer, each way; also the longest head.
 const BUFFER_BYTES: usize = 64 * 1024;
 
-/// Serves requests until the client leaves, or the node drains and the one under way is answered. A request's head
-/// must come within `idle_timeout`; a kept connection may rest as long.
+/// How long a client that rests may take to read the rest of its last answer, once it was told to leave.
+const GOODBYE: Duration = Duration::from_secs(2);
+
+/// Serves requests until the client leaves, or the node drains and the one under way is answered, or somebody else
+/// needs its place while it rests. A request's head must come within `idle_timeout`; a kept connection may rest as long.
 pub async fn serve_http1(
     router: Router,
     io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     peer: SocketAddr,
     drain: Drain,
     idle_timeout: Duration,
+    place: Place,
 ) {
-    let routes = TowerToHyperService::new(router);
+    let (routes, requests) = (TowerToHyperService::new(router), place.counter());
     let client = Address::from(peer.ip());
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(client);
-        routes.call(request)
+        let under_way = requests.begin();
+        let answer = routes.call(request);
+        async move {
+            let answer = answer.await;
+            answer.map(|answer| answer.map(|body| Held::new(body, under_way)))
+        }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -50,9 +60,26 @@ pub async fn serve_http1(
             connection.as_mut().graceful_shutdown();
             connection.await
         }
+        () = place.unwanted() => {
+            connection.as_mut().graceful_shutdown();
+            tokio::select! {
+                served = connection => served,
+                () = resting(&place) => Ok(()),
+            }
+        }
     };
     if let Err(error) = served {
         tracing::debug!(%error, %peer, "a connection ended");
+    }
+}
+
+/// Returns when the connection has rested for a while. A request may have come when it was told to leave.
+async fn resting(place: &Place) {
+    loop {
+        tokio::time::sleep(GOODBYE).await;
+        if !place.is_busy() {
+            return;
+        }
     }
 }
 

@@ -4,6 +4,7 @@ use crate::config::HttpConfig;
 use crate::connection::{Prefixed, serve_http1};
 use crate::drain::Drain;
 use crate::http2::serve_http2;
+use crate::places::{Place, Places};
 use crate::tasks::Tasks;
 use crate::tls_stream::TlsStream;
 use axum::Router;
@@ -14,16 +15,15 @@ use std::net::TcpStream;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Serves referred connections.
 pub struct Front {
     /// Set once the hub, which the API needs, is there.
     router: OnceLock<Router>,
-    /// One connection more than `http.api_connections` gets a 503.
-    room: Arc<Semaphore>,
-    /// Of HTTP/2, which a browser keeps for its streams of events too: one more is closed.
-    http2_room: Arc<Semaphore>,
+    /// One connection more than `http.api_connections` gets a 503, unless one rests.
+    places: Arc<Places>,
+    /// Of HTTP/2, which a browser keeps for its streams of events too: one more is closed, unless one rests.
+    http2_places: Arc<Places>,
     idle_timeout: Duration,
     tasks: Tasks,
     drain: Drain,
@@ -34,8 +34,8 @@ impl Front {
     pub fn new(tasks: Tasks, drain: Drain, http: &HttpConfig) -> Front {
         Front {
             router: OnceLock::new(),
-            room: Arc::new(Semaphore::new(http.api_connections)),
-            http2_room: Arc::new(Semaphore::new(http.http2_connections)),
+            places: Places::new(http.api_connections),
+            http2_places: Places::new(http.http2_connections),
             idle_timeout: http.idle_timeout.as_duration(),
             tasks,
             drain,
@@ -50,8 +50,12 @@ impl Front {
     fn serve(&self, link: Link, already_read: Vec<u8>) -> io::Result<()> {
         let is_http2 = head::is_http2_preface(&already_read)
             || matches!(&link, Link::Tls(_, layer) if layer.speaks_http2());
-        let room = if is_http2 { &self.http2_room } else { &self.room };
-        let (Some(router), Ok(place)) = (self.router.get(), room.clone().try_acquire_owned()) else {
+        let places = if is_http2 {
+            &self.http2_places
+        } else {
+            &self.places
+        };
+        let (Some(router), Some(place)) = (self.router.get(), places.take()) else {
             return if is_http2 { Ok(()) } else { refuse(link) };
         };
         match link {
@@ -83,17 +87,16 @@ impl Front {
         io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
         peer: std::net::SocketAddr,
         is_http2: bool,
-        place: OwnedSemaphorePermit,
+        place: Place,
     ) {
         let (drain, tasks) = (self.drain.clone(), self.tasks.clone());
         let idle_timeout = self.idle_timeout;
         self.tasks.spawn("api connection", async move {
             if is_http2 {
-                serve_http2(router, io, peer, drain, tasks, idle_timeout).await;
+                serve_http2(router, io, peer, drain, tasks, idle_timeout, place).await;
             } else {
-                serve_http1(router, io, peer, drain, idle_timeout).await;
+                serve_http1(router, io, peer, drain, idle_timeout, place).await;
             }
-            drop(place);
         });
     }
 }

@@ -5,23 +5,23 @@
 //!
 //! It has no WebSockets (RFC 8441): a client opens them on a connection of HTTP/1.1.
 
+use crate::bridge::Untaken;
 use crate::drain::Drain;
+use crate::places::{Held, Place};
 use crate::tasks::Tasks;
 use axum::Router;
-use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, header};
-use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::rt::Executor;
 use hyper::server::conn::http2;
 use hyper::service::{Service as _, service_fn};
-use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use postrider_transports::Address;
 use std::future::Future;
 use std::net::SocketAddr;
-use std::pin::{Pin, pin};
-use std::task::{Context, Poll};
+use std::pin::pin;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
@@ -45,8 +45,8 @@ const PING_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long a client that has nothing under way may take to end its connection after it was told to.
 const GOODBYE: Duration = Duration::from_secs(2);
 
-/// Serves requests until the client leaves, has none for a while, or the node drains and those under way are
-/// answered.
+/// Serves requests until the client leaves, has none for a while or while somebody else needs its place, or the node
+/// drains and those under way are answered.
 pub async fn serve_http2(
     router: Router,
     io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -54,16 +54,23 @@ pub async fn serve_http2(
     drain: Drain,
     tasks: Tasks,
     idle_timeout: Duration,
+    place: Place,
 ) {
+    let requests = place.counter();
+    place.rest();
     let (under_way, mut watched) = watch::channel(0usize);
     let routes = TowerToHyperService::new(router);
-    let client = Address::from(peer.ip());
+    let (client, untaken) = (Address::from(peer.ip()), Untaken::new());
     let service = service_fn(move |mut request: Request<Incoming>| {
         as_http1(&mut request);
         request.extensions_mut().insert(client);
-        let counted = Counted::new(&under_way);
+        request.extensions_mut().insert(untaken.clone());
+        let counted = (Counted::new(&under_way), requests.begin());
         let answer = routes.call(request);
-        async move { answer.await.map(|answer| count(answer, counted)) }
+        async move {
+            let answer = answer.await;
+            answer.map(|answer| answer.map(|body| Held::new(body, counted)))
+        }
     });
     let connection = http2::Builder::new(Streams(tasks))
         .timer(TokioTimer::new())
@@ -80,7 +87,13 @@ pub async fn serve_http2(
     let mut connection = pin!(connection);
     let served = tokio::select! {
         served = connection.as_mut() => served,
-        () = async { tokio::select! { () = drain.begun() => {}, () = idle(&mut watched, idle_timeout) => {} } } => {
+        () = async {
+            tokio::select! {
+                () = drain.begun() => {}
+                () = idle(&mut watched, idle_timeout) => {}
+                () = place.unwanted() => {}
+            }
+        } => {
             connection.as_mut().graceful_shutdown();
             // Nothing is under way, and the client was told: it need not agree.
             let deserted = async {
@@ -160,39 +173,6 @@ impl Counted {
 impl Drop for Counted {
     fn drop(&mut self) {
         self.0.send_modify(|count| *count -= 1);
-    }
-}
-
-fn count(answer: Response<Body>, counted: Counted) -> Response<CountedBody> {
-    answer.map(|body| CountedBody {
-        body,
-        _counted: counted,
-    })
-}
-
-/// A body that counts as under way until it is dropped.
-struct CountedBody {
-    body: Body,
-    _counted: Counted,
-}
-
-impl HttpBody for CountedBody {
-    type Data = bytes::Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }
 

@@ -4,6 +4,7 @@
 use crate::connection::serve_http1;
 use crate::drain::Drain;
 use crate::metrics::{CONTENT_TYPE, Metrics};
+use crate::places::Places;
 use crate::tasks::Tasks;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
@@ -13,9 +14,8 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 
-/// Connections at a time; further ones wait.
+/// Connections at a time; one more is closed, unless one rests.
 const CONNECTIONS: usize = 64;
 /// A connection may rest so long between two requests.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
@@ -84,18 +84,17 @@ fn readiness(
 
 /// Accepts until the runtime ends: a draining node still answers its probes.
 pub async fn serve(listener: TcpListener, router: Router, tasks: Tasks, never: Drain) {
-    let room = Arc::new(Semaphore::new(CONNECTIONS));
+    let places = Places::new(CONNECTIONS);
     loop {
-        let Ok(place) = room.clone().acquire_owned().await else {
-            return;
-        };
         match listener.accept().await {
             Ok((socket, peer)) => {
-                let served = serve_http1(router.clone(), socket, peer, never.clone(), IDLE_TIMEOUT);
-                tasks.spawn("ops connection", async move {
-                    served.await;
-                    drop(place);
-                });
+                let Some(place) = places.take() else {
+                    continue;
+                };
+                place.rest();
+                let (router, never) = (router.clone(), never.clone());
+                let served = serve_http1(router, socket, peer, never, IDLE_TIMEOUT, place);
+                tasks.spawn("ops connection", served);
             }
             Err(error) => {
                 tracing::warn!(%error, "the operations listener");

@@ -163,14 +163,36 @@ impl ResolvesServerCert for Certificates {
     }
 }
 
+/// What deserves a word about the certificate with which a node of this configuration would begin.
+///
+/// # Errors
+/// Where it would not begin at all.
+pub fn check(config: &Config) -> Result<Option<String>, TlsConfigFault> {
+    let Some(files) = Files::from(&config.http.tls)? else {
+        return Ok(None);
+    };
+    let provider = ring::default_provider();
+    let pair = files.load(&provider)?;
+    Ok(word(validity(&pair, &provider, crate::now()), &files))
+}
+
 fn say(validity: Validity, files: &Files) {
+    if let Some(word) = word(validity, files) {
+        tracing::warn!("{word}");
+    }
+}
+
+fn word(validity: Validity, files: &Files) -> Option<String> {
     let what = match validity {
-        Validity::Good => return,
+        Validity::Good => return None,
         Validity::EndsSoon => "expires within seven days",
         Validity::Expired => "has expired: clients will refuse it",
         Validity::NotYet => "is not valid yet: clients will refuse it",
     };
-    tracing::warn!("http.tls.cert: {}: the certificate {what}", files.cert.display());
+    Some(format!(
+        "http.tls.cert: {}: the certificate {what}",
+        files.cert.display()
+    ))
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 //!
 //! No part of the interface: it is there for tests and under the feature `fuzzing`.
 
-use crate::http::{Body, decode_body, decode_line};
+use crate::http::{Body, Most, decode_body, decode_line};
 use crate::{Line, Lines};
 use bytes::Bytes;
 use postrider_model::json;
@@ -13,6 +13,14 @@ use serde_json::{Value, value::RawValue};
 /// Bounds that short inputs reach.
 const DEPTH: usize = 8;
 const ARRAY: usize = 6;
+const NAMES: usize = 4;
+const MOST: Most = Most {
+    depth: DEPTH,
+    array: ARRAY,
+    users: NAMES,
+    exclude_users: NAMES,
+    topics: NAMES,
+};
 const LINE: usize = 512;
 
 /// What a publisher sends, as one object, as an array and as NDJSON.
@@ -20,14 +28,14 @@ const LINE: usize = 512;
 /// What is decoded is within its bounds and its `data` means what was written; an item of an array is judged as
 /// it is alone; how a stream of lines is cut changes nothing.
 pub fn notification(data: &[u8]) {
-    let whole = decode_body(data, DEPTH, ARRAY);
-    match &whole {
-        Ok(Body::One(draft)) => assert_eq!(**draft, decode_line(data, DEPTH), "a line of its own"),
-        Ok(Body::Array(items)) => assert_items(data, items),
-        Err(fault) => assert_plain(fault),
-    }
-    if let Ok(Body::One(draft)) = &whole {
-        assert_draft(data, draft);
+    let whole = decode_body(data, &MOST);
+    match whole {
+        Ok(Body::One(draft)) => {
+            assert_eq!(*draft, decode_line(data, &MOST), "a line of its own");
+            assert_draft(data, &draft);
+        }
+        Ok(Body::Array(items)) => assert_items(data, &items.collect::<Vec<_>>()),
+        Err(fault) => assert_plain(&fault),
     }
     assert_lines(data);
 }
@@ -37,7 +45,7 @@ fn assert_items(data: &[u8], items: &[Result<Draft, Fault>]) {
     let written: Vec<&RawValue> = serde_json::from_slice(data).expect("an array is JSON");
     assert_eq!(written.len(), items.len());
     for (raw, item) in written.iter().zip(items) {
-        assert_eq!(*item, decode_line(raw.get().as_bytes(), DEPTH), "an item alone");
+        assert_eq!(*item, decode_line(raw.get().as_bytes(), &MOST), "an item alone");
         assert_draft(raw.get().as_bytes(), item);
     }
 }
@@ -49,6 +57,10 @@ fn assert_draft(text: &[u8], draft: &Result<Draft, Fault>) {
             let depth = json::depth(text);
             assert!(depth <= DEPTH);
             assert!((0..=DEPTH).all(|most| json::nests_within(text, most) == (depth <= most)));
+            let lists = [&draft.users, &draft.topics, &Some(draft.exclude_users.clone())];
+            for list in lists.into_iter().flatten() {
+                assert!(list.len() <= NAMES + 1, "one too many shows that they are");
+            }
             assert!(
                 !draft.data.contains(&b'\n') && !draft.data.contains(&b'\r'),
                 "not on one line"
@@ -83,7 +95,7 @@ fn assert_lines(data: &[u8]) {
     for line in &whole {
         if let Line::Whole(line) = line {
             assert!(line.len() <= LINE && !line.contains(&b'\n'));
-            let fault = decode_line(line, DEPTH).err();
+            let fault = decode_line(line, &MOST).err();
             fault.iter().for_each(assert_plain);
         }
     }

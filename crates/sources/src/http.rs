@@ -1,14 +1,16 @@
 //! The publish interface's JSON: one object, or an array of them, to drafts.
 //!
-//! Invariant: nesting is measured before anything is parsed, nothing here recurses, and `data` is never
-//! taken apart: its numbers and strings reach the client as they were written.
+//! Invariant: nesting is measured before anything is parsed, nothing here recurses, no list grows beyond what intake has to
+//! see of it, and `data` is never taken apart: its numbers and strings reach the client as they were written.
 
 use postrider_model::{Devices, Durability, Millis, Timestamp, json};
-use postrider_router::{Draft, Fault, FaultCode};
-use serde::de::{Deserializer as _, MapAccess, SeqAccess, Visitor};
+use postrider_router::{Draft, Fault, FaultCode, Limits};
+use serde::Deserialize;
+use serde::de::{Deserializer as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::fmt;
+use std::marker::PhantomData;
 
 /// The fields a notification may have, in the order in which the interface lists them.
 pub const FIELDS: [&str; 12] = [
@@ -28,42 +30,86 @@ pub const FIELDS: [&str; 12] = [
 
 /// What a body holds: one notification, or several that stand each for itself.
 #[derive(Debug)]
-pub enum Body {
+pub enum Body<'a> {
     /// One object.
     One(Box<Result<Draft, Fault>>),
     /// An array; the places correspond.
-    Array(Vec<Result<Draft, Fault>>),
+    Array(Items<'a>),
+}
+
+/// The notifications of an array, each decoded when it is asked for.
+#[derive(Debug)]
+pub struct Items<'a> {
+    texts: std::vec::IntoIter<&'a RawValue>,
+    most: Most,
+}
+
+impl Iterator for Items<'_> {
+    type Item = Result<Draft, Fault>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let text = self.texts.next()?;
+        Some(decode(text.get(), &self.most))
+    }
+}
+
+/// What is not read any further, so that what is decoded takes no more memory than the text. Of a list with more
+/// entries one more than these is kept, from which intake sees that they are too many.
+#[derive(Debug, Clone, Copy)]
+pub struct Most {
+    /// How deep a notification may nest.
+    pub depth: usize,
+    /// Notifications of an array.
+    pub array: usize,
+    /// Entries of `users`.
+    pub users: usize,
+    /// Entries of `exclude_users`.
+    pub exclude_users: usize,
+    /// Entries of `topics`.
+    pub topics: usize,
+}
+
+impl From<&Limits> for Most {
+    fn from(limits: &Limits) -> Most {
+        Most {
+            depth: limits.json_depth,
+            array: limits.array,
+            users: limits.users_per_notification,
+            exclude_users: limits.exclude_users,
+            topics: limits.topics_per_notification,
+        }
+    }
 }
 
 /// Decodes a whole body that is no NDJSON. An `Err` is a fault of the body itself.
-pub fn decode_body(body: &[u8], json_depth: usize, array: usize) -> Result<Body, Fault> {
+pub fn decode_body<'a>(body: &'a [u8], most: &Most) -> Result<Body<'a>, Fault> {
     let text = as_text(body)?;
     if !text.trim_start().starts_with('[') {
-        return Ok(Body::One(Box::new(decode(text, json_depth))));
+        return Ok(Body::One(Box::new(decode(text, most))));
     }
+    let array = most.array;
     let mut input = serde_json::Deserializer::from_str(text);
-    let items = (&mut input)
-        .deserialize_seq(Items { most: array })
+    let items: Vec<&RawValue> = (&mut input)
+        .deserialize_seq(AtMost::new(array + 1))
         .map_err(not_json)?;
     input.end().map_err(not_json)?;
     if items.len() > array {
         let detail = format!("the array has more than {array} notifications; send several, or NDJSON");
         return Err(Fault::new(FaultCode::TooLarge, detail));
     }
-    Ok(Body::Array(
-        items
-            .into_iter()
-            .map(|item| decode(item.get(), json_depth))
-            .collect(),
-    ))
+    Ok(Body::Array(Items {
+        texts: items.into_iter(),
+        most: *most,
+    }))
 }
 
 /// Decodes one line of NDJSON.
-pub fn decode_line(line: &[u8], json_depth: usize) -> Result<Draft, Fault> {
-    decode(as_text(line)?, json_depth)
+pub fn decode_line(line: &[u8], most: &Most) -> Result<Draft, Fault> {
+    decode(as_text(line)?, most)
 }
 
-fn decode(text: &str, json_depth: usize) -> Result<Draft, Fault> {
+fn decode(text: &str, most: &Most) -> Result<Draft, Fault> {
+    let json_depth = most.depth;
     if !json::nests_within(text.as_bytes(), json_depth) {
         let depth = json::depth(text.as_bytes());
         let detail = format!("it nests {depth} deep; at most {json_depth} levels are allowed");
@@ -76,7 +122,7 @@ fn decode(text: &str, json_depth: usize) -> Result<Draft, Fault> {
     let mut input = serde_json::Deserializer::from_str(text);
     let fields = (&mut input).deserialize_map(Fields).map_err(not_json)?;
     input.end().map_err(not_json)?;
-    draft(&fields)
+    draft(&fields, most)
 }
 
 fn as_text(bytes: &[u8]) -> Result<&str, Fault> {
@@ -96,7 +142,7 @@ fn not_json(error: serde_json::Error) -> Fault {
 
 type Field<'a> = (Cow<'a, str>, &'a RawValue);
 
-fn draft(fields: &[Field<'_>]) -> Result<Draft, Fault> {
+fn draft(fields: &[Field<'_>], most: &Most) -> Result<Draft, Fault> {
     let mut draft = Draft::default();
     let mut data = None;
     for (i, (name, value)) in fields.iter().enumerate() {
@@ -104,9 +150,9 @@ fn draft(fields: &[Field<'_>]) -> Result<Draft, Fault> {
             return Err(Fault::invalid(pointer(name), "the field stands there twice"));
         }
         match name.as_ref() {
-            "users" => draft.users = Some(texts("users", value)?),
-            "topics" => draft.topics = Some(texts("topics", value)?),
-            "exclude_users" => draft.exclude_users = texts("exclude_users", value)?,
+            "users" => draft.users = Some(texts("users", value, most.users)?),
+            "topics" => draft.topics = Some(texts("topics", value, most.topics)?),
+            "exclude_users" => draft.exclude_users = texts("exclude_users", value, most.exclude_users)?,
             "subject" => draft.subject = Some(text("subject", value)?),
             "data" => data = Some(json::compact(value.get())),
             "id" => draft.id = Some(text("id", value)?),
@@ -183,11 +229,13 @@ fn text(field: &str, value: &RawValue) -> Result<String, Fault> {
     })
 }
 
-fn texts(field: &str, value: &RawValue) -> Result<Vec<String>, Fault> {
-    if let Ok(texts) = serde_json::from_str(value.get()) {
+/// The texts of a list, of more than `most` the first `most` + 1.
+fn texts(field: &str, value: &RawValue, most: usize) -> Result<Vec<String>, Fault> {
+    if let Ok(texts) = list(value, most + 1) {
         return Ok(texts);
     }
-    let Ok(items) = serde_json::from_str::<Vec<&RawValue>>(value.get()) else {
+    // One of them is no text: which?
+    let Ok(items) = list::<&RawValue>(value, most + 1) else {
         return Err(wrong_type(field, value, "an array of strings"));
     };
     items
@@ -195,6 +243,10 @@ fn texts(field: &str, value: &RawValue) -> Result<Vec<String>, Fault> {
         .enumerate()
         .map(|(i, item)| text(&format!("{field}/{i}"), item))
         .collect()
+}
+
+fn list<'a, T: Deserialize<'a>>(value: &'a RawValue, most: usize) -> serde_json::Result<Vec<T>> {
+    serde_json::Deserializer::from_str(value.get()).deserialize_seq(AtMost::new(most))
 }
 
 fn one_of<T: Copy>(field: &str, value: &RawValue, words: [(&str, T); 2]) -> Result<T, Fault> {
@@ -281,13 +333,21 @@ impl<'de> serde::Deserialize<'de> for Name<'de> {
     }
 }
 
-/// Keeps at most `most` + 1 items: enough to know that there are too many.
-struct Items {
+/// Reads a list, and keeps its first `most` items.
+struct AtMost<T> {
     most: usize,
+    items: PhantomData<T>,
 }
 
-impl<'de> Visitor<'de> for Items {
-    type Value = Vec<&'de RawValue>;
+impl<T> AtMost<T> {
+    fn new(most: usize) -> AtMost<T> {
+        let items = PhantomData;
+        AtMost { most, items }
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for AtMost<T> {
+    type Value = Vec<T>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an array")
@@ -295,11 +355,13 @@ impl<'de> Visitor<'de> for Items {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
         let mut items = Vec::new();
-        while let Some(item) = seq.next_element()? {
-            if items.len() <= self.most {
-                items.push(item);
+        while items.len() < self.most {
+            match seq.next_element()? {
+                Some(item) => items.push(item),
+                None => return Ok(items),
             }
         }
+        while seq.next_element::<IgnoredAny>()?.is_some() {}
         Ok(items)
     }
 }

@@ -1,8 +1,16 @@
 use super::*;
 use proptest::prelude::*;
 
+const MOST: Most = Most {
+    depth: 64,
+    array: 3,
+    users: 4,
+    exclude_users: 3,
+    topics: 2,
+};
+
 fn one(text: &str) -> Result<Draft, Fault> {
-    match decode_body(text.as_bytes(), 64, 3)? {
+    match decode_body(text.as_bytes(), &MOST)? {
         Body::One(draft) => *draft,
         Body::Array(_) => panic!("an array"),
     }
@@ -63,23 +71,48 @@ fn faults_point_at_their_place() {
             .detail
             .contains("`users`")
     );
-    assert!(decode_body(b"{\"data\":\"\xff\"}", 64, 3).is_err());
+    assert!(decode_body(b"{\"data\":\"\xff\"}", &MOST).is_err());
 }
 
 #[test]
 fn items_of_an_array_stand_each_for_itself() {
-    let Ok(Body::Array(items)) = decode_body(br#"[{"data":1}, 7, {"data":[]}]"#, 64, 3) else {
+    let Ok(Body::Array(mut items)) = decode_body(br#"[{"data":1}, 7, {"data":[]}]"#, &MOST) else {
         panic!()
     };
-    assert!(items[0].is_ok() && items[1].is_err() && items[2].is_ok());
-    let Ok(Body::Array(items)) = decode_body(b"[]", 64, 3) else {
+    assert!(items.next().unwrap().is_ok());
+    assert!(items.next().unwrap().is_err());
+    assert!(items.next().unwrap().is_ok());
+    assert!(items.next().is_none());
+    let Ok(Body::Array(mut items)) = decode_body(b"[]", &MOST) else {
         panic!()
     };
-    assert!(items.is_empty());
-    let fault = decode_body(b"[1,2,3,4]", 64, 3).unwrap_err();
+    assert!(items.next().is_none());
+    let fault = decode_body(b"[1,2,3,4]", &MOST).unwrap_err();
     assert_eq!(fault.code, FaultCode::TooLarge);
-    assert!(decode_body(br#"[{"data":1},"#, 64, 3).is_err());
-    assert!(decode_body(br#"[{"data":1}]]"#, 64, 3).is_err());
+    assert!(decode_body(br#"[{"data":1},"#, &MOST).is_err());
+    assert!(decode_body(br#"[{"data":1}]]"#, &MOST).is_err());
+}
+
+#[test]
+fn of_lists_that_are_too_long_one_more_than_is_allowed_is_kept() {
+    let names = |field: &str, names: &str| one(&format!(r#"{{"data":1,"{field}":[{names}]}}"#));
+    let many = vec![r#""a\n""#; 1000].join(",");
+    assert_eq!(names("users", &many).unwrap().users.unwrap(), ["a\n"; 5]);
+    assert_eq!(names("exclude_users", &many).unwrap().exclude_users.len(), 4);
+    assert_eq!(names("topics", &many).unwrap().topics.unwrap().len(), 3);
+    // What is wrong is found among those; what is not kept is still JSON, or the body is none.
+    assert_eq!(
+        names("users", r#""a","b","c",4,"e""#)
+            .unwrap_err()
+            .pointer
+            .as_deref(),
+        Some("/users/3")
+    );
+    assert_eq!(
+        names("topics", r#""a","b","c",4"#).unwrap().topics.unwrap().len(),
+        3
+    );
+    assert!(names("topics", r#""a","b","c",04"#).is_err());
 }
 
 #[test]
@@ -88,14 +121,14 @@ fn nesting_is_bounded_without_recursion() {
     assert!(one(&nested(63)).is_ok());
     assert!(one(&nested(64)).unwrap_err().detail.contains("65 deep"));
     assert!(one(&nested(1_000_000)).is_err());
-    assert!(decode_body("[".repeat(1_000_000).as_bytes(), 64, 3).is_err());
+    assert!(decode_body("[".repeat(1_000_000).as_bytes(), &MOST).is_err());
 }
 
 proptest! {
     #[test]
     fn never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..200), text in r#"[\[\]{}":,a-z0-9\\ ]{0,80}"#) {
         for input in [&bytes[..], text.as_bytes()] {
-            if let Err(fault) = decode_body(input, 8, 3) {
+            if let Err(fault) = decode_body(input, &Most { depth: 8, ..MOST }) {
                 prop_assert!(!fault.detail.is_empty());
             }
         }

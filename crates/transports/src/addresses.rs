@@ -5,21 +5,24 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::num::NonZeroU64;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// A client as limits count it: an IPv4 address, or the /64 network of an IPv6 one, since a host has all of that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Address(u64);
+pub struct Address(NonZeroU64);
 
 /// Tells IPv4 addresses from IPv6 networks: documentation networks (RFC 3849) are nobody's.
 const IPV4_MARK: u64 = 0x2001_0db8_0000_0000;
 
 impl From<IpAddr> for Address {
     fn from(ip: IpAddr) -> Address {
-        match ip.to_canonical() {
-            IpAddr::V4(ip) => Address(IPV4_MARK | u64::from(ip.to_bits())),
-            IpAddr::V6(ip) => Address((ip.to_bits() >> 64) as u64),
-        }
+        let number = match ip.to_canonical() {
+            IpAddr::V4(ip) => IPV4_MARK | u64::from(ip.to_bits()),
+            IpAddr::V6(ip) => (ip.to_bits() >> 64) as u64,
+        };
+        // The network of ::1 is zero, and one is nobody's.
+        Address(NonZeroU64::new(number).unwrap_or(NonZeroU64::MIN))
     }
 }
 
@@ -49,7 +52,7 @@ impl AddressCounts {
             *count += 1;
         }
         Some(Place {
-            of: address.map(|address| (self.clone(), address)),
+            of: address.map(|address| Box::new((self.clone(), address))),
         })
     }
 }
@@ -57,12 +60,12 @@ impl AddressCounts {
 /// One session's share of its address, or nobody's.
 #[derive(Default)]
 pub(crate) struct Place {
-    of: Option<(Arc<AddressCounts>, Address)>,
+    of: Option<Box<(Arc<AddressCounts>, Address)>>,
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let Some((counted, address)) = &self.of else {
+        let Some((counted, address)) = self.of.as_deref() else {
             return;
         };
         let mut counts = counted.counts.lock().unwrap_or_else(PoisonError::into_inner);

@@ -2,7 +2,7 @@
 
 use crate::addresses::Address;
 use crate::gate::{Credentials, Gate, Identity};
-use crate::head::{Head, InboxRoute};
+use crate::head::{Head, InboxRoute, Params};
 use crate::problem::Problem;
 use crate::websocket::{self, Handshake};
 use postrider_delivery::AckMode;
@@ -15,6 +15,10 @@ const MAX_LIMIT: usize = 1000;
 const DEFAULT_LIMIT: usize = 100;
 /// Feeds of an inbox that are no topics: the user's own, and `all`.
 const OTHER_FEEDS: usize = 2;
+/// The parameters of a request for an inbox.
+const NAMES: [&str; 7] = ["ticket", "ack", "topics", "cursor", "state", "wait", "limit"];
+
+type Asked<'a> = Params<'a, 'static, { NAMES.len() }>;
 
 /// A request for an inbox, let in and understood.
 #[derive(Debug)]
@@ -63,8 +67,9 @@ pub(crate) fn read(
     if head.has_body() {
         return Err(Problem::invalid_request("A request for an inbox has no body."));
     }
-    let ticket = head.param("ticket")?;
-    let resumes = names_a_cursor(head, route);
+    let params = head.params(NAMES);
+    let ticket = params.get("ticket")?;
+    let resumes = names_a_cursor(head, &params, route);
     let by_ticket = head.header("authorization").is_none();
     let identity = gate.identify(
         &Credentials {
@@ -83,14 +88,14 @@ pub(crate) fn read(
         InboxRoute::WebSocket => Some(websocket::handshake(head)?),
         _ => None,
     };
-    let ack = match head.param("ack")? {
+    let ack = match params.get("ack")? {
         None => AckMode::default(),
         Some(text) => AckMode::parse(&text)
             .ok_or_else(|| Problem::invalid_request("`ack` is one of auto, explicit and none."))?,
     };
-    let topics = topics(head, gate, &identity, max_feeds)?;
-    let cursor = cursor(head, route, &identity)?;
-    let state = match head.param("state")?.as_deref() {
+    let topics = topics(&params, gate, &identity, max_feeds)?;
+    let cursor = cursor(head, &params, route, &identity)?;
+    let state = match params.get("state")?.as_deref() {
         None | Some("0") => false,
         Some("1") => true,
         Some(_) => return Err(Problem::invalid_request("`state` is 0 or 1.")),
@@ -99,8 +104,8 @@ pub(crate) fn read(
         (_, Some(handshake)) => WireRequest::WebSocket(handshake),
         (InboxRoute::Stream, None) => WireRequest::Stream,
         _ => WireRequest::Poll {
-            wait_s: number(head, "wait", 0, MAX_WAIT_S, DEFAULT_WAIT_S)?,
-            limit: number(head, "limit", 1, MAX_LIMIT as u32, DEFAULT_LIMIT as u32)? as usize,
+            wait_s: number(&params, "wait", 0, MAX_WAIT_S, DEFAULT_WAIT_S)?,
+            limit: number(&params, "limit", 1, MAX_LIMIT as u32, DEFAULT_LIMIT as u32)? as usize,
             keep_alive: head.keep_alive(),
         },
     };
@@ -118,23 +123,28 @@ pub(crate) fn read(
 }
 
 /// Whether the client goes on from somewhere; what it named is checked later.
-fn names_a_cursor(head: &Head<'_>, route: InboxRoute) -> bool {
+fn names_a_cursor(head: &Head<'_>, params: &Asked<'_>, route: InboxRoute) -> bool {
     let last_event_id = head
         .header("last-event-id")
         .filter(|_| route == InboxRoute::Stream);
-    let parameter = head.param("cursor").ok().flatten();
+    let parameter = params.get("cursor").ok().flatten();
     last_event_id
         .or(parameter.as_deref())
         .is_some_and(|token| !token.is_empty())
 }
 
 /// EventSource reconnects to the same URL, whose `cursor` is old by then: `Last-Event-ID` goes first.
-fn cursor(head: &Head<'_>, route: InboxRoute, identity: &Identity) -> Result<Option<Cursor>, Problem> {
+fn cursor(
+    head: &Head<'_>,
+    params: &Asked<'_>,
+    route: InboxRoute,
+    identity: &Identity,
+) -> Result<Option<Cursor>, Problem> {
     let last_event_id = head
         .header("last-event-id")
         .filter(|id| route == InboxRoute::Stream && !id.is_empty());
-    let parameter = head
-        .param("cursor")
+    let parameter = params
+        .get("cursor")
         .map_err(|problem| Problem::invalid_cursor(problem.detail))?;
     let Some(token) = last_event_id.or(parameter.as_deref().filter(|token| !token.is_empty())) else {
         return Ok(None);
@@ -147,14 +157,14 @@ fn cursor(head: &Head<'_>, route: InboxRoute, identity: &Identity) -> Result<Opt
 }
 
 fn topics(
-    head: &Head<'_>,
+    params: &Asked<'_>,
     gate: &dyn Gate,
     identity: &Identity,
     max_feeds: usize,
 ) -> Result<Vec<Topic>, Problem> {
     let most = max_feeds.min(MAX_CURSOR_FEEDS).saturating_sub(OTHER_FEEDS);
     let mut topics = Vec::new();
-    let Some(list) = head.param("topics")? else {
+    let Some(list) = params.get("topics")? else {
         return Ok(topics);
     };
     for name in list.split(',').filter(|name| !name.is_empty()) {
@@ -177,8 +187,8 @@ fn topics(
     Ok(topics)
 }
 
-fn number(head: &Head<'_>, name: &str, least: u32, most: u32, default: u32) -> Result<u32, Problem> {
-    let Some(text) = head.param(name)? else {
+fn number(params: &Asked<'_>, name: &str, least: u32, most: u32, default: u32) -> Result<u32, Problem> {
+    let Some(text) = params.get(name)? else {
         return Ok(default);
     };
     let number = text.parse().ok().filter(|n| (least..=most).contains(n));

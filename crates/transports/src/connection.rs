@@ -2,13 +2,14 @@
 //! [`crate::shard`] (requests) and [`crate::live`] (sessions).
 
 use crate::addresses::{Address, Place};
-use crate::connect::Request;
-use crate::live::{Effect, Live};
+use crate::connect::WireRequest;
+use crate::head::MAX_HEAD;
+use crate::live::{Effect, Live, Wire};
 use crate::outgoing::{Outgoing, Outlet};
 use crate::shard::{Publishing, Seats};
 use crate::tls::TlsSocket;
 use mio::net::{TcpStream, UnixStream};
-use postrider_model::{Entry, SessionId, Timestamp};
+use postrider_model::{Entry, Timestamp};
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -146,7 +147,12 @@ impl AsFd for Socket {
 /// Where a connection is in its life.
 pub(crate) enum Stage {
     /// Reading a request's head, complete before `deadline`.
-    Head { buffer: Vec<u8>, deadline: Timestamp },
+    Head {
+        buffer: Vec<u8>,
+        deadline: Timestamp,
+        /// The poll that was answered last: its seats and its memory are there for the next one.
+        kept: Option<Box<Live>>,
+    },
     /// The engine is asked where the session's feeds stand.
     Opening(Box<Opening>),
     /// A session.
@@ -157,11 +163,19 @@ pub(crate) enum Stage {
     Closing { deadline: Timestamp },
 }
 
+/// The headers that let a page read the answer.
+pub(crate) type Cors = Vec<(&'static str, String)>;
+
 /// A session about to open.
 pub(crate) struct Opening {
-    pub request: Request,
-    pub session: SessionId,
-    pub cors: Vec<(&'static str, String)>,
+    /// What the session machine needs of the request.
+    pub asked: postrider_delivery::Opening,
+    /// When its token ends, by the wall clock.
+    pub expires_at: Option<Timestamp>,
+    /// Whether the user's state was asked for.
+    pub state: bool,
+    pub wire: WireRequest,
+    pub cors: Cors,
     /// What the client sent after the head.
     pub rest: Vec<u8>,
     /// Entries that came meanwhile, of any of its feeds.
@@ -185,18 +199,6 @@ impl Opening {
             _ => {}
         }
     }
-
-    /// What the session machine needs of the request.
-    pub fn asked(&self) -> postrider_delivery::Opening {
-        postrider_delivery::Opening {
-            session: self.session.clone(),
-            user: self.request.identity.user.clone(),
-            ack: self.request.ack,
-            redelivery: None,
-            cursor: self.request.cursor.clone(),
-            topics: self.request.topics.clone(),
-        }
-    }
 }
 
 pub(crate) struct Connection {
@@ -212,6 +214,8 @@ pub(crate) struct Connection {
     pub stage: Stage,
     /// The socket refused bytes; it will say when it takes more.
     pub blocked: bool,
+    /// The poll tells when the socket takes more: asked once it refused for the first time.
+    pub watches_writes: bool,
     /// When the loop looks at it again by itself; [`Timestamp::MAX`] for never.
     pub timer: Timestamp,
     /// When the loop's wheel next says so, which is no later.
@@ -257,10 +261,12 @@ impl Connection {
     /// Whether what the client sends is left in its socket for now: an answer to it has no room.
     pub fn is_full(&self) -> bool {
         match &self.stage {
-            Stage::Live(live) => live.paused,
-            Stage::Head { .. } => self.out.waiting() > 0,
+            Stage::Live(live) => live.paused || matches!(&live.wire, Wire::Poll(poll) if poll.is_ahead()),
+            // Where more than a head is there, a request waits for its turn.
+            Stage::Head { buffer, .. } => self.out.waiting() > 0 || buffer.len() > MAX_HEAD,
             Stage::Publishing(publishing) => publishing.is_full(),
-            Stage::Opening(_) | Stage::Closing { .. } => false,
+            Stage::Opening(opening) => opening.rest.len() >= MAX_HEAD,
+            Stage::Closing { .. } => false,
         }
     }
 }

@@ -185,20 +185,23 @@ impl<'a> Head<'a> {
     /// # Errors
     /// `invalid_request` where it is given twice, or its escapes or the UTF-8 in them are broken.
     pub fn param(&self, name: &str) -> Result<Option<Cow<'a, str>>, Problem> {
-        let mut found = None;
+        self.params([name]).get(name)
+    }
+
+    /// Finds the query's parameters of these names, all in one pass.
+    pub(crate) fn params<'n, const N: usize>(&self, names: [&'n str; N]) -> Params<'a, 'n, N> {
+        let mut found = [Found::No; N];
         for pair in self.query.split('&') {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-            if decode(key).as_deref() != Some(name) {
-                continue;
+            let nth = decode(key).and_then(|key| names.iter().position(|name| **name == *key));
+            if let Some(found) = nth.and_then(|nth| found.get_mut(nth)) {
+                *found = match found {
+                    Found::No => Found::Once(value),
+                    Found::Once(_) | Found::Twice => Found::Twice,
+                };
             }
-            if found.is_some() {
-                return Err(param_fault(name, "is given twice. Give it once."));
-            }
-            let value = decode(value)
-                .ok_or_else(|| param_fault(name, "is not percent-encoded UTF-8. Encode it anew."))?;
-            found = Some(value);
         }
-        Ok(found)
+        Params { names, found }
     }
 
     /// The value of the first cookie of this name, without quotes around it.
@@ -251,6 +254,35 @@ impl<'a> Head<'a> {
         }
         let both = self.header("transfer-encoding").is_some();
         both.then(|| "Both `content-length` and `transfer-encoding` are given. Send one of them.".into())
+    }
+}
+
+/// The query's parameters of some names.
+pub(crate) struct Params<'a, 'n, const N: usize> {
+    names: [&'n str; N],
+    found: [Found<'a>; N],
+}
+
+/// A parameter as it stands in the query, still percent-encoded.
+#[derive(Clone, Copy)]
+enum Found<'a> {
+    No,
+    Once(&'a str),
+    Twice,
+}
+
+impl<'a, const N: usize> Params<'a, '_, N> {
+    /// See [`Head::param`]. The name is one of those that were looked for.
+    pub fn get(&self, name: &str) -> Result<Option<Cow<'a, str>>, Problem> {
+        let nth = self.names.iter().position(|known| *known == name);
+        debug_assert!(nth.is_some(), "{name} was not looked for");
+        match nth.and_then(|nth| self.found.get(nth)) {
+            None | Some(Found::No) => Ok(None),
+            Some(Found::Twice) => Err(param_fault(name, "is given twice. Give it once.")),
+            Some(Found::Once(value)) => decode(value)
+                .map(Some)
+                .ok_or_else(|| param_fault(name, "is not percent-encoded UTF-8. Encode it anew.")),
+        }
     }
 }
 

@@ -7,10 +7,10 @@ use crate::mailbox::{Mailbox, Post};
 use crate::shard::{Shard, session_id};
 use crate::stats::HubStats;
 use crate::tls::Layer;
+use foldhash::HashMap;
 use postrider_delivery::{LifetimeRules, RedeliveryRules};
 use postrider_engine::Engine;
 use postrider_model::{Millis, SessionId, Timestamp, UserId};
-use std::collections::HashMap;
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -296,6 +296,8 @@ impl Hub {
         tls: Option<&Arc<rustls::ServerConfig>>,
     ) -> io::Result<()> {
         listener.set_nonblocking(true)?;
+        // On Linux its connections have it from there.
+        socket2::SockRef::from(&listener).set_tcp_nodelay(true)?;
         for mailbox in &self.mailboxes {
             mailbox.post(Post::Listen(listener.try_clone()?, tls.cloned()));
         }

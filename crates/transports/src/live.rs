@@ -5,12 +5,11 @@ mod poll;
 mod salvo;
 mod sink;
 
-pub(crate) use poll::Poll;
+pub(crate) use poll::{More, Poll};
 pub(crate) use salvo::{Alike, Salvo};
 
 use crate::connection::{Key, Socket};
 use crate::outgoing::Outgoing;
-use crate::problem::Problem;
 use crate::shard::Turn;
 use crate::websocket::Decoder;
 use crate::{response, sse, websocket};
@@ -20,8 +19,9 @@ use postrider_model::{Entry, Evidence, FeedId, InboxPage, Millis, Timestamp, Tra
 use sink::Sink;
 use std::sync::Arc;
 
-/// Bytes of entries in one long-poll answer; at least one entry goes whatever its size.
-const POLL_BYTES: usize = 1 << 20;
+/// Bytes of entries in one long-poll answer; at least one entry goes whatever its size. Over the bridge it is at most
+/// an outbox.
+pub(crate) const POLL_BYTES: usize = 1 << 20;
 /// Acks of one WebSocket session that may wait for the disk; above it the socket is not read.
 pub(crate) const MAX_SETTLING: u32 = 256;
 /// Under `explicit` a poll begins with what is pending at or below its cursor. An answer of nothing else waits
@@ -35,7 +35,7 @@ const TCP_LOOK_DOUBLINGS: u8 = 6;
 const READ_GRACE: Millis = Millis(2000);
 /// Tokens that a client may send in so many seconds: each costs a check of its signature. One more ends the session.
 const MAX_RENEWALS: u8 = 60;
-const RENEWALS_SECONDS: u32 = 60;
+const RENEWALS_SECONDS: u16 = 60;
 /// A browser waits so long before it reconnects to an event stream.
 const SSE_RETRY: Millis = Millis(2000);
 
@@ -44,7 +44,7 @@ pub(crate) struct Live {
     pub lifetime: Lifetime,
     pub probing: Probing,
     pub wire: Wire,
-    pings: u64,
+    pings: u32,
     /// Acks of this session that wait for the disk, by weight.
     pub settling: u32,
     /// The socket is not read until those have been answered.
@@ -55,8 +55,11 @@ pub(crate) struct Live {
     pub dropped_transient: bool,
     /// Looks for TCP's acknowledgement since the probe began.
     looks: u8,
-    /// Tokens that the client sent in the minute that began at this second.
-    renewals: (u32, u8),
+    /// How much longer than others it waits between two probes: see [`Live::probe_interval`].
+    phase: u8,
+    /// Tokens that the client sent in the minute that began at this second, of those of 18 hours.
+    renewals_since: u16,
+    renewals: u8,
 }
 
 pub(crate) enum Wire {
@@ -93,19 +96,20 @@ impl Live {
             held_back: false,
             dropped_transient: false,
             looks: 0,
-            renewals: (0, 0),
+            phase: 0,
+            renewals_since: 0,
+            renewals: 0,
         }
     }
 
     /// Whether the client may send a new token now; counts it.
     pub fn may_renew(&mut self, now: Timestamp) -> bool {
-        let second = u32::try_from(now.0 / 1000).unwrap_or(u32::MAX);
-        let (since, count) = &mut self.renewals;
-        if second.saturating_sub(*since) >= RENEWALS_SECONDS {
-            (*since, *count) = (second, 0);
+        let second = (now.0 / 1000) as u16;
+        if second.wrapping_sub(self.renewals_since) >= RENEWALS_SECONDS {
+            (self.renewals_since, self.renewals) = (second, 0);
         }
-        *count = count.saturating_add(1);
-        *count <= MAX_RENEWALS
+        self.renewals = self.renewals.saturating_add(1);
+        self.renewals <= MAX_RENEWALS
     }
 
     /// Opens a session on this wire.
@@ -129,7 +133,8 @@ impl Live {
             sent: 0,
         };
         let session = Session::open(opening, starts, &mut sink);
-        let live = Live::new(session, lifetime, wire);
+        let mut live = Live::new(session, lifetime, wire);
+        live.phase = phase(key.slot);
         // Where nothing is to be sent, the client has a place to come back to all the same.
         if !live.session.is_reading() {
             let mut cursor = Vec::new();
@@ -210,45 +215,8 @@ impl Live {
         out: &mut Outgoing,
         turn: &mut Turn,
     ) -> Next {
-        if let Wire::Poll(poll) = &mut self.wire {
-            let dropped = std::mem::take(&mut self.dropped_transient);
-            poll.dropped_transient |= dropped;
-            let repeats = !poll.entries.is_empty() && turn.now >= poll.repeats_at;
-            let something = poll.news > 0 || poll.gap || poll.dropped_transient || repeats;
-            let complete = (!self.session.is_reading() && (something || turn.now >= poll.deadline))
-                || turn.draining
-                || turn.now >= poll.deadline.plus(READ_GRACE);
-            let expired = self.lifetime.due(&turn.rules.poll, turn.now) == Some(LifetimeEvent::TokenExpired);
-            if complete || expired {
-                let extra: Vec<_> = poll
-                    .cors
-                    .iter()
-                    .map(|(name, value)| (*name, value.as_str()))
-                    .collect();
-                let keep_alive = poll.keep_alive && !turn.draining;
-                let overdue = self.session.is_reading() && turn.now >= poll.deadline;
-                if overdue && !something && poll.entries.is_empty() && !turn.draining {
-                    // What could not be read must not pass for an inbox that holds nothing more.
-                    out.push(response::problem(&Problem::unavailable(1), keep_alive, &extra));
-                } else {
-                    let body = poll.body(&self.session);
-                    out.push(response::json(&body, keep_alive, &extra));
-                    body.into_iter().skip(1).for_each(|piece| out.push(piece));
-                }
-                return Next::Answered {
-                    keep_alive,
-                    rest: std::mem::take(&mut poll.rest),
-                };
-            }
-            let next = if self.session.is_reading() {
-                // The page ends this turn's wait; the grace bounds it.
-                poll.deadline.plus(READ_GRACE)
-            } else if poll.entries.is_empty() {
-                poll.deadline
-            } else {
-                poll.deadline.min(poll.repeats_at)
-            };
-            return Next::At(next.min(self.lifetime.next_at(&turn.rules.poll)));
+        if matches!(self.wire, Wire::Poll(_)) {
+            return self.finish_poll(out, turn);
         }
         if self.dropped_transient && out.waiting() < turn.rules.bounds.outbox {
             self.dropped_transient = false;
@@ -290,7 +258,7 @@ impl Live {
     /// Puts the session's own words behind a batch: its cursor where that moved, and a probe where one is due.
     /// `end` is where the stream stands before them.
     fn end_batch(&mut self, socket: &mut Socket, end: u64, turn: &mut Turn) {
-        let interval = turn.rules.probe;
+        let interval = self.probe_interval(turn);
         let due = if self.session.take_moved() {
             self.push_cursor(&mut turn.tail);
             self.probing.next_at(interval)
@@ -303,7 +271,7 @@ impl Live {
         let token = match self.wire {
             Wire::WebSocket { .. } => {
                 self.push_ping(&mut turn.tail);
-                self.pings
+                u64::from(self.pings)
             }
             Wire::Sse { tcp_evidence: true } => {
                 let end = end + turn.tail.len() as u64;
@@ -317,9 +285,15 @@ impl Live {
         self.probing.begin(turn.now, token);
     }
 
+    /// The time between two of its probes: no shorter than the rule, and up to half as long again, as sessions that
+    /// got the same broadcast would otherwise be probed by the same later one, and all answer at once, for ever.
+    fn probe_interval(&self, turn: &Turn) -> Millis {
+        stretched(turn.rules.probe, self.phase)
+    }
+
     fn push_ping(&mut self, tail: &mut Vec<u8>) {
         self.pings += 1;
-        websocket::push_ping(tail, self.pings);
+        websocket::push_ping(tail, u64::from(self.pings));
     }
 
     fn is_by_tcp(&self) -> bool {
@@ -342,7 +316,7 @@ impl Live {
 
     /// A pong: an answer to a probe if it carries one's number.
     pub fn pong(&mut self, token: u64, key: Key, out: &mut Outgoing, turn: &mut Turn) {
-        if token <= self.pings {
+        if token <= u64::from(self.pings) {
             self.evidence(token, Evidence::Pong, key, out, turn);
         }
     }
@@ -418,7 +392,10 @@ impl Live {
     /// When a probe is due, or a look whether one is answered.
     fn probe_at(&self, turn: &Turn) -> Timestamp {
         let probes = self.is_by_tcp() || matches!(self.wire, Wire::WebSocket { .. });
-        match self.probing.alone_at(turn.rules.probe, self.lifetime.last_sent()) {
+        match self
+            .probing
+            .alone_at(self.probe_interval(turn), self.lifetime.last_sent())
+        {
             Some(at) if probes && self.session.is_unsettled() => at.max(turn.now.plus(Millis(1))),
             None if self.is_by_tcp() => {
                 let wait = TCP_LOOK.0 << self.looks.min(TCP_LOOK_DOUBLINGS);
@@ -445,6 +422,17 @@ impl Live {
             Wire::WebSocket { .. } => out.push(close_frame(code, reason, retry)),
         }
     }
+}
+
+/// Neighbours' phases lie far apart, and all of them evenly.
+fn phase(slot: usize) -> u8 {
+    // A multiple of the golden ratio's fraction.
+    ((slot as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8
+}
+
+/// An interval and a part of its half.
+fn stretched(least: Millis, phase: u8) -> Millis {
+    Millis(least.0 + (least.0 / 2) * u64::from(phase) / 256)
 }
 
 /// One thing that happens to a session.
@@ -481,10 +469,23 @@ mod tests {
     use super::*;
     use crate::connection::Connection;
 
+    #[test]
+    fn probes_of_many_sessions_spread_and_none_comes_too_soon() {
+        let mut counts = [0; 256];
+        (0..10_000).for_each(|slot| counts[usize::from(phase(slot))] += 1);
+        assert!(counts.iter().all(|count| (35..=44).contains(count)), "{counts:?}");
+        let second = Millis(1000);
+        assert_eq!(
+            (stretched(second, 0), stretched(second, 128)),
+            (second, Millis(1250))
+        );
+        assert!(stretched(second, u8::MAX) < Millis(1500));
+    }
+
     /// Beside its user's name, its seat and its timer this is what a session at rest takes.
     #[test]
     fn a_session_at_rest_is_small() {
         let (connection, live) = (size_of::<Connection>(), size_of::<Live>());
-        assert!(connection <= 176 && live <= 304, "{connection} + {live} bytes");
+        assert!(connection <= 160 && live <= 296, "{connection} + {live} bytes");
     }
 }

@@ -7,6 +7,8 @@ use std::io::{self, IoSlice, Write};
 
 /// Slices given to the kernel in one send.
 const MAX_SLICES: usize = 64;
+/// Bytes that are appended one after the other make up pieces of about this size.
+const PIECE: usize = 32 << 10;
 /// So many bytes are copied together and sent as one piece, which costs less than a list of slices.
 const MAX_COPIED: usize = 16 << 10;
 
@@ -28,6 +30,9 @@ pub(crate) struct Outgoing {
 #[derive(Default)]
 struct Waiting {
     queue: VecDeque<Bytes>,
+    /// What was appended, behind the queue.
+    piece: Vec<u8>,
+    /// Bytes of both.
     queued: usize,
     /// Bytes that the socket holds, with what TLS adds to them.
     held: usize,
@@ -37,8 +42,20 @@ impl Outgoing {
     pub fn push(&mut self, bytes: Bytes) {
         if !bytes.is_empty() {
             let waiting = self.waiting.get_or_insert_default();
+            waiting.end_piece();
             waiting.queued += bytes.len();
             waiting.queue.push_back(bytes);
+        }
+    }
+
+    /// Lets `write` append to what waits: for bytes that nobody else gets, which then need no memory each.
+    pub fn append(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        let waiting = self.waiting.get_or_insert_default();
+        let before = waiting.piece.len();
+        write(&mut waiting.piece);
+        waiting.queued += waiting.piece.len() - before;
+        if waiting.piece.len() >= PIECE {
+            waiting.end_piece();
         }
     }
 
@@ -116,12 +133,14 @@ impl Outgoing {
                 .queue
                 .iter()
                 .for_each(|bytes| tail.extend_from_slice(bytes));
+            tail.extend_from_slice(&waiting.piece);
             tail.rotate_left(own);
         }
     }
 
     fn write(&mut self, socket: &mut impl Outlet) -> io::Result<bool> {
         while let Some(waiting) = self.waiting.as_mut().filter(|waiting| waiting.queued > 0) {
+            waiting.end_piece();
             let mut slices = [IoSlice::new(&[]); MAX_SLICES];
             let count = waiting.queue.len().min(MAX_SLICES);
             for (slice, bytes) in slices.iter_mut().zip(&waiting.queue) {
@@ -160,6 +179,16 @@ impl Outgoing {
 }
 
 impl Waiting {
+    /// What was appended goes to the end of the queue.
+    fn end_piece(&mut self) {
+        if !self.piece.is_empty() {
+            let mut piece = std::mem::take(&mut self.piece);
+            // It may wait for long.
+            piece.shrink_to_fit();
+            self.queue.push_back(piece.into());
+        }
+    }
+
     fn took(&mut self, mut n: usize) {
         self.queued -= n;
         while n > 0 {
@@ -213,7 +242,10 @@ mod tests {
             for i in 0..100u8 {
                 let bytes = vec![i; usize::from(i % 7) * size];
                 all.extend_from_slice(&bytes);
-                out.push(bytes.into());
+                match i % 3 {
+                    0 => out.push(bytes.into()),
+                    _ => out.append(|piece| piece.extend_from_slice(&bytes)),
+                }
             }
             assert_eq!(out.end(), all.len() as u64);
             let mut tail = b"last".to_vec();

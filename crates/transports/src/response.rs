@@ -10,13 +10,14 @@ use bytes::Bytes;
 /// More headers for an answer, e.g. those of CORS.
 pub type Extra<'a> = &'a [(&'a str, &'a str)];
 
-/// 200 with a JSON body in pieces, such as a long poll's. The first goes with the head.
-pub fn json(body: &[Bytes], keep_alive: bool, extra: Extra) -> Bytes {
-    let mut head = ResponseHead::new(200);
+/// Appends the head of a 200 whose JSON body has so many bytes, such as a long poll's.
+pub fn push_json_head(out: &mut Vec<u8>, length: usize, keep_alive: bool, extra: Extra) {
+    let mut head = ResponseHead::behind(std::mem::take(out), 200);
     head.header("Content-Type", "application/json");
-    let length = body.iter().map(Bytes::len).sum();
-    let first = body.first().map_or(&b""[..], |first| first);
-    head.begin(length, first, connection(keep_alive), extra)
+    head.length(length);
+    head.header("Connection", connection(keep_alive));
+    head.end(extra);
+    *out = head.0;
 }
 
 /// 202 with a JSON body: a publish request's notifications are durable.
@@ -59,16 +60,19 @@ pub fn event_stream(extra: Extra) -> Bytes {
     head.finish(extra)
 }
 
-/// 101: from the next byte on, both sides speak WebSocket. `subprotocol` is echoed where it was offered.
-pub fn switching_protocols(accept: &str, subprotocol: Option<&str>, extra: Extra) -> Bytes {
-    let mut head = ResponseHead::new(101);
+/// Appends a 101: from the next byte on, both sides speak WebSocket. `subprotocol` is echoed where it was offered.
+pub fn push_switching_protocols(out: &mut Vec<u8>, accept: &str, subprotocol: Option<&str>, extra: Extra) {
+    // What a session is told next is mostly behind it.
+    out.reserve(256);
+    let mut head = ResponseHead::behind(std::mem::take(out), 101);
     head.header("Connection", "Upgrade");
     head.header("Upgrade", "websocket");
     head.header("Sec-WebSocket-Accept", accept);
     if let Some(name) = subprotocol {
         head.header("Sec-WebSocket-Protocol", name);
     }
-    head.finish(extra)
+    head.end(extra);
+    *out = head.0;
 }
 
 fn connection(keep_alive: bool) -> &'static str {
@@ -80,7 +84,12 @@ struct ResponseHead(Vec<u8>);
 
 impl ResponseHead {
     fn new(status: u16) -> Self {
-        let mut head = Self(Vec::with_capacity(512));
+        Self::behind(Vec::with_capacity(512), status)
+    }
+
+    /// Behind what is there already.
+    fn behind(bytes: Vec<u8>, status: u16) -> Self {
+        let mut head = Self(bytes);
         head.0.extend_from_slice(b"HTTP/1.1 ");
         head.number(usize::from(status));
         head.0.push(b' ');
@@ -118,18 +127,17 @@ impl ResponseHead {
         self.0.extend_from_slice(&digits[at..]);
     }
 
-    fn complete(self, body: &[u8], connection: &str, extra: Extra) -> Bytes {
-        self.begin(body.len(), body, connection, extra)
-    }
-
-    /// The head of an answer of `length` bytes, and the first of them.
-    fn begin(mut self, length: usize, first: &[u8], connection: &str, extra: Extra) -> Bytes {
+    fn length(&mut self, length: usize) {
         self.0.extend_from_slice(b"Content-Length: ");
         self.number(length);
         self.0.extend_from_slice(b"\r\n");
+    }
+
+    fn complete(mut self, body: &[u8], connection: &str, extra: Extra) -> Bytes {
+        self.length(body.len());
         self.header("Connection", connection);
         self.end(extra);
-        self.0.extend_from_slice(first);
+        self.0.extend_from_slice(body);
         self.0.into()
     }
 
@@ -187,11 +195,13 @@ mod tests {
             ("Access-Control-Allow-Origin", "https://a.example"),
             ("Vary", "Origin"),
         ];
+        let mut answer = b"before ".to_vec();
+        push_json_head(&mut answer, 7, true, &cors);
         assert_eq!(
-            text(json(&[Bytes::from_static(b"{\"a\":1}")], true, &cors)),
-            "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 7\r\n\
+            text(answer.into()),
+            "before HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 7\r\n\
              Connection: keep-alive\r\nCache-Control: no-store\r\n\
-             Access-Control-Allow-Origin: https://a.example\r\nVary: Origin\r\n\r\n{\"a\":1}"
+             Access-Control-Allow-Origin: https://a.example\r\nVary: Origin\r\n\r\n"
         );
     }
 
@@ -202,7 +212,9 @@ mod tests {
             "HTTP/1.1 202 Accepted\r\nContent-Type: application/json\r\nContent-Length: 26\r\n\
              Connection: keep-alive\r\nCache-Control: no-store\r\n\r\n{\"id\":\"n\",\"accepted\":true}"
         );
-        assert!(text(json(&[], false, &[])).contains("\r\nContent-Length: 0\r\nConnection: close\r\n"));
+        let mut empty = Vec::new();
+        push_json_head(&mut empty, 0, false, &[]);
+        assert!(text(empty.into()).contains("\r\nContent-Length: 0\r\nConnection: close\r\n"));
     }
 
     #[test]
@@ -233,12 +245,17 @@ mod tests {
 
     #[test]
     fn switching_names_the_subprotocol_only_where_it_was_offered() {
-        let with = text(switching_protocols("abc=", Some("postrider.v1"), &[]));
+        let switching = |subprotocol| {
+            let mut out = Vec::new();
+            push_switching_protocols(&mut out, "abc=", subprotocol, &[]);
+            text(out.into())
+        };
+        let with = switching(Some("postrider.v1"));
         assert!(with.starts_with(
             "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
         ));
         assert!(with.contains("\r\nSec-WebSocket-Accept: abc=\r\nSec-WebSocket-Protocol: postrider.v1\r\n"));
-        assert!(!text(switching_protocols("abc=", None, &[])).contains("Protocol:"));
+        assert!(!switching(None).contains("Protocol:"));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 mod fan;
 mod handing;
+mod opening;
 mod publishing;
 mod reading;
 mod requests;
@@ -17,7 +18,9 @@ use crate::connect::{self, Request, WireRequest};
 use crate::connection::{Connection, Key, Opening, Socket, Stage};
 use crate::head::{self, InboxRoute, Parsed};
 use crate::hub::{Link, Refer, Rules, Shared};
-use crate::live::{Effect, Live, MAX_SETTLING, Next, Poll, REPEAT_PAUSE, Wire, close_frame, stream_start};
+use crate::live::{
+    Effect, Live, MAX_SETTLING, More, Next, POLL_BYTES, Poll, REPEAT_PAUSE, Wire, close_frame, stream_start,
+};
 use crate::mailbox::{Mailbox, PageWanted, Post};
 use crate::outgoing::Outgoing;
 use crate::problem::Problem;
@@ -34,7 +37,7 @@ use postrider_model::{
 };
 use slab::Slab;
 use std::collections::{HashMap, VecDeque};
-use std::io::{self, Read};
+use std::io::{self, Read, Write as _};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -68,6 +71,9 @@ const SETTLE_PAUSE: Duration = Duration::from_millis(50);
 pub(crate) const MAX_UNFLUSHED: usize = 100_000;
 /// Attempts that may wait for the engine; more are not counted, and those entries are given up later.
 const MAX_UNCOUNTED: usize = 100_000;
+/// An attempt is counted so long after it was made, or a quarter of the ack timeout: what the client acknowledges at
+/// once, as most do, needs no count. Each waits equally long, as what lies between two attempts is an ack timeout.
+const COUNTED_AFTER: Millis = Millis(100);
 
 /// What a turn gathers and what it goes by.
 pub(crate) struct Turn {
@@ -81,7 +87,7 @@ pub(crate) struct Turn {
     /// Pages to read.
     pub reads: Vec<PageWanted>,
     /// Attempts, not yet handed to the engine.
-    pub attempts: Vec<Attempt>,
+    pub attempts: VecDeque<(Timestamp, Attempt)>,
     /// Settlements by evidence, not yet handed to the engine.
     pub settlements: Vec<Settlement>,
     /// The soonest end of anything sent that has a time to live.
@@ -125,7 +131,9 @@ impl Turn {
     /// An entry was sent that only its client's word settles.
     pub fn attempted(&mut self, attempt: Attempt) {
         if self.attempts.len() < MAX_UNCOUNTED {
-            self.attempts.push(attempt);
+            let ack_timeout = self.rules.redelivery.ack_timeout;
+            let due = self.now.plus(COUNTED_AFTER.min(Millis(ack_timeout.0 / 4)));
+            self.attempts.push_back((due, attempt));
         }
     }
 }
@@ -149,6 +157,8 @@ pub(crate) struct Shard {
     touched: Vec<usize>,
     /// Sockets with more to read than one turn took.
     unread: VecDeque<Key>,
+    /// Connections whose next request came with the last: each has one request in a turn.
+    pipelined: Vec<Key>,
     turn: Turn,
     questions: reading::Questions,
     flush_at: Option<Timestamp>,
@@ -178,7 +188,7 @@ impl Shard {
             rules: shared.rules,
             stats: shared.stats.clone(),
             reads: Vec::new(),
-            attempts: Vec::new(),
+            attempts: VecDeque::new(),
             settlements: Vec::new(),
             soonest_expiry: None,
             tail: Vec::new(),
@@ -198,6 +208,7 @@ impl Shard {
             wheel,
             touched: Vec::new(),
             unread: VecDeque::new(),
+            pipelined: Vec::new(),
             turn,
             questions: reading::Questions::default(),
             flush_at: None,
@@ -238,9 +249,18 @@ impl Shard {
                     self.readable(key.slot, true);
                 }
             }
+            for key in std::mem::take(&mut self.pipelined) {
+                if self.is_current(key) {
+                    self.try_head(key.slot);
+                }
+            }
             self.open_mail();
             self.run_timers();
-            self.fan_out();
+            if self.hearers.is_busy() {
+                // What is for one user does not wait for a slice of what is for all.
+                self.finish_touched();
+                self.fan_out();
+            }
             self.finish_touched();
             if self.read_from_memory() {
                 self.finish_touched();
@@ -262,10 +282,19 @@ impl Shard {
 
     fn wait(&self) -> Option<Duration> {
         // What is to be read may have been wanted by the last sends of the turn.
-        if !self.unread.is_empty() || self.hearers.is_busy() || !self.turn.reads.is_empty() {
+        if !self.unread.is_empty()
+            || !self.pipelined.is_empty()
+            || self.hearers.is_busy()
+            || !self.turn.reads.is_empty()
+        {
             return Some(Duration::ZERO);
         }
-        let next = [self.wheel.next_at(), self.flush_at, self.accept_again]
+        if self.accept_again.is_some_and(|at| at <= self.turn.now) {
+            return Some(Duration::ZERO);
+        }
+        let count_at = self.turn.attempts.front().filter(|_| !self.counting);
+        let count_at = count_at.map(|(due, _)| *due);
+        let next = [self.wheel.next_at(), self.flush_at, self.accept_again, count_at]
             .into_iter()
             .flatten()
             .min()?;
@@ -407,7 +436,7 @@ impl Shard {
         let untaken = (connection.out.waiting() > 0 && !connection.socket.is_handshaking())
             .then(|| connection.progress_at.plus(patience));
         let (deadline, unread) = match &connection.stage {
-            Stage::Head { buffer, deadline } => (*deadline, !buffer.is_empty()),
+            Stage::Head { buffer, deadline, .. } => (*deadline, !buffer.is_empty()),
             Stage::Closing { deadline } => (*deadline, false),
             Stage::Opening(_) | Stage::Live(_) => return self.touch(slot),
             Stage::Publishing(_) => return self.publish_late(slot),
@@ -474,6 +503,7 @@ impl Shard {
                 continue;
             }
             self.after_flush(slot, drained);
+            self.watch_writes(slot);
             match next {
                 None | Some(Next::Answered { .. }) => {}
                 Some(Next::At(at)) => self.set_timer(slot, at),
@@ -504,7 +534,8 @@ impl Shard {
                 let at = *deadline;
                 self.set_timer(slot, at);
             }
-            Stage::Head { buffer, deadline } if connection.out.waiting() == 0 => {
+            Stage::Head { buffer, deadline, .. } if connection.out.waiting() == 0 => {
+                let is_next_here = !buffer.is_empty();
                 if drained && !connection.socket.is_handshaking() {
                     *deadline = now.plus(if buffer.is_empty() {
                         self.turn.rules.bounds.idle_timeout
@@ -514,8 +545,10 @@ impl Shard {
                     let at = *deadline;
                     self.set_timer(slot, at);
                 }
+                if is_next_here {
+                    self.pipelined.push(key);
+                }
                 self.read_what_was_left(slot);
-                self.try_head(slot);
             }
             Stage::Live(live)
                 if live.paused
@@ -532,8 +565,19 @@ impl Shard {
     }
 }
 
+/// The most letters of a session's id: two numbers in hexadecimal, and a hyphen.
+const SESSION_ID: usize = 33;
+
 /// Makes a session id that no other session of this process has.
 pub(crate) fn session_id(prefix: u64, count: u64) -> SessionId {
+    let mut text = [0; SESSION_ID];
+    let mut left = &mut text[..];
     // Letters and digits only, within the length: always an id.
-    SessionId::new(&format!("{prefix:x}-{count:x}")).unwrap_or_else(|_| unreachable!("hexadecimal is an id"))
+    let written = write!(left, "{prefix:x}-{count:x}").is_ok();
+    let rest = left.len();
+    let id = str::from_utf8(&text[..SESSION_ID - rest])
+        .ok()
+        .filter(|_| written);
+    id.and_then(|id| SessionId::new(id).ok())
+        .unwrap_or_else(|| unreachable!("hexadecimal is an id"))
 }

@@ -7,12 +7,30 @@
 use bytes::Bytes;
 use postrider_model::{Entry, EntryKind, NotificationId, Timestamp, json::push_string};
 
+/// What a notification's block has more than its object. Bytes.
+const BLOCK_MORE: usize = 32;
 /// Keeps proxies from closing a quiet connection; no event for the client.
 pub const KEEP_ALIVE: Bytes = Bytes::from_static(b": keep-alive\n\n");
 
 /// The block of an entry: `notification`, `read` or `withdrawn`. Made once, shared by all sessions.
 pub fn entry_block(entry: &Entry) -> Bytes {
-    entry.forms.sse.get_or_init(|| make_entry_block(entry)).clone()
+    let make = || {
+        let mut out = Vec::with_capacity(entry.json_size() + BLOCK_MORE);
+        make_entry_block(&mut out, entry);
+        out.into()
+    };
+    entry.forms.sse.get_or_init(make).clone()
+}
+
+/// Appends the same, without keeping it: for an entry that no other session will get from the same memory.
+pub fn push_entry_block(out: &mut Vec<u8>, entry: &Entry) {
+    match entry.forms.sse.get() {
+        Some(block) => out.extend_from_slice(block),
+        None => {
+            out.reserve(entry.json_size() + BLOCK_MORE);
+            make_entry_block(out, entry);
+        }
+    }
 }
 
 /// The block of a notification that is sent again; `attempt` is 2 or more. Not shared.
@@ -79,21 +97,23 @@ pub(crate) fn with_attempt(object: &[u8], attempt: u32) -> Vec<u8> {
     out
 }
 
-fn make_entry_block(entry: &Entry) -> Bytes {
-    let mut data = Vec::new();
+fn make_entry_block(out: &mut Vec<u8>, entry: &Entry) {
     match &entry.kind {
-        EntryKind::Notification(..) => block("notification", entry.json()),
+        EntryKind::Notification(..) => {
+            out.extend_from_slice(b"event: notification\ndata: {");
+            entry.push_members(out);
+            out.extend_from_slice(b"}\n\n");
+        }
         EntryKind::Read { ids, .. } => {
-            data.push(b'{');
-            push_ids(&mut data, ids);
-            data.push(b'}');
-            block("read", &data)
+            out.extend_from_slice(b"event: read\ndata: {");
+            push_ids(out, ids);
+            out.extend_from_slice(b"}\n\n");
         }
         EntryKind::Withdrawn { id, reason, .. } => {
-            data.extend_from_slice(br#"{"id":"#);
-            push_string(&mut data, id.as_str());
-            data.extend_from_slice(format!(r#","reason":"{}"}}"#, reason.as_str()).as_bytes());
-            block("withdrawn", &data)
+            out.extend_from_slice(b"event: withdrawn\ndata: {\"id\":");
+            push_string(out, id.as_str());
+            out.extend_from_slice(format!(r#","reason":"{}"}}"#, reason.as_str()).as_bytes());
+            out.extend_from_slice(b"\n\n");
         }
     }
 }

@@ -21,6 +21,13 @@ pub const SUBPROTOCOL: &str = "postrider.v1";
 /// The most that a control frame carries. Bytes.
 const MAX_CONTROL: usize = 125;
 
+/// The longest head of an unmasked frame. Bytes.
+const MAX_HEAD: usize = 10;
+/// The member that a notification's object has more in a frame than elsewhere.
+const NOTIFICATION: &[u8] = br#""type":"notification","#;
+/// What a frame has more than an entry's object, at most. Bytes.
+const FRAME_MORE: usize = NOTIFICATION.len() + MAX_HEAD;
+
 const TEXT: u8 = 0x1;
 const CLOSE: u8 = 0x8;
 const PING: u8 = 0x9;
@@ -104,11 +111,34 @@ pub fn close_reply(code: Option<u16>) -> Bytes {
 
 /// The frame of an entry: `notification`, `read` or `withdrawn`. Made once, shared by all sessions.
 pub fn entry_frame(entry: &Entry) -> Bytes {
-    let make = || match entry.notification() {
-        Some(_) => notification_frame(entry.json()),
-        None => text_frame(entry.json()),
+    let make = || {
+        let mut out = Vec::with_capacity(entry.json_size() + FRAME_MORE);
+        make_entry_frame(&mut out, entry);
+        out.into()
     };
     entry.forms.websocket.get_or_init(make).clone()
+}
+
+/// Appends the same, without keeping it: for an entry that no other session will get from the same memory.
+pub fn push_entry_frame(out: &mut Vec<u8>, entry: &Entry) {
+    match entry.forms.websocket.get() {
+        Some(frame) => out.extend_from_slice(frame),
+        None => {
+            out.reserve(entry.json_size() + FRAME_MORE);
+            make_entry_frame(out, entry);
+        }
+    }
+}
+
+fn make_entry_frame(out: &mut Vec<u8>, entry: &Entry) {
+    push_frame(out, TEXT, entry.json_size(), |out| {
+        out.push(b'{');
+        if entry.notification().is_some() {
+            out.extend_from_slice(NOTIFICATION);
+        }
+        entry.push_members(out);
+        out.push(b'}');
+    });
 }
 
 /// The frame of a notification that is sent again; `attempt` is 2 or more. Not shared.
@@ -119,28 +149,23 @@ pub fn entry_frame_again(entry: &Entry, attempt: u32) -> Bytes {
     }
 }
 
-/// The first frame of a session.
-pub fn hello_frame(session: &str) -> Bytes {
-    member_frame("hello", "session", session)
+/// Appends the first frame of a session.
+pub fn push_hello_frame(out: &mut Vec<u8>, session: &str) {
+    push_frame(out, TEXT, 0, |out| {
+        out.extend_from_slice(br#"{"type":"hello","session":"#);
+        push_string(out, session);
+        out.push(b'}');
+    });
 }
 
 /// Appends the frame with the session's cursor, after each batch. `cursor` appends that, which is base64url.
 pub fn push_cursor_frame(out: &mut Vec<u8>, cursor: impl FnOnce(&mut Vec<u8>)) {
-    let start = out.len();
-    // Mostly it is short; where not, its length takes two bytes more.
-    out.extend_from_slice(&[0x80 | TEXT, 0]);
-    out.extend_from_slice(br#"{"type":"cursor","cursor":""#);
-    cursor(out);
-    out.extend_from_slice(br#""}"#);
-    match out.len() - start - 2 {
-        short @ 0..=125 => out[start + 1] = short as u8,
-        long => {
-            let text = out.split_off(start + 2);
-            out.truncate(start);
-            debug_assert_eq!(text.len(), long);
-            out.extend_from_slice(&frame(TEXT, &[&text]));
-        }
-    }
+    // Mostly it is short.
+    push_frame(out, TEXT, 0, |out| {
+        out.extend_from_slice(br#"{"type":"cursor","cursor":""#);
+        cursor(out);
+        out.extend_from_slice(br#""}"#);
+    });
 }
 
 /// Some of what the client missed is no longer held; `oldest` is the time of the oldest that is.
@@ -169,7 +194,7 @@ pub fn state_frame(state_json: &[u8]) -> Bytes {
 /// `object` begins with `{` and has members.
 fn notification_frame(object: &[u8]) -> Bytes {
     let members = object.get(1..).unwrap_or_default();
-    frame(TEXT, &[br#"{"type":"notification","#, members])
+    frame(TEXT, &[b"{", NOTIFICATION, members])
 }
 
 /// `{"type":<kind>,<name>:<value>}`
@@ -182,22 +207,48 @@ fn member_frame(kind: &str, name: &str, value: &str) -> Bytes {
 
 /// A final, unmasked frame; its payload is the parts joined.
 fn frame(opcode: u8, parts: &[&[u8]]) -> Bytes {
-    let length: usize = parts.iter().map(|part| part.len()).sum();
-    let mut out = Vec::with_capacity(length + 10);
-    out.push(0x80 | opcode);
-    match length {
-        0..=125 => out.push(length as u8),
-        126..=0xFFFF => {
-            out.push(126);
-            out.extend_from_slice(&(length as u16).to_be_bytes());
+    let length = parts.iter().map(|part| part.len()).sum();
+    let mut out = Vec::with_capacity(length + head_length(length));
+    push_frame(&mut out, opcode, length, |out| {
+        parts.iter().for_each(|part| out.extend_from_slice(part));
+    });
+    out.into()
+}
+
+/// Appends a final, unmasked frame. `write` appends its payload, which has about so many bytes: where that is right
+/// as far as the frame's head goes, nothing has to be moved afterwards.
+fn push_frame(out: &mut Vec<u8>, opcode: u8, about: usize, write: impl FnOnce(&mut Vec<u8>)) {
+    let start = out.len();
+    let guessed = head_length(about);
+    out.extend_from_slice(&[0; MAX_HEAD][..guessed]);
+    write(out);
+    let length = out.len() - start - guessed;
+    let head = head_length(length);
+    if head != guessed {
+        out.splice(start..start + guessed, std::iter::repeat_n(0, head));
+    }
+    let (first, rest) = (0x80 | opcode, &mut out[start + 1..start + head]);
+    match rest.len() {
+        1 => rest[0] = length as u8,
+        3 => {
+            rest[0] = 126;
+            rest[1..].copy_from_slice(&(length as u16).to_be_bytes());
         }
         _ => {
-            out.push(127);
-            out.extend_from_slice(&(length as u64).to_be_bytes());
+            rest[0] = 127;
+            rest[1..].copy_from_slice(&(length as u64).to_be_bytes());
         }
     }
-    parts.iter().for_each(|part| out.extend_from_slice(part));
-    out.into()
+    out[start] = first;
+}
+
+/// The bytes before a payload of this length (RFC 6455, 5.2).
+fn head_length(length: usize) -> usize {
+    match length {
+        0..=125 => 2,
+        126..=0xFFFF => 4,
+        _ => MAX_HEAD,
+    }
 }
 
 #[cfg(test)]
@@ -284,6 +335,37 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn a_frame_whose_length_was_guessed_wrong_is_the_same() {
+        for length in [0, 125, 126, 65_535, 65_536] {
+            let payload = vec![b'x'; length];
+            for about in [0, 126, 65_536] {
+                let mut out = b"before".to_vec();
+                push_frame(&mut out, TEXT, about, |out| out.extend_from_slice(&payload));
+                assert_eq!(out, [b"before", &text_frame(&payload)[..]].concat());
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_appended_for_one_session_is_what_all_would_share() {
+        for length in [1, 40, 60, 65_400, 65_500] {
+            let mut entry = notification();
+            if let EntryKind::Notification(notification, _) = &mut entry.kind {
+                Arc::make_mut(notification).data = vec![b'1'; length].into();
+            }
+            let (mut frame, mut block) = (b"before".to_vec(), b"before".to_vec());
+            push_entry_frame(&mut frame, &entry);
+            crate::sse::push_entry_block(&mut block, &entry);
+            assert!(entry.forms.websocket.get().is_none() && entry.forms.sse.get().is_none());
+            assert_eq!(frame[6..], entry_frame(&entry)[..]);
+            assert_eq!(block[6..], crate::sse::entry_block(&entry)[..]);
+            assert_eq!(frame[6..], notification_frame(entry.json())[..]);
+            push_entry_frame(&mut frame, &entry);
+            assert_eq!(frame.len(), 6 + 2 * entry_frame(&entry).len());
+        }
+    }
+
+    #[test]
     fn control_frames() {
         assert_eq!(ping(b"7"), &[0x89, 1, b'7'][..]);
         assert_eq!(pong(&[1; 200]).len(), 127);
@@ -308,7 +390,9 @@ pub(crate) mod tests {
             text(entry_frame_again(&entry, 2)),
             format!(r#"{{"type":"notification",{members},"attempt":2}}"#)
         );
-        assert_eq!(text(hello_frame("s\"1")), r#"{"type":"hello","session":"s\"1"}"#);
+        let mut hello = Vec::new();
+        push_hello_frame(&mut hello, "s\"1");
+        assert_eq!(text(hello.into()), r#"{"type":"hello","session":"s\"1"}"#);
         for cursor in ["AQA", &"A".repeat(125)] {
             let mut out = b"before".to_vec();
             push_cursor_frame(&mut out, |out| out.extend_from_slice(cursor.as_bytes()));

@@ -148,12 +148,16 @@ impl Node {
     }
 
     fn publish(&self, id: &str, user: &str) {
+        self.publish_to(id, Audience::Users(vec![UserId::new(user).unwrap()]));
+    }
+
+    fn publish_to(&self, id: &str, audience: Audience) {
         let notification = Notification {
             id: NotificationId::new(id).unwrap(),
             time: now(),
             subject: None,
             data: format!("\"{id}\"").into(),
-            audience: Audience::Users(vec![UserId::new(user).unwrap()]),
+            audience,
             exclude: Vec::new(),
             durability: Durability::Stored,
             expires_at: None,
@@ -172,6 +176,14 @@ impl Node {
         };
         let receipts = self.runtime.block_on(self.engine.publish(vec![publication]));
         assert!(receipts.iter().all(Result::is_ok), "{receipts:?}");
+    }
+
+    fn wait_for_poll(&self) {
+        let begin = std::time::Instant::now();
+        while self.hub.stats().sessions(Transport::LongPoll) == 0 {
+            assert!(begin.elapsed() < Duration::from_secs(10), "no poll waits");
+            std::thread::yield_now();
+        }
     }
 
     fn floor(&self, user: &str) -> u64 {
@@ -277,6 +289,84 @@ fn a_long_poll_gets_what_is_there_then_waits_and_settles_by_its_cursor() {
         body.starts_with(r#"{"notifications":[],"events":[],"cursor":""#),
         "{body}"
     );
+}
+
+#[test]
+fn what_stays_of_a_poll_serves_the_next_as_if_it_were_the_first() {
+    let node = node();
+    let news = Audience::Topics(vec![Topic::new("news").unwrap()]);
+    let mut socket = node.connect();
+    let mut reader = BufReader::new(socket.try_clone().unwrap());
+    let mut poll = |target: &str, user: &str, publish: &dyn Fn()| {
+        get(&mut socket, target, user, "");
+        node.wait_for_poll();
+        publish();
+        let (status, body) = response(&mut reader);
+        assert_eq!(status, "HTTP/1.1 200 OK");
+        assert_eq!(node.hub.stats().sessions(Transport::LongPoll), 0);
+        body
+    };
+    let body = poll("/v1/inbox?wait=30", "ada", &|| node.publish("a1", "ada"));
+    let cursor = cursor_of(&body);
+    // Another user on the same connection hears its own feed and no other.
+    let body = poll("/v1/inbox?wait=30", "bob", &|| {
+        node.publish("a2", "ada");
+        node.publish("b1", "bob");
+    });
+    assert!(
+        body.contains(r#""data":"b1""#) && !body.contains(r#""id":"a2""#),
+        "{body}"
+    );
+    // Other feeds of the same user.
+    let target = format!("/v1/inbox?wait=30&topics=news&cursor={}", cursor_of(&body));
+    let body = poll(&target, "bob", &|| {
+        node.publish_to("t1", news.clone());
+    });
+    assert!(body.contains(r#""data":"t1""#), "{body}");
+    let target = format!("/v1/inbox?wait=30&cursor={}", cursor_of(&body));
+    let body = poll(&target, "bob", &|| {
+        node.publish_to("t2", news.clone());
+        node.publish("b2", "bob");
+    });
+    assert!(
+        body.contains(r#""data":"b2""#) && !body.contains(r#""id":"t2""#),
+        "{body}"
+    );
+    // Who comes back after all of that, elsewhere, missed nothing.
+    let mut socket = node.connect();
+    get(
+        &mut socket,
+        &format!("/v1/inbox?wait=30&cursor={cursor}"),
+        "ada",
+        "",
+    );
+    let (_, body) = response(&mut BufReader::new(socket));
+    assert!(
+        body.contains(r#""data":"a2""#) && !body.contains(r#""id":"a1""#),
+        "{body}"
+    );
+}
+
+#[test]
+fn between_its_polls_a_client_has_no_session() {
+    let node = node();
+    let mut polling = node.connect();
+    let mut polled = BufReader::new(polling.try_clone().unwrap());
+    get(&mut polling, "/v1/inbox?wait=0", "ada", "");
+    assert_eq!(response(&mut polled).0, "HTTP/1.1 200 OK");
+    let held: Vec<_> = (0..4)
+        .map(|_| {
+            let mut socket = node.connect();
+            get(&mut socket, "/v1/inbox/stream", "ada", "");
+            let mut status = [0; 15];
+            socket.read_exact(&mut status).unwrap();
+            assert_eq!(&status, b"HTTP/1.1 200 OK");
+            socket
+        })
+        .collect();
+    get(&mut polling, "/v1/inbox?wait=0", "ada", "");
+    assert!(response(&mut polled).0.starts_with("HTTP/1.1 429 "));
+    drop(held);
 }
 
 #[test]

@@ -63,6 +63,7 @@ fn one(measured: &mut Measured, how: &How, server: &Server, users: &Users) -> Re
     };
     let mut stage = Stage::open(server, users, Hold::new(Transport::WebSocket), DATA)?;
     stage.add_lane(Audience::Everyone, way)?;
+    stage.crowd.sleeps = false;
     for window in windows {
         let name = format!("{}W = {window}", kind.prefix());
         let drive = Drive::Window(window, how.time(TIME));

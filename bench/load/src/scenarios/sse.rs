@@ -30,6 +30,7 @@ pub fn run(how: &How, _: usize) -> Result<Measured> {
             };
             let mut stage = Stage::open(server, &users, Hold::new(Transport::Sse), DATA)?;
             stage.add_lane(Audience::Everyone, way)?;
+            stage.crowd.sleeps = false;
             for window in WINDOWS {
                 let name = format!("{}W = {window}", kind.prefix());
                 let drive = Drive::Window(window, how.time(TIME));

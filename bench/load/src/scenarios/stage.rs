@@ -31,7 +31,21 @@ pub struct Stage<'a> {
 impl<'a> Stage<'a> {
     /// Opens a session for each user.
     pub fn open(server: &'a Server, users: &'a Users, hold: Hold, data: usize) -> Result<Stage<'a>> {
+        Stage::open_some_first(server, users, hold, data, 0)
+    }
+
+    /// As [`Stage::open`]; the load looks at the first so many sessions before all others.
+    pub fn open_some_first(
+        server: &'a Server,
+        users: &'a Users,
+        hold: Hold,
+        data: usize,
+        first: usize,
+    ) -> Result<Stage<'a>> {
         let mut net = Net::new(server.target.addr)?;
+        if first > 0 {
+            net.prefer(0..first)?;
+        }
         let payload = Payload::new(data, TAG);
         let sessions = Sessions::new(&server.target, users, &payload, hold);
         Ok(Stage {
@@ -42,10 +56,13 @@ impl<'a> Stage<'a> {
         })
     }
 
-    /// Adds what publishes to everyone, or to each user in turn.
+    /// Adds what publishes to everyone, or to each of the first users in turn.
     pub fn add_lane(&mut self, audience: Audience, way: Way) -> Result<()> {
         let place = (self.crowd.lanes.len(), self.crowd.next_tag());
-        let count = self.crowd.sessions.count();
+        let count = match &audience {
+            Audience::Everyone => self.crowd.sessions.count(),
+            Audience::Each(names) => names.len(),
+        };
         let lane = Lane::open(
             &mut self.net,
             &self.server.target,

@@ -1,10 +1,12 @@
 //! The same sessions on servers that are compared with: how each of them is asked and what it answers.
 
+use super::nats::{self, Said};
 use super::{Sessions, Transport};
 use crate::net::{Conn, Message, Net, Wire};
 use crate::requests::{self, EVERYONE};
 use crate::target::Kind;
 use anyhow::{Context as _, Result, bail};
+use std::collections::HashMap;
 
 /// What is known of a peer beside its sessions.
 #[derive(Default)]
@@ -12,6 +14,8 @@ pub struct Peers {
     /// Where nginx is asked how many polls wait, and whether an answer is awaited.
     status: Option<Conn>,
     asked: bool,
+    /// What nats-server began to say and has not finished, by user.
+    begun: HashMap<usize, Vec<u8>>,
 }
 
 impl Sessions<'_> {
@@ -123,20 +127,34 @@ impl Sessions<'_> {
         conn: Conn,
         user: usize,
         text: &[u8],
-        received: impl FnMut(u64) -> Result<()>,
+        mut received: impl FnMut(u64) -> Result<()>,
     ) -> Result<()> {
-        if text.starts_with(b"INFO") {
-            let hello = format!(
-                "CONNECT {{\"verbose\":false,\"pedantic\":false}}\r\nSUB {} 1\r\nPING\r\n",
-                self.channel(user)
-            );
-            return net.send(conn, &requests::client_frame(0x2, hello.as_bytes()));
+        let begun = self.peers.begun.remove(&user).map(|mut begun| {
+            begun.extend_from_slice(text);
+            begun
+        });
+        let mut rest = begun.as_deref().unwrap_or(text);
+        while let Some((length, said)) = nats::next(rest)? {
+            rest = &rest[length..];
+            match said {
+                Said::Info => {
+                    let hello = format!(
+                        "CONNECT {{\"verbose\":false,\"pedantic\":false}}\r\nSUB {} 1\r\nPING\r\n",
+                        self.channel(user)
+                    );
+                    net.send(conn, &requests::client_frame(0x2, hello.as_bytes()))?;
+                }
+                Said::Pong => self.opened += 1,
+                Said::Ping => net.send(conn, &requests::client_frame(0x2, b"PONG\r\n"))?,
+                Said::Message(body) => {
+                    if let Some(number) = self.numbers.only(body) {
+                        received(number)?;
+                    }
+                }
+            }
         }
-        match text {
-            b"PONG\r\n" => self.opened += 1,
-            b"PING\r\n" => net.send(conn, &requests::client_frame(0x2, b"PONG\r\n"))?,
-            _ if text.starts_with(b"MSG ") => return self.numbers.all(text).try_for_each(received),
-            other => bail!("nats-server said {}", String::from_utf8_lossy(other)),
+        if !rest.is_empty() {
+            self.peers.begun.insert(user, rest.to_vec());
         }
         Ok(())
     }

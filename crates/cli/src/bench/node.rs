@@ -203,7 +203,8 @@ impl OwnNode {
             ("log.level", "warn".to_owned()),
         ];
         let mut command = Command::new(std::env::current_exe()?);
-        command.args(["serve", "--log-format", "json"]);
+        // It ends with this process, however that ends.
+        command.args(["serve", "--log-format", "json", "--until-input-ends"]);
         for (name, value) in settings {
             command.args(["--set", &format!("{name}={value}")]);
         }
@@ -211,7 +212,7 @@ impl OwnNode {
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("POSTRIDER_")) {
             command.env_remove(name);
         }
-        let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
+        let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let mut own = OwnNode {
             child,
             addr: SocketAddr::from(([127, 0, 0, 1], 0)),

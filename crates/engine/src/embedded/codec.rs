@@ -208,6 +208,13 @@ impl<'a> Reader<'a> {
     pub fn is_done(&self) -> bool {
         self.rest.is_empty()
     }
+    /// What was read, which has to be all: nothing was ever written behind it.
+    pub fn end<T>(&self, value: T) -> Result<T, StoreFault> {
+        match self.is_done() {
+            true => Ok(value),
+            false => Err(self.corrupt("more than a value")),
+        }
+    }
     pub fn u8(&mut self) -> Result<u8, StoreFault> {
         Ok(self.take::<1>()?[0])
     }
@@ -317,7 +324,10 @@ impl Held {
     pub fn home(value: &[u8]) -> Result<Option<Home>, StoreFault> {
         let mut r = Reader::new("notifications", value)?;
         match r.u8()? {
-            AT_HOME => Ok(Some((r.id(UserId::new)?, r.position()?))),
+            AT_HOME => {
+                let home = (r.id(UserId::new)?, r.position()?);
+                r.end(Some(home))
+            }
             _ => Ok(None),
         }
     }
@@ -346,7 +356,7 @@ impl Record {
         let id = r.id(NotificationId::new)?;
         let record = Record::read(&id, &mut r)?;
         let home = Some((user.clone(), Position { epoch, offset }));
-        Ok(Some(Record { home, ..record }))
+        r.end(Some(Record { home, ..record }))
     }
 
     fn write(&self, out: Writer) -> Writer {
@@ -383,7 +393,9 @@ impl Record {
     }
 
     pub fn decode(id: &NotificationId, value: &[u8]) -> Result<Record, StoreFault> {
-        Record::read(id, &mut Reader::new("notifications", value)?)
+        let mut r = Reader::new("notifications", value)?;
+        let record = Record::read(id, &mut r)?;
+        r.end(record)
     }
 
     fn read(id: &NotificationId, r: &mut Reader<'_>) -> Result<Record, StoreFault> {
@@ -497,13 +509,14 @@ impl EntryRecord {
                 }
             }
             // Whatever else stands in it, it stands for this.
-            WHOLE => EntryKindRecord::Notification {
-                withdrawn: None,
-                id: r.id(NotificationId::new)?,
-            },
+            WHOLE => {
+                let id = r.id(NotificationId::new)?;
+                let kind = EntryKindRecord::Notification { id, withdrawn: None };
+                return Ok(EntryRecord { epoch, kind });
+            }
             _ => return Err(r.corrupt("unknown kind of entry")),
         };
-        Ok(EntryRecord { epoch, kind })
+        r.end(EntryRecord { epoch, kind })
     }
 }
 
@@ -522,7 +535,7 @@ impl LetterRecord {
 
     pub fn decode(value: &[u8]) -> Result<LetterRecord, StoreFault> {
         let mut r = Reader::new("letters", value)?;
-        Ok(LetterRecord {
+        let letter = LetterRecord {
             notification: r.option(|r| r.id(NotificationId::new))?,
             user: r.option(|r| r.id(UserId::new))?,
             reason: DeadReason::from_byte(r.u8()?).ok_or_else(|| r.corrupt("unknown reason"))?,
@@ -530,7 +543,8 @@ impl LetterRecord {
             attempts: r.u32()?,
             time: Timestamp(r.u64()?),
             raw: r.option(|r| r.bytes().map(Bytes::copy_from_slice))?,
-        })
+        };
+        r.end(letter)
     }
 }
 
@@ -544,7 +558,9 @@ pub(super) fn encode_range(mark: &Mark) -> Vec<u8> {
 }
 
 pub(super) fn decode_mark(offset: u64, kind: MarkKind, value: &[u8]) -> Result<Mark, StoreFault> {
-    Reader::new("marks", value)?.mark(offset, kind)
+    let mut r = Reader::new("marks", value)?;
+    let mark = r.mark(offset, kind)?;
+    r.end(mark)
 }
 
 /// Keys. Each function builds one table's key, or the prefix that its rows share.
@@ -762,6 +778,46 @@ mod tests {
         for cut in 0..bytes.len() {
             assert!(Held::home(&bytes[..cut]).is_err(), "cut at {cut}");
         }
+    }
+
+    #[test]
+    fn what_follows_a_value_is_damage() {
+        let longer = |bytes: Vec<u8>| [&bytes[..], b"\0"].concat();
+        let record = sample();
+        let id = record.notification.id.clone();
+        let user = UserId::new("ada").unwrap();
+        let kind = EntryKindRecord::Notification {
+            id: id.clone(),
+            withdrawn: None,
+        };
+        let entry = EntryRecord {
+            epoch: Epoch(3),
+            kind,
+        };
+        let letter = LetterRecord {
+            notification: Some(id.clone()),
+            user: None,
+            reason: DeadReason::Overflow,
+            source: "test".into(),
+            attempts: 4,
+            time: Timestamp(3),
+            raw: None,
+        };
+        let mark = Mark {
+            offset: 9,
+            from: 3,
+            kind: MarkKind::Delivered,
+            time: Timestamp(1),
+            session: None,
+            transport: None,
+            why: String::new(),
+        };
+        assert!(Record::decode(&id, &longer(record.encode())).is_err());
+        assert!(Record::of_entry(&longer(record.encode_entry(Epoch(3))), &user, 9).is_err());
+        assert!(EntryRecord::decode(&longer(entry.encode())).is_err());
+        assert!(LetterRecord::decode(&longer(letter.encode())).is_err());
+        assert!(decode_mark(9, mark.kind, &longer(encode_mark(&mark))).is_err());
+        assert!(Held::decode(&id, &longer(Held::encode_home(&(user, Position::START)))).is_err());
     }
 
     #[test]

@@ -20,6 +20,7 @@ pub fn record(data: &[u8]) {
         0 => {
             if let Ok(record) = Record::decode(&id, value) {
                 assert!(held(&record) <= value.len(), "more than there was");
+                assert!(Record::decode(&id, &longer(value)).is_err());
                 assert_eq!(Record::decode(&id, &record.encode()).ok(), Some(record));
             }
         }
@@ -30,11 +31,13 @@ pub fn record(data: &[u8]) {
         }
         2 => {
             if let Ok(letter) = LetterRecord::decode(value) {
+                assert!(LetterRecord::decode(&longer(value)).is_err());
                 assert_eq!(LetterRecord::decode(&letter.encode()).ok(), Some(letter));
             }
         }
         3 => {
             if let Ok(mark) = decode_mark(7, MarkKind::Read, value) {
+                assert!(decode_mark(7, MarkKind::Read, &longer(value)).is_err());
                 assert_eq!(
                     decode_mark(7, MarkKind::Read, &encode_mark(&mark)).ok(),
                     Some(mark)
@@ -45,6 +48,7 @@ pub fn record(data: &[u8]) {
         5 => whole(value),
         6 => {
             if let Ok(Some(home)) = Held::home(value) {
+                assert!(Held::home(&longer(value)).is_err());
                 assert_eq!(Held::home(&Held::encode_home(&home)).ok(), Some(Some(home)));
                 assert!(Record::decode(&id, value).is_err(), "a record and a place");
             }
@@ -75,9 +79,15 @@ fn whole(value: &[u8]) {
     let Ok(Some(record)) = Record::of_entry(value, &user, 9) else {
         return;
     };
+    assert!(Record::of_entry(&longer(value), &user, 9).is_err());
     let entry = EntryRecord::decode(value).expect("its entry is read as well");
     let again = Record::of_entry(&record.encode_entry(entry.epoch), &user, 9);
     assert_eq!(again.ok(), Some(Some(record)));
+}
+
+/// What is no value, since nothing follows one.
+fn longer(value: &[u8]) -> Vec<u8> {
+    [value, b"\0"].concat()
 }
 
 /// Bytes of text and data in a record.

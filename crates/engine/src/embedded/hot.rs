@@ -13,11 +13,13 @@
 
 #[cfg(test)]
 pub(super) mod agrees;
+mod ground;
 mod known;
 mod slots;
 mod tail;
 mod watched;
 
+pub(super) use ground::{Asked, Found, Ground};
 pub(super) use known::Outline;
 pub(super) use watched::Watched;
 
@@ -113,7 +115,8 @@ impl Hot {
             let (tail, stands) = parts(known, all, user, feed)?;
             let entries = tail.page(after, limit)?;
             let first = entries.first().map(|entry| entry.position.offset);
-            let is_simple = !stands.open && first.is_none_or(|first| first > stands.marked);
+            let told = stands.marked.max(stands.attempted);
+            let is_simple = !stands.open && first.is_none_or(|first| first > told);
             is_simple.then_some((tail.span(), stands.floor, entries))
         })?;
         let standing = Standing {

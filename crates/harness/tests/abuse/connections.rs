@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use postrider_harness::http::Conn;
-use postrider_harness::node::Node;
+use postrider_harness::node::{KEY, Node};
 use postrider_harness::wait::{until_true, within};
 
 use postrider_harness::raw::{connect, growth, room_for_files, unharmed};
@@ -74,10 +74,14 @@ fn drip(node: &Node, dripping: &mut Vec<TcpStream>, began: Instant) -> Result<()
     Ok(())
 }
 
-/// More connections of the API than it holds: one more is told to come back, and all the others work.
+const NOWHERE: &[u8] = b"GET /v1/nowhere HTTP/1.1\r\nHost: x\r\n\r\n";
+
+/// As many connections of the API as it holds, all at rest: a newcomer gets the place of the one that has rested longest,
+/// and the others are kept.
 #[test]
-fn as_many_connections_of_the_api_as_there_may_be() -> Result<()> {
+fn connections_that_rest_make_room() -> Result<()> {
     const HELD: usize = 4096;
+    const NEWCOMERS: usize = 100;
 
     room_for_files()?;
     let node = Node::start(&[])?;
@@ -85,15 +89,75 @@ fn as_many_connections_of_the_api_as_there_may_be() -> Result<()> {
     let mut held = Vec::new();
     for _ in 0..HELD {
         let mut conn = Conn::open(addr, None)?;
-        conn.write(b"GET /v1/nowhere HTTP/1.1\r\nHost: x\r\n\r\n")?;
+        conn.write(NOWHERE)?;
         held.push(conn);
     }
     for conn in &mut held {
         let answer = conn.answer(within(20))?.context("no answer")?;
         ensure!(answer.status() == 404, "answered {}", answer.status());
     }
+    // Whoever asks again has not rested long.
+    held[0].write(NOWHERE)?;
+    ensure!(held[0].answer(within(20))?.context("no answer")?.status() == 404);
+    let full = node.open_sockets()?;
+    let mut newcomers = Vec::new();
+    for nth in 0..NEWCOMERS {
+        let mut conn = Conn::open(addr, None)?;
+        conn.write(NOWHERE)?;
+        let answer = conn.answer(within(20))?.context("no answer")?;
+        ensure!(
+            answer.status() == 404,
+            "newcomer {nth} was answered {}",
+            answer.status()
+        );
+        newcomers.push(conn);
+    }
+    until_true("as many to be told to go", within(10), || {
+        Ok(node.open_sockets()? <= full)
+    })?;
+    let is_kept = |conn: &mut Conn| {
+        conn.write(NOWHERE).is_ok()
+            && matches!(conn.answer(within(20)), Ok(Some(answer)) if answer.status() == 404)
+    };
+    let kept: Vec<bool> = held.iter_mut().map(is_kept).collect();
+    let gone = kept.iter().filter(|kept| !**kept).count();
+    ensure!(gone == NEWCOMERS, "{gone} were told to go");
+    // The loops do not tell the API of connections in just the order in which they came.
+    ensure!(
+        kept[0] && kept[HELD / 2..].iter().all(|kept| *kept),
+        "one that rested less was told to go"
+    );
+    Ok(())
+}
+
+/// As many connections of the API as it holds, each with a request under way: one more is told to come back, and they
+/// are answered.
+#[test]
+fn connections_that_are_busy_are_kept() -> Result<()> {
+    const HELD: usize = 16;
+    // More than a loop serves by itself.
+    const DATA: usize = 100_000;
+
+    let node = Node::start(&[("http.api_connections", &HELD.to_string())])?;
+    let addr = node.endpoint.addr()?;
+    let body = serde_json::json!({"users": ["ada"], "data": "x".repeat(DATA)}).to_string();
+    let (first, rest) = body.split_at(10);
+    let head = format!(
+        "POST /v1/notifications HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\nContent-Type: application/json\r\n\
+         Expect: 100-continue\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    let mut held = Vec::new();
+    for _ in 0..HELD {
+        let mut conn = Conn::open(addr, None)?;
+        conn.write(head.as_bytes())?;
+        let asked = conn.head(within(10))?.context("no word")?;
+        ensure!(asked.status == 100, "answered {}", asked.status);
+        conn.write(first.as_bytes())?;
+        held.push(conn);
+    }
     let mut more = Conn::open(addr, None)?;
-    more.write(b"GET /v1/nowhere HTTP/1.1\r\nHost: x\r\n\r\n")?;
+    more.write(NOWHERE)?;
     let answer = more
         .answer(within(20))?
         .context("one more was left without an answer")?;
@@ -107,10 +171,14 @@ fn as_many_connections_of_the_api_as_there_may_be() -> Result<()> {
         "without Retry-After: {:?}",
         answer.head
     );
-    drop(held);
-    until_true("room to be had again", within(10), || {
-        let mut conn = Conn::open(addr, None)?;
-        conn.write(b"GET /v1/nowhere HTTP/1.1\r\nHost: x\r\n\r\n")?;
-        Ok(conn.answer(within(10))?.context("no answer")?.status() == 404)
-    })
+    for conn in &mut held {
+        conn.write(rest.as_bytes())?;
+        let answer = conn.answer(within(20))?.context("no answer")?;
+        ensure!(answer.status() == 202, "answered {}", answer.status());
+    }
+    // They rest now.
+    let mut conn = Conn::open(addr, None)?;
+    conn.write(NOWHERE)?;
+    ensure!(conn.answer(within(10))?.context("no answer")?.status() == 404);
+    Ok(())
 }

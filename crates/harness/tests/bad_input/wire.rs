@@ -159,6 +159,23 @@ fn slow_heads_and_half_bodies() -> Result<()> {
     bench.unharmed()
 }
 
+/// More polls behind one another than a read takes: each has its turn, and its answer.
+#[test]
+fn pipelined_polls_are_all_answered() -> Result<()> {
+    const POLLS: usize = 500;
+
+    let mut bench = Bench::start()?;
+    let mut conn = open(&bench)?;
+    let poll = raw::as_user("eve", "GET", "/v1/inbox?wait=0")?.bytes();
+    ensure!(poll.len() * POLLS > 80_000, "they fit one read");
+    conn.write(&poll.repeat(POLLS))?;
+    for nth in 0..POLLS {
+        let answer = conn.answer(within(20))?.context("no answer")?;
+        ensure!(answer.status() == 200, "{nth}: {}", answer.text());
+    }
+    bench.unharmed()
+}
+
 #[test]
 fn pipelined_requests_are_answered_in_order() -> Result<()> {
     let mut bench = Bench::start()?;

@@ -9,7 +9,7 @@ use super::refusal::intake_problem;
 use super::submit::{Batch, Outcome, Submission};
 use postrider_engine::EngineError;
 use postrider_model::{Publication, Receipt};
-use postrider_sources::http::{self, Body};
+use postrider_sources::http::{self, Body, Most};
 use postrider_transports::{Answer, Problem};
 use std::sync::Arc;
 
@@ -28,7 +28,7 @@ impl Order {
     pub fn take(mut submission: Submission, body: &[u8]) -> Result<Order, Problem> {
         submission.bind(body);
         let api = submission.api().clone();
-        let decoded = http::decode_body(body, api.limits.json_depth, api.limits.array).map_err(|fault| {
+        let decoded = http::decode_body(body, &Most::from(&api.limits)).map_err(|fault| {
             api.metrics.count_rejected(fault.code.as_str());
             intake_problem(fault)
         })?;

@@ -18,7 +18,8 @@ use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use http_body_util::channel::{Channel, Sender};
 use postrider_router::{Fault, FaultCode};
-use postrider_sources::{Line, Lines, http};
+use postrider_sources::http::{self, Most};
+use postrider_sources::{Line, Lines};
 use postrider_transports::Problem;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -104,7 +105,7 @@ impl Stream {
             items.push(match line {
                 Line::Whole(line) => {
                     bytes += line.len();
-                    let draft = http::decode_line(&line, self.api.limits.json_depth);
+                    let draft = http::decode_line(&line, &Most::from(&self.api.limits));
                     self.submission.admit(draft, self.index)
                 }
                 Line::TooLong => {

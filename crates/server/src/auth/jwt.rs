@@ -13,7 +13,7 @@ use super::key_cache::{Answer, Rules};
 use super::one_or_many::OneOrMany;
 use super::pem::KeyFault;
 use super::public_key::{PublicKey, algorithm_named};
-use super::seen::{Good, Seen};
+use super::seen::{Good, More, Seen};
 use crate::config::Secret;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -171,12 +171,14 @@ impl Jwt {
         let (identity, times) = claims::identity(&claims, &self.config, now)?;
         let good = Good {
             user: identity.user.clone(),
-            topics: (!identity.topics.is_empty()).then(|| identity.topics.clone().into()),
             times,
-            keys: match signer {
-                Signer::Configured => None,
-                Signer::Issuer(keys) => Some(Arc::downgrade(&keys)),
-            },
+            more: More::of(
+                &identity.topics,
+                match signer {
+                    Signer::Configured => None,
+                    Signer::Issuer(keys) => Some(Arc::downgrade(&keys)),
+                },
+            ),
         };
         self.seen.keep(digest, good);
         Ok(identity)
@@ -185,7 +187,8 @@ impl Jwt {
     /// What a token that was found good says, if it would be found good now. If not, it is checked anew: why it is
     /// refused is said in one place.
     fn again(&self, good: Good, now: Timestamp) -> Option<Identity> {
-        if let Some(keys) = &good.keys {
+        let more = good.more.map(|more| *more).unwrap_or_default();
+        if let Some(keys) = &more.keys {
             let in_use = self.issuer.as_ref()?.keys_in_use()?;
             if !Weak::ptr_eq(keys, &Arc::downgrade(&in_use)) {
                 return None;
@@ -195,7 +198,7 @@ impl Jwt {
         Some(Identity {
             user: good.user,
             expires_at: good.times.ends(&self.config, now),
-            topics: good.topics.map(Vec::from).unwrap_or_default(),
+            topics: more.topics,
         })
     }
 

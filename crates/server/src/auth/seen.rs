@@ -11,9 +11,9 @@
 
 use super::claims::Times;
 use super::public_key::PublicKey;
+use foldhash::HashMap;
 use postrider_model::UserId;
 use sha2::{Digest as _, Sha256};
-use std::collections::HashMap;
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::{Mutex, PoisonError, Weak};
 
@@ -33,11 +33,26 @@ const DIGEST_BYTES: usize = 16;
 #[derive(Debug, Clone)]
 pub(super) struct Good {
     pub user: UserId,
-    /// The patterns of session topics that it allows; mostly none.
-    pub topics: Option<Box<[String]>>,
     pub times: Times,
+    /// What most have not.
+    pub more: Option<Box<More>>,
+}
+
+/// What few tokens have.
+#[derive(Debug, Clone, Default)]
+pub(super) struct More {
+    /// The patterns of session topics that it allows.
+    pub topics: Vec<String>,
     /// The issuer's keys, where one of them signed it.
     pub keys: Option<Weak<Vec<PublicKey>>>,
+}
+
+impl More {
+    /// These, if there is anything.
+    pub fn of(topics: &[String], keys: Option<Weak<Vec<PublicKey>>>) -> Option<Box<More>> {
+        let topics = topics.to_vec();
+        (!topics.is_empty() || keys.is_some()).then(|| Box::new(More { topics, keys }))
+    }
 }
 
 /// Good tokens of late.
@@ -89,7 +104,8 @@ impl Seen {
 
     /// It was found good.
     pub fn keep(&self, token: TokenDigest, good: Good) {
-        let patterns = good.topics.iter().flatten().map(String::len).sum::<usize>();
+        let patterns = good.more.iter().flat_map(|more| &more.topics);
+        let patterns = patterns.map(String::len).sum::<usize>();
         if patterns > MAX_PATTERNS {
             return;
         }
@@ -114,9 +130,8 @@ mod tests {
     fn good(user: &str) -> Good {
         Good {
             user: UserId::new(user).unwrap(),
-            topics: None,
             times: Times::default(),
-            keys: None,
+            more: None,
         }
     }
 

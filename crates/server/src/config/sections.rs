@@ -28,11 +28,13 @@ pub struct HttpConfig {
     pub bodies: ByteSize,
     /// Origins whose pages may use the API, such as `https://app.example.com`; `*` is any, without cookies.
     pub allowed_origins: Vec<String>,
-    /// Most connections of the API (everything but sessions) at a time; one more is answered 503.
+    /// Most connections of the API (everything but sessions) at a time. One more takes the place of the one that has
+    /// rested longest between two requests; where none rests it is answered 503.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub api_connections: usize,
-    /// Most connections that speak HTTP/2, sessions on them included; one more is closed. 0: HTTP/2 is not
-    /// offered, so that browsers hold their event streams in the cheap way, over HTTP/1.1.
+    /// Most connections that speak HTTP/2, sessions on them included. One more takes the place of the one that has
+    /// rested longest; where none rests it is closed. 0: HTTP/2 is not offered, so that browsers hold their event
+    /// streams in the cheap way, over HTTP/1.1.
     #[schemars(range(min = 0, max = 1_000_000))]
     pub http2_connections: usize,
     /// Most open sockets, sessions included; one more waits in the system's queue. 0: as many as the limit of open

@@ -1,9 +1,15 @@
-//! A waiting poll's answer: what it holds so far, and when it may go.
+//! A waiting poll's answer: what it holds so far, when it may go, and what stays of it for the next poll.
 
-use super::POLL_BYTES;
+use super::{Live, Next, READ_GRACE, Wire};
+use crate::connection::Cors;
+use crate::head::MAX_HEAD;
+use crate::outgoing::Outgoing;
+use crate::problem::Problem;
+use crate::response;
+use crate::shard::Turn;
 use crate::sse::with_attempt;
 use bytes::Bytes;
-use postrider_delivery::Session;
+use postrider_delivery::{LifetimeEvent, Session};
 use postrider_model::{Cursor, Entry, Timestamp};
 use std::sync::Arc;
 
@@ -11,77 +17,144 @@ use std::sync::Arc;
 pub(crate) struct Poll {
     /// Each with which attempt it is: from 2 on the client is told.
     pub entries: Vec<(Arc<Entry>, u32)>,
-    pub bytes: usize,
-    pub limit: usize,
+    /// Bytes of entries that there is room for; the last may be longer.
+    pub room: u32,
+    /// How many of them may be in one answer.
+    pub limit: u16,
     pub gap: bool,
     pub state: bool,
-    /// Where the client said it is: an entry at or below is one that it had before.
-    pub cursor: Option<Cursor>,
-    /// How many entries are new to the client.
-    pub news: usize,
-    /// When an answer of nothing but repeats may go.
-    pub repeats_at: Timestamp,
     /// Transient notifications were dropped for want of room.
     pub dropped_transient: bool,
-    pub deadline: Timestamp,
     pub keep_alive: bool,
-    pub cors: Vec<(&'static str, String)>,
+    /// How many entries are new to the client.
+    pub news: u32,
+    pub deadline: Timestamp,
+    /// What most have not.
+    pub more: Option<Box<More>>,
+}
+
+/// What few polls have.
+#[derive(Default)]
+pub(crate) struct More {
+    /// Where the client said it is, if it may get what it had: an entry at or below is one that it had before.
+    pub had: Option<Cursor>,
+    /// Where there is that: when an answer of nothing but repeats may go.
+    pub repeats_at: Timestamp,
+    pub cors: Cors,
     /// What the client sent after the request: the next one.
     pub rest: Vec<u8>,
 }
 
+impl More {
+    /// This, if there is anything.
+    pub fn any(self) -> Option<Box<More>> {
+        let has_some = self.had.is_some() || !self.cors.is_empty() || !self.rest.is_empty();
+        has_some.then(|| Box::new(self))
+    }
+}
+
 impl Poll {
+    /// Whether the client has sent so much behind this request that the rest can wait in its socket.
+    pub fn is_ahead(&self) -> bool {
+        self.more.as_ref().is_some_and(|more| more.rest.len() >= MAX_HEAD)
+    }
+
     /// Whether one more entry fits.
     pub fn has_room(&self) -> bool {
-        self.entries.len() < self.limit && self.bytes < POLL_BYTES
+        self.entries.len() < usize::from(self.limit) && self.room > 0
     }
 
     /// Whether one more of those that the client had fits: they take at most half of an answer, so that a client that
     /// does not acknowledge still gets what is new.
     pub fn takes_repeats(&self) -> bool {
-        self.entries.len() - self.news < self.limit.div_ceil(2)
+        self.entries.len() - (self.news as usize) < usize::from(self.limit.div_ceil(2))
     }
 
     /// Adds an entry.
     pub fn add(&mut self, entry: &Arc<Entry>, attempt: u32) {
-        self.bytes += entry.json().len();
-        let had = self.cursor.as_ref().and_then(|cursor| cursor.get(&entry.feed));
+        let size = u32::try_from(entry.json().len()).unwrap_or(u32::MAX);
+        self.room = self.room.saturating_sub(size);
+        let had = self.more.as_ref().and_then(|more| more.had.as_ref());
+        let had = had.and_then(|cursor| cursor.get(&entry.feed));
         let transient = entry.position.offset == 0;
         let new = transient || had.is_none_or(|had| entry.position.offset > had.offset);
-        self.news += usize::from(new);
+        self.news += u32::from(new);
         self.entries.push((entry.clone(), attempt));
     }
 
-    /// The answer, in pieces: large entries are not copied for each of those who wait for them.
-    pub fn body(&self, session: &Session) -> Vec<Bytes> {
-        let mut notifications = Vec::new();
-        let mut events: Vec<Bytes> = Vec::new();
-        if self.state {
-            events.push(Bytes::from_static(br#"{"type":"state","state":{}}"#));
+    /// The client sent this behind its request.
+    pub fn keep_rest(&mut self, bytes: &[u8]) {
+        let more = self.more.get_or_insert_default();
+        more.rest.extend_from_slice(bytes);
+    }
+
+    /// Says the answer: in `tail`, which is empty, or where it has large entries, which are not copied for each of
+    /// those who wait for them, in pieces.
+    fn answer(&self, session: &Session, keep_alive: bool, out: &mut Outgoing, tail: &mut Vec<u8>) {
+        let mut body = Pieces {
+            done: Vec::new(),
+            last: std::mem::take(tail),
+        };
+        self.push_body(&mut body, session);
+        let Pieces { done, last } = body;
+        *tail = last;
+        let (behind, large) = (tail.len(), done.iter().map(Bytes::len).sum::<usize>());
+        let extra = self.extra();
+        if done.is_empty() {
+            response::push_json_head(tail, behind, keep_alive, &extra);
+            tail.rotate_left(behind);
+        } else {
+            let mut head = Vec::new();
+            response::push_json_head(&mut head, large + behind, keep_alive, &extra);
+            out.push(head.into());
+            done.into_iter().for_each(|piece| out.push(piece));
         }
-        if self.dropped_transient {
-            events.push(Bytes::from_static(
-                br#"{"type":"error","code":"transient_dropped"}"#,
-            ));
-        }
+    }
+
+    /// The headers of CORS.
+    fn extra(&self) -> Vec<(&str, &str)> {
+        let cors = self.more.iter().flat_map(|more| &more.cors);
+        cors.map(|(name, value)| (*name, value.as_str())).collect()
+    }
+
+    fn push_body(&self, body: &mut Pieces, session: &Session) {
+        body.own(br#"{"notifications":["#);
+        let mut separator: &[u8] = b"";
         for (entry, attempt) in &self.entries {
-            let json = entry.json().clone();
-            match entry.notification() {
-                Some(_) if *attempt > 1 => notifications.push(with_attempt(&json, *attempt).into()),
-                Some(_) => notifications.push(json),
-                None => events.push(json),
+            if entry.notification().is_some() {
+                body.own(separator);
+                match *attempt {
+                    0..=1 => body.shared(entry.json()),
+                    again => body.own(&with_attempt(entry.json(), again)),
+                }
+                separator = b",";
             }
         }
-        let mut body = Pieces::default();
-        body.own(br#"{"notifications":["#);
-        body.list(notifications);
         body.own(br#"],"events":["#);
-        body.list(events);
+        separator = b"";
+        let own: [(bool, &[u8]); 2] = [
+            (self.state, br#"{"type":"state","state":{}}"#),
+            (
+                self.dropped_transient,
+                br#"{"type":"error","code":"transient_dropped"}"#,
+            ),
+        ];
+        for (_, event) in own.into_iter().filter(|(is_said, _)| *is_said) {
+            body.own(separator);
+            body.own(event);
+            separator = b",";
+        }
+        for (entry, _) in &self.entries {
+            if entry.notification().is_none() {
+                body.own(separator);
+                body.shared(entry.json());
+                separator = b",";
+            }
+        }
         body.own(br#"],"cursor":""#);
-        body.own(session.cursor().as_bytes());
+        session.push_cursor(&mut body.last);
         body.own(br#"","gap":"#);
         body.own(if self.gap { b"true}" } else { b"false}" });
-        body.done()
     }
 }
 
@@ -89,7 +162,6 @@ impl Poll {
 const SHARED: usize = 4 << 10;
 
 /// An answer under construction.
-#[derive(Default)]
 struct Pieces {
     done: Vec<Bytes>,
     last: Vec<u8>,
@@ -100,22 +172,78 @@ impl Pieces {
         self.last.extend_from_slice(bytes);
     }
 
-    fn list(&mut self, items: Vec<Bytes>) {
-        for (i, json) in items.into_iter().enumerate() {
-            if i > 0 {
-                self.own(b",");
-            }
-            if json.len() < SHARED {
-                self.own(&json);
+    fn shared(&mut self, json: &Bytes) {
+        if json.len() < SHARED {
+            self.own(json);
+        } else {
+            self.done.push(Bytes::copy_from_slice(&self.last));
+            self.last.clear();
+            self.done.push(json.clone());
+        }
+    }
+}
+
+impl Live {
+    /// Ends a turn of a poll: answers it, where that is due.
+    pub(super) fn finish_poll(&mut self, out: &mut Outgoing, turn: &mut Turn) -> Next {
+        let Wire::Poll(poll) = &mut self.wire else {
+            return Next::End;
+        };
+        poll.dropped_transient |= std::mem::take(&mut self.dropped_transient);
+        let is_reading = self.session.is_reading();
+        let repeats_at = poll.more.as_ref().map_or(Timestamp::MAX, |more| more.repeats_at);
+        let repeats = !poll.entries.is_empty() && turn.now >= repeats_at;
+        let something = poll.news > 0 || poll.gap || poll.dropped_transient || repeats;
+        let complete = (!is_reading && (something || turn.now >= poll.deadline))
+            || turn.draining
+            || turn.now >= poll.deadline.plus(READ_GRACE);
+        let expired = self.lifetime.due(&turn.rules.poll, turn.now) == Some(LifetimeEvent::TokenExpired);
+        if complete || expired {
+            let keep_alive = poll.keep_alive && !turn.draining;
+            let overdue = is_reading && turn.now >= poll.deadline;
+            if overdue && !something && poll.entries.is_empty() && !turn.draining {
+                // What could not be read must not pass for an inbox that holds nothing more.
+                let problem = response::problem(&Problem::unavailable(1), keep_alive, &poll.extra());
+                out.push(problem);
             } else {
-                self.done.push(std::mem::take(&mut self.last).into());
-                self.done.push(json);
+                poll.answer(&self.session, keep_alive, out, &mut turn.tail);
             }
+            return Next::Answered {
+                keep_alive,
+                rest: poll
+                    .more
+                    .as_mut()
+                    .map(|more| std::mem::take(&mut more.rest))
+                    .unwrap_or_default(),
+            };
+        }
+        let next = if is_reading {
+            // The page ends this turn's wait; the grace bounds it.
+            poll.deadline.plus(READ_GRACE)
+        } else if poll.entries.is_empty() {
+            poll.deadline
+        } else {
+            poll.deadline.min(repeats_at)
+        };
+        Next::At(next.min(self.lifetime.next_at(&turn.rules.poll)))
+    }
+
+    /// A poll was answered: what it held goes, its memory stays for the next one of its connection.
+    pub fn rest(&mut self) {
+        if let Wire::Poll(poll) = &mut self.wire {
+            (poll.entries, poll.more) = (Vec::new(), None);
         }
     }
 
-    fn done(mut self) -> Vec<Bytes> {
-        self.done.push(self.last.into());
-        self.done
+    /// A poll in its place: in the memory of the one before it, where there was one.
+    pub fn poll_in(kept: Option<&mut Box<Live>>, poll: Poll) -> Wire {
+        let over = Wire::Sse { tcp_evidence: false };
+        match kept.map(|kept| std::mem::replace(&mut kept.wire, over)) {
+            Some(Wire::Poll(mut place)) => {
+                *place = poll;
+                Wire::Poll(place)
+            }
+            _ => Wire::Poll(Box::new(poll)),
+        }
     }
 }

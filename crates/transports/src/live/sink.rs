@@ -9,8 +9,8 @@ use crate::shard::{MAX_UNFLUSHED, Turn};
 use crate::{sse, websocket};
 use postrider_delivery::{Outbox, Reading};
 use postrider_model::{
-    Attempt, Entry, Evidence, FeedId, NotificationId, Position, SessionId, SettleKind, SettleTarget,
-    Settlement, Timestamp, Transport, UserId,
+    Attempt, Audience, Entry, Evidence, FeedId, NotificationId, Position, SessionId, SettleKind,
+    SettleTarget, Settlement, Timestamp, Transport, UserId,
 };
 use std::sync::Arc;
 
@@ -58,8 +58,14 @@ impl Outbox for Sink<'_> {
         }
         match (&mut *self.wire, attempt.unwrap_or(1)) {
             (Wire::Poll(poll), attempt) => poll.add(entry, attempt),
+            (Wire::Sse { .. }, 0..=1) if is_for_few(entry) => {
+                self.out.append(|bytes| sse::push_entry_block(bytes, entry));
+            }
             (Wire::Sse { .. }, 0..=1) => self.out.push(sse::entry_block(entry)),
             (Wire::Sse { .. }, attempt) => self.out.push(sse::entry_block_again(entry, attempt)),
+            (Wire::WebSocket { .. }, 0..=1) if is_for_few(entry) => {
+                self.out.append(|bytes| websocket::push_entry_frame(bytes, entry));
+            }
             (Wire::WebSocket { .. }, 0..=1) => self.out.push(websocket::entry_frame(entry)),
             (Wire::WebSocket { .. }, attempt) => self.out.push(websocket::entry_frame_again(entry, attempt)),
         }
@@ -107,4 +113,14 @@ impl Outbox for Sink<'_> {
             transport: Some(transport),
         });
     }
+}
+
+/// Whether to keep the entry's encoded form would serve no one, or hardly anyone: nobody else holds the entry, as
+/// those of a page that was read from the store for one session; or it is for one user, whose sessions are few, and
+/// the memory would be given back by another thread, which costs more than to encode it again.
+fn is_for_few(entry: &Arc<Entry>) -> bool {
+    Arc::strong_count(entry) == 1
+        || entry.notification().is_some_and(
+            |notification| matches!(&notification.audience, Audience::Users(users) if users.len() == 1),
+        )
 }

@@ -9,11 +9,13 @@ use crate::ring::Ring;
 use postrider_delivery::Stretch;
 use postrider_model::Topic;
 
-/// Hearers passed in one turn of the loop.
-const SLICE: usize = 64;
+/// Hearers passed in one turn of the loop. A turn costs about a third of a send, so few are enough; whatever comes
+/// meanwhile waits for no more than these, some three times on its way from a publisher to a session.
+const SLICE: usize = 32;
+
 /// Who hears which feed.
 pub(super) struct Hearers {
-    users: HashMap<UserId, Few>,
+    users: foldhash::HashMap<UserId, Few>,
     /// Wide feeds that somebody hears, and `all`, by their number.
     fans: Slab<Ring>,
     all: usize,
@@ -49,15 +51,18 @@ impl Few {
 pub(crate) struct Seats {
     all: Option<u32>,
     /// Of topics: which ring, and where.
-    topics: Box<[(u32, u32)]>,
+    topics: Option<Box<TopicSeats>>,
 }
+
+/// Few have any.
+struct TopicSeats(Vec<(u32, u32)>);
 
 impl Hearers {
     pub fn new() -> Hearers {
         let mut fans = Slab::new();
         let all = fans.insert(Ring::new(FeedId::All));
         Hearers {
-            users: HashMap::new(),
+            users: foldhash::HashMap::default(),
             fans,
             all,
             topics: HashMap::new(),
@@ -77,7 +82,7 @@ impl Hearers {
             .and_modify(|few| *few = Few::of([few.slots(), &[slot]].concat()))
             .or_insert(Few::One(slot));
         let all = self.fans.get_mut(self.all).map(|fan| fan.sit(slot));
-        let topics = topics.iter().map(|topic| {
+        let seats = topics.iter().map(|topic| {
             let fans = &mut self.fans;
             let new = || fans.insert(Ring::new(FeedId::Topic(topic.clone())));
             let fan = *self.topics.entry(topic.clone()).or_insert_with(new);
@@ -85,7 +90,7 @@ impl Hearers {
         });
         Seats {
             all,
-            topics: topics.collect(),
+            topics: (!topics.is_empty()).then(|| Box::new(TopicSeats(seats.collect()))),
         }
     }
 
@@ -102,7 +107,7 @@ impl Hearers {
         if let Some(seat) = seats.all {
             self.fans[self.all].leave(seat);
         }
-        for (number, seat) in &seats.topics {
+        for (number, seat) in seats.topics.iter().flat_map(|topics| &topics.0) {
             let number = *number as usize;
             let Some(fan) = self.fans.get_mut(number) else {
                 continue;
@@ -253,6 +258,7 @@ impl Shard {
             // Never later: a busy feed must not put off the look for evidence again and again.
             let at = at.min(connection.timer);
             self.set_timer(slot, at);
+            self.watch_writes(slot);
         }
         alike
     }

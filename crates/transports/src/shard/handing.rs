@@ -4,7 +4,7 @@
 use super::*;
 
 /// Settlements by evidence that are handed to the engine at once.
-const MAX_FLUSHED: usize = 512;
+const MAX_FLUSHED: usize = 128;
 
 /// Settlements by evidence that are due.
 #[derive(Default)]
@@ -85,14 +85,25 @@ impl Shard {
         self.turn.settlements.extend(left.into_iter().take(room));
     }
 
-    /// Hands the attempts of this turn to the engine. One batch at a time, so that a slow store gathers them here
-    /// and not in tasks.
+    /// Hands the attempts that are due to be counted to the engine. One batch at a time, so that a slow store gathers
+    /// them here and not in tasks.
     pub(super) fn flush_attempts(&mut self) {
-        if self.counting || self.turn.attempts.is_empty() {
+        let now = self.turn.now;
+        if self.counting || self.turn.attempts.front().is_none_or(|(due, _)| *due > now) {
             return;
         }
         self.counting = true;
-        let batch = std::mem::take(&mut self.turn.attempts);
+        let due = self.turn.attempts.partition_point(|(due, _)| *due <= now);
+        let batch: Vec<_> = self
+            .turn
+            .attempts
+            .drain(..due)
+            .map(|(_, attempt)| attempt)
+            .collect();
+        if self.turn.attempts.is_empty() {
+            // At rest it keeps no memory.
+            self.turn.attempts = VecDeque::new();
+        }
         let (shared, mailbox) = (self.shared.clone(), self.mailbox.clone());
         self.shared.spawn(async move {
             let left = match shared.engine.attempt(batch.clone()).await {
@@ -113,10 +124,11 @@ impl Shard {
 
     /// The engine closes next: what was attempted should reach it before.
     pub(super) fn flush_last_attempts(&mut self) {
-        let batch = std::mem::take(&mut self.turn.attempts);
-        if batch.is_empty() {
+        let waiting = std::mem::take(&mut self.turn.attempts);
+        if waiting.is_empty() {
             return;
         }
+        let batch = waiting.into_iter().map(|(_, attempt)| attempt).collect();
         if let Err(error) = self.shared.block_on(self.shared.engine.attempt(batch)) {
             tracing::debug!(%error, "the last attempts were not counted");
         }
@@ -129,7 +141,8 @@ type Covers = (UserId, FeedId, Evidence, Transport);
 /// Leaves those that say more than the ones after them: of a user who polled ten times meanwhile, the last.
 fn merged(settlements: Vec<Settlement>) -> Vec<Settlement> {
     let mut kept: Vec<Settlement> = Vec::with_capacity(settlements.len());
-    let mut last: HashMap<Covers, usize> = HashMap::with_capacity(settlements.len());
+    let mut last: foldhash::HashMap<Covers, usize> = foldhash::HashMap::default();
+    last.reserve(settlements.len());
     for settlement in settlements {
         let (SettleTarget::Through(places), Some(transport)) = (&settlement.target, settlement.transport)
         else {

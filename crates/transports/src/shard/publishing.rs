@@ -190,7 +190,14 @@ impl Shard {
         if let Some(Publishing::Body { bytes, .. }) = self.publishing(slot) {
             let buffer = std::mem::take(bytes);
             self.publishes.held -= buffer.capacity();
-            self.enter(slot, Stage::Head { buffer, deadline });
+            self.enter(
+                slot,
+                Stage::Head {
+                    buffer,
+                    deadline,
+                    kept: None,
+                },
+            );
             self.try_head(slot);
         }
     }

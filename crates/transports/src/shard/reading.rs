@@ -33,28 +33,30 @@ pub(super) struct Questions {
 }
 
 impl Shard {
-    /// Asks where the feeds of a session that is opening stand.
-    pub(super) fn ask_starts(&mut self, key: Key, asked: &postrider_delivery::Opening) {
-        let place = |feed: &FeedId| asked.cursor.as_ref().and_then(|cursor: &Cursor| cursor.get(feed));
-        let places: Vec<_> = asked
-            .feeds()
-            .into_iter()
-            .map(|feed| {
-                let place = place(&feed);
-                (feed, place)
-            })
-            .collect();
+    /// Where the feeds of a session that is opening stand, if that is in memory; else it is asked.
+    pub(super) fn starts_at_once(
+        &self,
+        asked: &postrider_delivery::Opening,
+    ) -> Result<Vec<FeedStart>, StartsWanted> {
+        let place = |feed: FeedId| {
+            let place = asked
+                .cursor
+                .as_ref()
+                .and_then(|cursor: &Cursor| cursor.get(&feed));
+            (feed, place)
+        };
+        let places: Vec<_> = asked.feeds().into_iter().map(place).collect();
         // The engine may have to take note of the user first.
         let now = (!self.shared.arrivals).then(|| self.shared.engine.starts_now(&asked.user, &places));
-        if let Some(starts) = now.flatten() {
-            self.opened(key, Ok(starts));
-            self.read_from_memory();
-            return;
-        }
-        let user = asked.user.clone();
-        self.questions
-            .openings
-            .push_back((key, StartsWanted { user, places }));
+        now.flatten().ok_or_else(|| StartsWanted {
+            user: asked.user.clone(),
+            places,
+        })
+    }
+
+    /// Asks where they stand, with those of others.
+    pub(super) fn ask_starts(&mut self, key: Key, wanted: StartsWanted) {
+        self.questions.openings.push_back((key, wanted));
     }
 
     /// The engine said where these stand.

@@ -1,6 +1,7 @@
 //! Requests: reads heads, refers what is no inbox request, answers what cannot be, begins sessions.
 
 use super::*;
+use crate::head::Head;
 
 impl Shard {
     /// Looks whether the head is complete, and acts on it.
@@ -16,46 +17,63 @@ impl Shard {
             return;
         }
         let bytes = std::mem::take(buffer);
-        if head::is_http2_preface(&bytes) || connection.socket.speaks_http2() {
-            if head::is_partial_http2_preface(&bytes) {
-                // The rest has to come as soon as that of any head.
-                *buffer = bytes;
-                return;
-            }
-            return self.refer(slot, bytes);
+        if !self.take_head(slot, &bytes)
+            && let Some(connection) = self.connections.get_mut(slot)
+            && let Stage::Head { buffer, .. } = &mut connection.stage
+        {
+            *buffer = bytes;
         }
-        match head::parse(&bytes) {
-            Parsed::Partial => *buffer = bytes,
+    }
+
+    /// Acts on what a client sent where a head is expected; false where the rest of that has yet to come, as soon as
+    /// that of any head.
+    pub(super) fn take_head(&mut self, slot: usize, bytes: &[u8]) -> bool {
+        let Some(connection) = self.connections.get(slot) else {
+            return true;
+        };
+        if head::is_http2_preface(bytes) || connection.socket.speaks_http2() {
+            let is_whole = !head::is_partial_http2_preface(bytes);
+            if is_whole {
+                self.refer(slot, bytes.to_vec());
+            }
+            return is_whole;
+        }
+        match head::parse(bytes) {
+            Parsed::Partial => return false,
             Parsed::Invalid(problem) => self.answer(slot, &problem, false, &[]),
             Parsed::Complete(head, length) => match head::inbox_route(head.method, head.path) {
                 None if connection.socket.is_direct() => {
-                    if !self.try_publish(slot, &head, length, &bytes) {
-                        self.refer(slot, bytes);
+                    if !self.try_publish(slot, &head, length, bytes) {
+                        self.refer(slot, bytes.to_vec());
                     }
                 }
                 None => self.answer(slot, &Problem::not_found(), false, &[]),
-                Some(route) => {
-                    let cors = head
-                        .header("origin")
-                        .and_then(|origin| self.shared.gate.cors(origin))
-                        .unwrap_or_default();
-                    let keep_alive = head.keep_alive() && !head.has_body();
-                    let (gate, max_feeds) = (&*self.shared.gate, self.turn.rules.bounds.max_feeds);
-                    match connect::read(&head, route, connection.client, gate, self.turn.wall, max_feeds) {
-                        Ok(request) => {
-                            let rest = bytes[length..].to_vec();
-                            self.begin(slot, request, route, cors, rest);
-                        }
-                        Err(problem) => {
-                            let rest = bytes[length..].to_vec();
-                            self.answer(slot, &problem, keep_alive, &cors);
-                            if keep_alive {
-                                self.next_request(slot, rest);
-                            }
-                        }
-                    }
-                }
+                Some(route) => self.take_inbox_head(slot, &head, route, &bytes[length..]),
             },
+        }
+        true
+    }
+
+    /// Acts on a request for an inbox; `rest` is what the client sent after it.
+    fn take_inbox_head(&mut self, slot: usize, head: &Head<'_>, route: InboxRoute, rest: &[u8]) {
+        let client = self
+            .connections
+            .get(slot)
+            .and_then(|connection| connection.client);
+        let cors = head
+            .header("origin")
+            .and_then(|origin| self.shared.gate.cors(origin))
+            .unwrap_or_default();
+        let (gate, max_feeds) = (&*self.shared.gate, self.turn.rules.bounds.max_feeds);
+        match connect::read(head, route, client, gate, self.turn.wall, max_feeds) {
+            Ok(request) => self.begin(slot, request, cors, rest.to_vec()),
+            Err(problem) => {
+                let keep_alive = head.keep_alive() && !head.has_body();
+                self.answer(slot, &problem, keep_alive, &cors);
+                if keep_alive {
+                    self.next_request(slot, rest.to_vec());
+                }
+            }
         }
     }
 
@@ -64,6 +82,7 @@ impl Shard {
         let Some(mut connection) = self.connections.try_remove(slot) else {
             return;
         };
+        self.leave_stage(slot, &connection.stage, &connection.seats);
         if let Err(error) = self.poller.registry().deregister(connection.socket.source()) {
             tracing::debug!(%error, "a socket was not watched");
         }
@@ -113,81 +132,22 @@ impl Shard {
             self.turn.rules.bounds.head_timeout
         };
         let deadline = self.turn.now.plus(wait);
-        self.enter(
-            slot,
-            Stage::Head {
-                buffer: rest,
-                deadline,
-            },
-        );
+        let kept = self.end_poll(slot);
+        // A poll's turn is being finished as it is.
+        let is_finishing = kept.is_some();
+        let head = Stage::Head {
+            buffer: rest,
+            deadline,
+            kept,
+        };
+        match self.connections.get_mut(slot) {
+            Some(connection) if is_finishing => connection.stage = head,
+            _ => {
+                self.enter(slot, head);
+                self.touch(slot);
+            }
+        }
         self.set_timer(slot, deadline);
-        self.touch(slot);
-    }
-
-    /// Begins a session: asks the engine where its feeds stand.
-    pub(super) fn begin(
-        &mut self,
-        slot: usize,
-        request: Request,
-        route: InboxRoute,
-        cors: Vec<(&'static str, String)>,
-        rest: Vec<u8>,
-    ) {
-        if self.turn.draining {
-            return self.answer(slot, &Problem::unavailable(1), false, &cors);
-        }
-        let client = self
-            .connections
-            .get(slot)
-            .and_then(|connection| connection.client);
-        let Some(place) = self.shared.addresses.take(client) else {
-            return self.answer(slot, &too_many_of_address(), false, &cors);
-        };
-        let user = request.identity.user.clone();
-        if !self.shared.sessions.take(&user) {
-            return match (route, &request.wire) {
-                (InboxRoute::WebSocket, WireRequest::WebSocket(handshake)) => {
-                    self.push_upgrade(slot, handshake, &cors);
-                    let Some(connection) = self.connections.get_mut(slot) else {
-                        return;
-                    };
-                    connection
-                        .out
-                        .push(close_frame(4002, "session_limit", Millis(30_000)));
-                    self.close(slot);
-                }
-                _ => self.answer(slot, &Problem::session_limit(), false, &cors),
-            };
-        }
-        // The last check: a request that was refused has not used its ticket up.
-        let spent = request.ticket.as_ref().map_or(Ok(()), |(ticket, resumes)| {
-            self.shared.gate.spend(ticket, *resumes, self.turn.wall)
-        });
-        if let Err(problem) = spent {
-            self.shared.sessions.release(&user);
-            return self.answer(slot, &problem, false, &cors);
-        }
-        let transport = request.wire.transport();
-        self.turn.stats.opened(transport);
-        let session = self.shared.new_session_id();
-        let opening = Opening {
-            request,
-            session,
-            cors,
-            rest,
-            missed: Vec::new(),
-            missed_more: false,
-        };
-        let asked = opening.asked();
-        let seats = self.hearers.join(slot, &asked.user, &asked.topics);
-        let Some(connection) = self.connections.get_mut(slot) else {
-            return;
-        };
-        connection.stage = Stage::Opening(Box::new(opening));
-        connection.place = place;
-        connection.seats = seats;
-        let key = connection.key;
-        self.ask_starts(key, &asked);
     }
 
     pub(super) fn push_upgrade(
@@ -199,20 +159,9 @@ impl Shard {
         let extra: Vec<_> = cors.iter().map(|(name, value)| (*name, value.as_str())).collect();
         let subprotocol = handshake.subprotocol.then_some(websocket::SUBPROTOCOL);
         if let Some(connection) = self.connections.get_mut(slot) {
-            connection.out.push(response::switching_protocols(
-                &handshake.accept,
-                subprotocol,
-                &extra,
-            ));
+            connection.out.append(|bytes| {
+                response::push_switching_protocols(bytes, &handshake.accept, subprotocol, &extra);
+            });
         }
-    }
-}
-
-/// `limits.sessions_per_address` is reached.
-fn too_many_of_address() -> Problem {
-    const RETRY_S: u32 = 30;
-    Problem {
-        detail: "Too many sessions come from this address. Close one, then connect again.".into(),
-        ..Problem::rate_limited(RETRY_S)
     }
 }

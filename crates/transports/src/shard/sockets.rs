@@ -3,10 +3,13 @@
 use super::*;
 use crate::addresses::Place;
 
+/// Connections accepted in one turn, so that a crowd that arrives does not keep the sessions waiting.
+const MAX_ACCEPTED: usize = 256;
+
 impl Shard {
     pub(super) fn accept(&mut self) {
         self.accept_again = None;
-        loop {
+        for _ in 0..MAX_ACCEPTED {
             if self.listener.is_some() && !self.has_room_for_handshake() {
                 self.accept_again = Some(self.turn.now.plus(ACCEPT_RETRY));
                 return;
@@ -14,7 +17,10 @@ impl Shard {
             let Some(listener) = &self.listener else { return };
             match listener.accept() {
                 Ok((socket, peer)) => {
-                    if let Err(error) = socket.set_nodelay(true) {
+                    // Elsewhere it does not come from the listener.
+                    if !cfg!(target_os = "linux")
+                        && let Err(error) = socket.set_nodelay(true)
+                    {
                         tracing::debug!(%error, "a new connection was gone at once");
                         continue;
                     }
@@ -35,6 +41,8 @@ impl Shard {
                 }
             }
         }
+        // The rest in the next turn.
+        self.accept_again = Some(self.turn.now);
     }
 
     pub(super) fn adopt(&mut self, mut socket: Socket, client: Option<Address>, already_read: Vec<u8>) {
@@ -43,13 +51,14 @@ impl Shard {
             tracing::warn!("too many connections; one was refused");
             return;
         }
+        // What waits for its handshake has its turn later.
+        let is_plain = matches!(socket, Socket::Tcp(_));
         let entry = self.connections.vacant_entry();
         let slot = entry.key();
-        let interest = Interest::READABLE | Interest::WRITABLE;
         if let Err(error) = self
             .poller
             .registry()
-            .register(socket.source(), Token(slot), interest)
+            .register(socket.source(), Token(slot), Interest::READABLE)
         {
             self.turn.stats.disconnected();
             tracing::warn!(%error, "cannot watch a socket");
@@ -69,8 +78,10 @@ impl Shard {
             stage: Stage::Head {
                 buffer: already_read,
                 deadline: self.turn.now.plus(self.turn.rules.bounds.head_timeout),
+                kept: None,
             },
             blocked: false,
+            watches_writes: false,
             timer: Timestamp::MAX,
             armed: Timestamp::MAX,
             touched: false,
@@ -78,9 +89,33 @@ impl Shard {
             shut: false,
             progress_at: self.turn.now,
         });
-        self.set_timer(slot, self.turn.now.plus(self.turn.rules.bounds.head_timeout));
         self.count_handshake(slot);
-        self.try_head(slot);
+        if is_plain {
+            // Mostly its first request came with it.
+            self.readable(slot, false);
+        } else {
+            self.try_head(slot);
+        }
+        let is_reading = |connection: &Connection| matches!(connection.stage, Stage::Head { .. });
+        if self.connections.get(slot).is_some_and(is_reading) {
+            self.set_timer(slot, self.turn.now.plus(self.turn.rules.bounds.head_timeout));
+        }
+    }
+
+    /// A socket that took less than it was given will say when it takes more. Most never come to that, and to watch
+    /// them for it costs an event each when they begin.
+    pub(super) fn watch_writes(&mut self, slot: usize) {
+        let waits = |connection: &&mut Connection| connection.blocked && !connection.watches_writes;
+        let Some(connection) = self.connections.get_mut(slot).filter(waits) else {
+            return;
+        };
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        let source = connection.socket.source();
+        match self.poller.registry().reregister(source, Token(slot), interest) {
+            Ok(()) => connection.watches_writes = true,
+            // Its client counts as one that takes nothing, until it is gone.
+            Err(error) => tracing::warn!(%error, "cannot watch a socket"),
+        }
     }
 
     pub(super) fn socket_event(&mut self, slot: usize, event: &mio::event::Event) {
@@ -148,24 +183,21 @@ impl Shard {
         };
         match &mut connection.stage {
             Stage::Head { buffer, .. } => {
-                buffer.extend_from_slice(bytes);
-                self.try_head(slot);
-            }
-            Stage::Opening(opening) => {
-                opening.rest.extend_from_slice(bytes);
-                if opening.rest.len() > MAX_AHEAD {
-                    self.drop_connection(slot);
+                // Mostly a head comes whole, and nothing of it has to be kept.
+                let is_next = buffer.is_empty() && connection.out.waiting() == 0;
+                if is_next && self.take_head(slot, bytes) {
+                    return;
+                }
+                self.keep_head(slot, bytes);
+                if !is_next {
+                    self.try_head(slot);
                 }
             }
+            Stage::Opening(opening) => opening.rest.extend_from_slice(bytes),
             Stage::Live(live) => {
                 live.lifetime.heard(now);
                 match &mut live.wire {
-                    Wire::Poll(poll) => {
-                        poll.rest.extend_from_slice(bytes);
-                        if poll.rest.len() > MAX_AHEAD {
-                            self.drop_connection(slot);
-                        }
-                    }
+                    Wire::Poll(poll) => poll.keep_rest(bytes),
                     // A stream's client has nothing to say.
                     Wire::Sse { .. } => {}
                     Wire::WebSocket { .. } => self.received_frames(slot, bytes),
@@ -176,23 +208,34 @@ impl Shard {
         }
     }
 
+    /// Keeps the beginning of a head, or a request whose turn has not come.
+    fn keep_head(&mut self, slot: usize, bytes: &[u8]) {
+        if let Some(connection) = self.connections.get_mut(slot)
+            && let Stage::Head { buffer, .. } = &mut connection.stage
+        {
+            buffer.extend_from_slice(bytes);
+        }
+    }
+
     pub(super) fn drop_connection(&mut self, slot: usize) {
         let Some(mut connection) = self.connections.try_remove(slot) else {
             return;
         };
         self.leave_stage(slot, &connection.stage, &connection.seats);
         self.leave_tls(&mut connection);
-        if let Err(error) = self.poller.registry().deregister(connection.socket.source()) {
-            tracing::debug!(%error, "a socket was not watched");
-        }
+        // It is closed here, and with that watched no longer.
+        drop(connection);
         self.turn.stats.disconnected();
     }
 
     /// Undoes what a stage holds outside its connection: its seats, and its part of its user's count.
-    fn leave_stage(&mut self, slot: usize, stage: &Stage, seats: &Seats) {
+    pub(super) fn leave_stage(&mut self, slot: usize, stage: &Stage, seats: &Seats) {
         let (user, transport) = match stage {
             Stage::Live(live) => (live.session.user(), live.transport()),
-            Stage::Opening(opening) => (&opening.request.identity.user, opening.request.wire.transport()),
+            Stage::Opening(opening) => (&opening.asked.user, opening.wire.transport()),
+            Stage::Head { kept: Some(kept), .. } => {
+                return self.hearers.leave(slot, kept.session.user(), seats);
+            }
             Stage::Publishing(publishing) => return self.leave_publishing(publishing),
             Stage::Head { .. } | Stage::Closing { .. } => return,
         };

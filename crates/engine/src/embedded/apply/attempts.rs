@@ -10,6 +10,11 @@ impl Apply<'_> {
     /// Counts an attempt, unless one was counted within the ack timeout, or nothing is pending there.
     pub fn attempt(&mut self, attempt: &Attempt) -> Result<(), StoreFault> {
         let Attempt { user, feed, offset } = attempt;
+        let place = self.hot.place(self.asked(user), feed);
+        if place.is_some_and(|place| !place.open && *offset <= place.floor) {
+            // It was acknowledged meanwhile, as most are; whatever else befell it, it is not pending.
+            return Ok(());
+        }
         let row = key::range(user, feed, *offset);
         let before = self.txn.get(Table::Attempts, &row)?;
         let (count, last) = before.map_or(Ok((0, Timestamp(0))), |value| tables::attempts(&value))?;

@@ -22,6 +22,7 @@ pub(super) use letters::REDRIVEN;
 
 pub(super) use settle::Settled;
 
+use super::hot::Hot;
 use super::rules::Rules;
 use super::store::Txn;
 use super::tables::{Due, Stage};
@@ -47,6 +48,8 @@ pub(super) struct Apply<'a> {
     pub overdue: bool,
     /// Before this nothing more becomes due.
     pub calm_until: Timestamp,
+    /// What is known of the tables without looking, as of the last commit.
+    hot: &'a Hot,
     /// What was accepted in this transaction and is not among the rows that say what grows old.
     young: cohorts::Young,
     /// What the operator chose.
@@ -95,8 +98,10 @@ impl<'a> Apply<'a> {
         spans: HashMap<FeedId, FeedSpan>,
         rules: &'a Rules,
         counts: Counts,
+        hot: &'a Hot,
     ) -> Apply<'a> {
         Apply {
+            hot,
             rules,
             counts,
             txn,

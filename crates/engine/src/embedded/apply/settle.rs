@@ -4,12 +4,13 @@ use super::withdraw::final_mark;
 use super::{Apply, By};
 use crate::embedded::StoreFault;
 use crate::embedded::codec::{Writer, key};
+use crate::embedded::hot::{Asked, Found, Ground};
 use crate::embedded::rules::Broadcasts;
 use crate::embedded::store::{Table, View};
 use crate::embedded::tables::{self, ALL_ROWS, FLOOR_DELIVERED, FLOOR_JOINED, FLOOR_READ};
 use postrider_model::{
-    Devices, EntryKind, Evidence, FeedId, MarkKind, NotificationId, SessionId, SettleKind, SettleTarget,
-    Settlement, State, UserId, WithdrawReason,
+    Devices, EntryKind, Evidence, FeedId, MarkKind, NotificationId, Position, SessionId, SettleKind,
+    SettleTarget, Settlement, State, UserId, WithdrawReason,
 };
 use std::sync::Arc;
 
@@ -58,8 +59,7 @@ impl Apply<'_> {
         };
         for (feed, position) in places {
             let own = !matches!(feed, FeedId::User(user) if *user != settlement.user);
-            let place = tables::entry(&self.txn, feed, position.offset)?;
-            if own && place.is_some_and(|entry| entry.epoch == position.epoch) {
+            if own && self.is_place(feed, *position)? {
                 all.changed += self.settle_dead(settlement, feed, position.offset)?;
                 let settled = self.settle_through(settlement, feed, position.offset, count, steps)?;
                 all.changed += settled.changed;
@@ -77,6 +77,10 @@ impl Apply<'_> {
         let user = &settlement.user;
         let mut changed = Vec::new();
         for id in ids {
+            if let Some(is_new) = self.settle_next(settlement, id)? {
+                changed.extend(is_new.then(|| id.clone()));
+                continue;
+            }
             let Some((feed, offset)) = self.find(user, id)? else {
                 continue;
             };
@@ -89,6 +93,95 @@ impl Apply<'_> {
             self.tell_read(user, &changed, settlement.session.as_ref())?;
         }
         Ok(changed.len() as u64)
+    }
+
+    /// An entry stands at this place.
+    fn is_place(&mut self, feed: &FeedId, position: Position) -> Result<bool, StoreFault> {
+        let span = *self.span(feed)?;
+        if position == span.head && span.head.offset >= span.first {
+            return Ok(true);
+        }
+        let entry = tables::entry(&self.txn, feed, position.offset)?;
+        Ok(entry.is_some_and(|entry| entry.epoch == position.epoch))
+    }
+
+    /// An acknowledgement of what comes right above the user's floor, as most are: the floor moves, and in a wide feed
+    /// that is all that is recorded. Says whether it changed something, or nothing where it is not as simple as that.
+    fn settle_next(
+        &mut self,
+        settlement: &Settlement,
+        id: &NotificationId,
+    ) -> Result<Option<bool>, StoreFault> {
+        let user = &settlement.user;
+        if settlement.kind != SettleKind::Delivered {
+            return Ok(None);
+        }
+        let Some(found) = self.hot.find(self.asked(user), id) else {
+            return Ok(None);
+        };
+        let Found {
+            feed,
+            offset,
+            notification,
+            ground: Ground { place, plain, stops },
+        } = found;
+        if place.open || offset <= place.marked {
+            return Ok(None);
+        }
+        if offset <= place.floor {
+            return Ok(Some(false));
+        }
+        let is_next = offset == place.floor + 1 && plain && stops;
+        let is_pending = notification.expires_at.is_none_or(|at| at > self.now);
+        if !is_next || !is_pending || notification.excludes(user) {
+            return Ok(None);
+        }
+        if !feed.is_wide() {
+            self.mark(user, &feed, offset, MarkKind::Delivered, &By::said(settlement))?;
+        } else if !place.has_floor {
+            self.note_settler(user, &feed)?;
+        }
+        self.put_floor(user, &feed, FLOOR_DELIVERED, offset);
+        Ok(Some(true))
+    }
+
+    /// Moves the floor over what was sent and is as it was: most evidence is about that. Says how far it got, or
+    /// nothing where it is not as simple as that.
+    fn settle_plainly(
+        &mut self,
+        settlement: &Settlement,
+        feed: &FeedId,
+        to: u64,
+    ) -> Result<Option<Settled>, StoreFault> {
+        let user = &settlement.user;
+        let Some(Ground { place, plain, stops }) = self.hot.ground(self.asked(user), feed, to) else {
+            return Ok(None);
+        };
+        if to > place.floor {
+            if !plain || !stops {
+                return Ok(None);
+            }
+            if !feed.is_wide() {
+                let by = By::said(settlement);
+                self.put_range(user, feed, place.floor, to, MarkKind::Delivered, &by);
+            } else if !place.has_floor {
+                self.note_settler(user, feed)?;
+            }
+            self.put_floor(user, feed, FLOOR_DELIVERED, to);
+        }
+        Ok(Some(Settled {
+            changed: 0,
+            walked: 1,
+            done: true,
+        }))
+    }
+
+    pub(super) fn asked<'s>(&'s self, user: &'s UserId) -> Asked<'s> {
+        Asked {
+            user,
+            batch: self.txn.batch(),
+            now: self.now,
+        }
     }
 
     /// A client's word also covers what was sent to it before it was given up.
@@ -183,6 +276,10 @@ impl Apply<'_> {
     ) -> Result<Settled, StoreFault> {
         let user = &settlement.user;
         let read = settlement.kind == SettleKind::Read;
+        let walk = count || self.behind || read;
+        if !walk && let Some(settled) = self.settle_plainly(settlement, feed, offset)? {
+            return Ok(settled);
+        }
         let kind = if read { FLOOR_READ } else { FLOOR_DELIVERED };
         let mut floor = tables::floor(&self.txn, user, feed, kind)?;
         if feed.is_wide() {
@@ -196,7 +293,6 @@ impl Apply<'_> {
                 done: true,
             });
         }
-        let walk = count || self.behind || read;
         let to = match walk || feed.is_wide() {
             true => offset.min(floor.saturating_add(steps)),
             false => self.as_far_as_open(feed, floor, offset, steps)?,

@@ -1,11 +1,11 @@
 //! Judges what is answered from memory by what the store says at the same time. The random histories of the model
 //! test ask this after each step; here are those that it does not come to, and what must be a hit.
 
-use crate::contract::{Kit, Make};
+use crate::contract::{Kit, Make, settlement};
 use crate::embedded::tests::Here;
 use crate::{Engine, PageWanted, ReadLimit, StartsWanted, read_inbox};
 use postrider_model::{
-    Entry, EntryKind, Epoch, FeedId, FeedStart, InboxPage, NotificationId, Position, SettleKind,
+    Entry, EntryKind, Epoch, FeedId, FeedStart, InboxPage, Millis, NotificationId, Position, SettleKind,
     SettleTarget, Timestamp, UserId,
 };
 use std::sync::Arc;
@@ -250,5 +250,53 @@ async fn beside_a_writer_no_answer_is_older_than_its_question() {
     done.store(true, Ordering::Relaxed);
     for hits in readers.join_all().await {
         assert!(hits > 0, "memory never answered");
+    }
+}
+
+/// Evidence of many users about a wide feed and their own, as sessions hand it over: no look at the store is needed,
+/// and the floors are the same.
+#[tokio::test]
+async fn evidence_moves_floors_as_the_store_would() {
+    let kit = kit(true).await;
+    let engine = kit.engine();
+    let users: Vec<_> = (0..20).map(|n| format!("u-{n}")).collect();
+    let mut sent = 0;
+    for round in 0..4u64 {
+        for user in &users {
+            hits(&engine, user, kit.now()).await;
+            kit.publish(Make::new(format!("{user}-{round}")).user(user))
+                .await
+                .unwrap();
+        }
+        for _ in 0..=round {
+            sent += 1;
+            kit.publish(Make::new(format!("all-{sent}"))).await.unwrap();
+        }
+        let all = kit.place(&FeedId::All, sent).await.unwrap();
+        let mut batch = Vec::new();
+        for user in &users {
+            let own = FeedId::User(UserId::new(user).unwrap());
+            let place = kit.place(&own, round + 1).await.unwrap();
+            for (feed, place) in [(own, place), (FeedId::All, all)] {
+                let target = SettleTarget::Through(vec![(feed, place)]);
+                batch.push(settlement(user, SettleKind::Delivered, target).unwrap());
+            }
+        }
+        engine.settle(batch, crate::Sync::Lazy).await.unwrap();
+        kit.pass(Millis(0)).await;
+        for user in &users {
+            let own = FeedId::User(UserId::new(user).unwrap());
+            assert_eq!(
+                kit.floor(user, &own).await.unwrap(),
+                round + 1,
+                "{user}, round {round}"
+            );
+            assert_eq!(
+                kit.floor(user, &FeedId::All).await.unwrap(),
+                sent,
+                "{user}, round {round}"
+            );
+            hits(&engine, user, kit.now()).await;
+        }
     }
 }

@@ -62,10 +62,14 @@ impl Default for Outline {
 pub(in crate::embedded) struct Place {
     /// What is delivered, or lies before the user joined.
     pub floor: u64,
-    /// No entry above it has a mark or was attempted.
+    /// No entry above it has a mark.
     pub marked: u64,
+    /// No entry above it was attempted.
+    pub attempted: u64,
     /// Something is pending although the floor may have passed it.
     pub open: bool,
+    /// The user has a floor of what is delivered: in a wide feed, such users are noted.
+    pub has_floor: bool,
 }
 
 /// Whose a row is: of a feed by its kind, or of a place in one.
@@ -117,7 +121,9 @@ impl Known {
         if floors.len() == FEW_FLOORS {
             known.own.floor = tables::floor(view, user, &feed, FLOOR_DELIVERED)?;
             let floor = |kind| tables::floor(view, user, &FeedId::All, kind);
-            known.all.floor = floor(FLOOR_DELIVERED)?.max(floor(FLOOR_JOINED)?);
+            let delivered = floor(FLOOR_DELIVERED)?;
+            known.all.floor = delivered.max(floor(FLOOR_JOINED)?);
+            known.all.has_floor = delivered > 0;
         }
         for table in [Table::Marks, Table::Attempts, Table::Opens] {
             if view.scan(table, &prefix, &end, 1)?.is_empty() {
@@ -144,6 +150,7 @@ impl Known {
             let value = value.as_ref().ok_or(Lost)?;
             self.floor_written(user, row, value).map_err(|_| Lost)?;
         }
+        self.tail.settled(self.own.floor);
         for table in [Table::Marks, Table::Attempts, Table::Opens] {
             for (row, value) in rows(batch, table, &prefix) {
                 let place = match owner(row.get(prefix.len()..).unwrap_or_default()) {
@@ -164,29 +171,49 @@ impl Known {
 
     fn floor_written(&mut self, user: &str, row: &[u8], value: &[u8]) -> Result<(), StoreFault> {
         let rest = row.get(user.len() + 1..).unwrap_or_default();
-        let place = match owner(rest) {
-            Some(Owner::User(name)) if name == user => &mut self.own,
-            Some(Owner::All) => &mut self.all,
-            _ => return Ok(()),
-        };
-        if let Some(&FLOOR_DELIVERED | &FLOOR_JOINED) = rest.last() {
-            place.floor = place.floor.max(tables::one_u64("floors", value)?);
+        match owner(rest) {
+            Some(Owner::User(name)) if name == user => self.own.floor_written(row, value),
+            Some(Owner::All) => self.all.floor_written(row, value),
+            _ => Ok(()),
         }
-        Ok(())
     }
 }
 
 impl Place {
+    /// The same, after what a batch that is not yet committed changes in this feed; nothing where that cannot be told.
+    pub fn after(mut self, batch: &Batch, user: &UserId, feed: &FeedId) -> Option<Place> {
+        let prefix = key::user_feed(user, feed);
+        for table in [Table::Floors, Table::Marks, Table::Attempts, Table::Opens] {
+            for (row, value) in rows(batch, table, &prefix) {
+                match (table, value) {
+                    (Table::Floors, Some(value)) => self.floor_written(row, value).ok()?,
+                    (_, Some(_)) => self.noted(table, row).ok()?,
+                    (_, None) => return None,
+                }
+            }
+        }
+        Some(self)
+    }
+
+    fn floor_written(&mut self, row: &[u8], value: &[u8]) -> Result<(), StoreFault> {
+        let kind = row.last();
+        if let Some(&FLOOR_DELIVERED | &FLOOR_JOINED) = kind {
+            self.floor = self.floor.max(tables::one_u64("floors", value)?);
+            self.has_floor |= kind == Some(&FLOOR_DELIVERED);
+        }
+        Ok(())
+    }
+
     fn noted(&mut self, table: Table, row: &[u8]) -> Result<(), StoreFault> {
         // A mark's key ends in its kind.
         let row = match table {
             Table::Marks => row.split_last().map_or(row, |(_, row)| row),
             _ => row,
         };
-        if table == Table::Opens {
-            self.open = true;
-        } else {
-            self.marked = self.marked.max(tables::offset(row)?);
+        match table {
+            Table::Opens => self.open = true,
+            Table::Attempts => self.attempted = self.attempted.max(tables::offset(row)?),
+            _ => self.marked = self.marked.max(tables::offset(row)?),
         }
         Ok(())
     }
@@ -284,5 +311,6 @@ fn rows<'b>(
     prefix: &[u8],
 ) -> impl Iterator<Item = (&'b [u8], Option<&'b [u8]>)> + use<'b> {
     let changed = batch.table(table);
-    changed.range(prefix, &key::after(prefix))
+    let range = (!changed.is_empty()).then(|| changed.range(prefix, &key::after(prefix)));
+    range.into_iter().flatten()
 }

@@ -3,9 +3,10 @@
 //!
 //! Invariant: the bytes of both generations together stay below the bound, but for the one that was put last.
 
+use foldhash::fast::RandomState;
+use foldhash::{HashMap, HashMapExt};
 use std::borrow::Borrow;
-use std::collections::HashMap;
-use std::hash::{BuildHasher, Hash, RandomState};
+use std::hash::{BuildHasher, Hash};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Parts with a lock each, so that loops do not wait for each other.
@@ -52,7 +53,7 @@ impl<K: Borrow<str> + Eq + Hash, V: Cost> Slots<K, V> {
         };
         Slots {
             stripes: (0..STRIPES).map(|_| stripe()).collect(),
-            hashing: RandomState::new(),
+            hashing: RandomState::default(),
             bound: bytes / STRIPES / 2,
         }
     }

@@ -5,12 +5,14 @@
 //! that changes cannot be followed the whole tail is given up, never a part of it left wrong.
 
 use crate::ReadLimit;
-use postrider_model::{Audience, Entry, FeedSpan, Position};
+use postrider_model::{Audience, Entry, FeedSpan, NotificationId, Position};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// Entries of one feed: as many as one page has.
 const MAX_ENTRIES: usize = 256;
+/// Of them, as many as are looked at to find one by its id: the store finds an older one at less cost.
+const MAX_SOUGHT: usize = 16;
 /// What they may take in memory.
 const MAX_BYTES: usize = 512 << 10;
 /// An entry beside its data, and each of its encoded forms beside theirs.
@@ -109,6 +111,16 @@ impl Tail {
         }
     }
 
+    /// The user whose feed it is has acknowledged everything up to here. Nobody begins before it, mostly: those before
+    /// it are left to the store, as there is more use for their memory.
+    pub fn settled(&mut self, floor: u64) {
+        while let Some(oldest) = self.entries.front()
+            && oldest.position.offset < floor
+        {
+            self.pop();
+        }
+    }
+
     /// What stands in a row that was written.
     pub fn push(&mut self, entry: &Arc<Entry>) {
         let offset = entry.position.offset;
@@ -144,9 +156,7 @@ impl Tail {
         if place.offset > self.span.head.offset {
             return Some(false);
         }
-        let front = self.entries.front()?.position.offset;
-        let at = usize::try_from(place.offset.checked_sub(front)?).ok()?;
-        Some(self.entries.get(at)?.position.epoch == place.epoch)
+        Some(self.at(place.offset)?.position.epoch == place.epoch)
     }
 
     /// The entries that a read would return, if they are all here.
@@ -167,6 +177,19 @@ impl Tail {
         }
         let is_whole = page.last().map(|last| last.position) == Some(self.span.head);
         is_whole.then_some(page)
+    }
+
+    /// The newest notification with this id, if it is among the last.
+    pub fn find(&self, id: &NotificationId) -> Option<&Arc<Entry>> {
+        let has_id = |entry: &&Arc<Entry>| entry.notification().is_some_and(|n| n.id == *id);
+        self.entries.iter().rev().take(MAX_SOUGHT).find(has_id)
+    }
+
+    /// The entry at an offset, if it is here.
+    pub fn at(&self, offset: u64) -> Option<&Arc<Entry>> {
+        let front = self.entries.front()?.position.offset;
+        let at = usize::try_from(offset.checked_sub(front)?).ok()?;
+        self.entries.get(at)
     }
 
     /// Whether the entry at this offset is older than all that are here.
@@ -328,6 +351,39 @@ mod tests {
             "it begins where the feed does"
         );
         assert_eq!(tail.holds(at(2)), None, "only the store knows what was there");
+    }
+
+    #[test]
+    fn what_is_acknowledged_is_left_to_the_store_but_for_the_last() {
+        let mut tail = Tail::new(FeedSpan::EMPTY);
+        (1..=5).for_each(|offset| append(&mut tail, offset));
+        tail.settled(4);
+        assert_eq!(page(&tail, 2, 9), None);
+        assert_eq!(page(&tail, 4, 9), Some(vec![5]));
+        assert_eq!(
+            [3, 4, 5].map(|offset| tail.holds(at(offset))),
+            [None, Some(true), Some(true)]
+        );
+        append(&mut tail, 6);
+        assert_eq!(page(&tail, 4, 9), Some(vec![5, 6]));
+    }
+
+    #[test]
+    fn the_last_are_found_by_their_ids() {
+        let mut tail = Tail::new(FeedSpan::EMPTY);
+        (1..=40).for_each(|offset| append(&mut tail, offset));
+        let find = |tail: &Tail, offset: u64| {
+            let id = NotificationId::new(&format!("n-{offset}")).unwrap();
+            tail.find(&id).map(|entry| entry.position.offset)
+        };
+        let oldest = 40 - MAX_SOUGHT as u64 + 1;
+        assert_eq!(
+            [40, oldest].map(|offset| find(&tail, offset)),
+            [Some(40), Some(oldest)]
+        );
+        assert_eq!([41, oldest - 1].map(|offset| find(&tail, offset)), [None, None]);
+        assert_eq!(tail.written(at(39), false), Ok(()), "withdrawn");
+        assert_eq!([39, 40].map(|offset| find(&tail, offset)), [None, Some(40)]);
     }
 
     #[test]

@@ -1,0 +1,282 @@
+//! Sessions begin: limits, seats, the engine's word where their feeds stand, and what the client is told first.
+//!
+//! A client that polls comes back on its connection again and again: between two of its polls no session is counted,
+//! but the seats and the memory of the last one are kept, and serve the next.
+//!
+//! Invariant: a connection that opens a session is counted for its user and its address, and has its seats.
+
+use super::*;
+use crate::addresses::Place;
+use crate::connection::Cors;
+use postrider_delivery::{Opening as Asked, Session};
+
+impl Shard {
+    /// Begins a session: asks the engine where its feeds stand.
+    pub(super) fn begin(&mut self, slot: usize, request: Request, cors: Cors, rest: Vec<u8>) {
+        if self.turn.draining {
+            return self.answer(slot, &Problem::unavailable(1), false, &cors);
+        }
+        let client = self
+            .connections
+            .get(slot)
+            .and_then(|connection| connection.client);
+        let Some(place) = self.shared.addresses.take(client) else {
+            return self.answer(slot, &too_many_of_address(), false, &cors);
+        };
+        let user = &request.identity.user;
+        if !self.shared.sessions.take(user) {
+            return self.refuse_session(slot, &request.wire, &cors);
+        }
+        // The last check: a request that was refused has not used its ticket up.
+        let spent = request.ticket.as_ref().map_or(Ok(()), |(ticket, resumes)| {
+            self.shared.gate.spend(ticket, *resumes, self.turn.wall)
+        });
+        if let Err(problem) = spent {
+            self.shared.sessions.release(user);
+            return self.answer(slot, &problem, false, &cors);
+        }
+        self.turn.stats.opened(request.wire.transport());
+        let opening = self.opening(request, cors, rest);
+        let kept = self.take_seats(slot, &opening.asked);
+        let starts = self.starts_at_once(&opening.asked);
+        let Some(connection) = self.connections.get_mut(slot) else {
+            return;
+        };
+        connection.place = place;
+        match starts {
+            Ok(starts) => {
+                self.open(slot, opening, &starts, kept);
+                self.read_from_memory();
+            }
+            Err(wanted) => {
+                let key = connection.key;
+                connection.stage = Stage::Opening(Box::new(opening));
+                self.ask_starts(key, wanted);
+            }
+        }
+    }
+
+    /// `limits.sessions_per_user` is reached.
+    fn refuse_session(&mut self, slot: usize, wire: &WireRequest, cors: &Cors) {
+        let WireRequest::WebSocket(handshake) = wire else {
+            return self.answer(slot, &Problem::session_limit(), false, cors);
+        };
+        self.push_upgrade(slot, handshake, cors);
+        if let Some(connection) = self.connections.get_mut(slot) {
+            connection
+                .out
+                .push(close_frame(4002, "session_limit", Millis(30_000)));
+            self.close(slot);
+        }
+    }
+
+    fn opening(&self, request: Request, cors: Cors, rest: Vec<u8>) -> Opening {
+        let over_time = request.ack == AckMode::Explicit && request.wire.transport() != Transport::LongPoll;
+        Opening {
+            asked: Asked {
+                session: self.shared.new_session_id(),
+                user: request.identity.user,
+                ack: request.ack,
+                redelivery: over_time.then_some(self.turn.rules.redelivery),
+                cursor: request.cursor,
+                topics: request.topics,
+            },
+            expires_at: request.identity.expires_at,
+            state: request.state,
+            wire: request.wire,
+            cors,
+            rest,
+            missed: Vec::new(),
+            missed_more: false,
+        }
+    }
+
+    /// Seats a session: where the connection's poll before it sat, if that heard the same. What is left of that poll
+    /// lends its memory.
+    fn take_seats(&mut self, slot: usize, asked: &Asked) -> Option<Box<Live>> {
+        let connection = self.connections.get_mut(slot)?;
+        let kept = match &mut connection.stage {
+            Stage::Head { kept, .. } => kept.take(),
+            _ => None,
+        };
+        let hears = |session: &Session| *session.user() == asked.user && session.topics().eq(&asked.topics);
+        if kept.as_ref().is_some_and(|kept| hears(&kept.session)) {
+            return kept;
+        }
+        if let Some(kept) = &kept {
+            self.hearers.leave(slot, kept.session.user(), &connection.seats);
+        }
+        connection.seats = self.hearers.join(slot, &asked.user, &asked.topics);
+        kept
+    }
+
+    /// The engine said where the feeds of a session that waited for it stand.
+    pub(super) fn opened(&mut self, key: Key, starts: Result<Vec<FeedStart>, postrider_engine::EngineError>) {
+        let slot = key.slot;
+        let Some(connection) = self.connections.get_mut(slot).filter(|at| at.key == key) else {
+            return;
+        };
+        let Stage::Opening(opening) = &connection.stage else {
+            return;
+        };
+        // A drain that began meanwhile has told only those who were there.
+        let late = self.turn.draining && opening.wire.transport() != Transport::LongPoll;
+        let starts = match starts {
+            Ok(starts) if !late => starts,
+            outcome => {
+                if let Err(error) = outcome {
+                    tracing::warn!(%error, "a session could not be opened");
+                }
+                return self.answer(slot, &Problem::unavailable(1), false, &[]);
+            }
+        };
+        let closing = Stage::Closing {
+            deadline: self.turn.now.plus(CLOSING_TIMEOUT),
+        };
+        if let Stage::Opening(opening) = std::mem::replace(&mut connection.stage, closing) {
+            self.open(slot, *opening, &starts, None);
+        }
+    }
+
+    /// The session is there: its client is greeted, and gets what is in memory for it.
+    fn open(&mut self, slot: usize, opening: Opening, starts: &[FeedStart], mut kept: Option<Box<Live>>) {
+        let Opening {
+            asked,
+            expires_at,
+            state,
+            wire,
+            cors,
+            rest,
+            missed,
+            missed_more,
+        } = opening;
+        let mut frames = Vec::new();
+        let wire = match wire {
+            WireRequest::WebSocket(handshake) => {
+                self.push_upgrade(slot, &handshake, &cors);
+                frames = rest;
+                Wire::WebSocket { decoder: None }
+            }
+            WireRequest::Stream => self.begin_stream(slot, &cors),
+            WireRequest::Poll {
+                wait_s,
+                limit,
+                keep_alive,
+            } => {
+                let poll = Poll {
+                    entries: Vec::new(),
+                    room: self.poll_room(slot),
+                    limit: u16::try_from(limit).unwrap_or(u16::MAX),
+                    gap: false,
+                    state,
+                    dropped_transient: false,
+                    keep_alive,
+                    news: 0,
+                    deadline: self.turn.now.plus(Millis::from_secs(u64::from(wait_s))),
+                    more: More {
+                        // Only what its client acknowledges by id comes to it again.
+                        had: asked.cursor.clone().filter(|_| asked.ack == AckMode::Explicit),
+                        repeats_at: self.turn.now.plus(REPEAT_PAUSE),
+                        cors,
+                        rest,
+                    }
+                    .any(),
+                };
+                Live::poll_in(kept.as_mut(), poll)
+            }
+        };
+        let lifetime = Lifetime::new(expires_at.map(|at| self.turn.steady(at)), self.turn.now);
+        let Some(connection) = self.connections.get_mut(slot) else {
+            return;
+        };
+        let (key, out, turn) = (connection.key, &mut connection.out, &mut self.turn);
+        greet(&wire, &asked, state, out);
+        let mut live = Live::open(key, &asked, starts, lifetime, wire, out, turn);
+        live.apply(key, out, turn, Evidence::Cursor, Effect::Appended(&missed));
+        if missed_more {
+            live.apply(key, out, turn, Evidence::Cursor, Effect::Suspect);
+        }
+        connection.stage = Stage::Live(match kept {
+            Some(mut kept) => {
+                *kept = live;
+                kept
+            }
+            None => Box::new(live),
+        });
+        self.touch(slot);
+        if !frames.is_empty() {
+            self.received_frames(slot, &mut frames);
+        }
+        self.read_what_was_left(slot);
+    }
+
+    fn begin_stream(&mut self, slot: usize, cors: &Cors) -> Wire {
+        let Some(connection) = self.connections.get_mut(slot) else {
+            return Wire::Sse { tcp_evidence: false };
+        };
+        stream_start(cors)
+            .into_iter()
+            .for_each(|bytes| connection.out.push(bytes));
+        Wire::Sse {
+            tcp_evidence: self.shared.tcp_evidence && connection.socket.is_direct(),
+        }
+    }
+
+    /// Bytes of entries in a poll's answer.
+    fn poll_room(&self, slot: usize) -> u32 {
+        let is_direct = |connection: &Connection| connection.socket.is_direct();
+        let room = match self.connections.get(slot).is_some_and(is_direct) {
+            true => POLL_BYTES,
+            // It is copied on its way, and waits beside others of the same client.
+            false => POLL_BYTES.min(self.turn.rules.bounds.outbox),
+        };
+        u32::try_from(room).unwrap_or(u32::MAX)
+    }
+
+    /// A poll was answered: its session ends. What is left of it is for the next one.
+    pub(super) fn end_poll(&mut self, slot: usize) -> Option<Box<Live>> {
+        let connection = self.connections.get_mut(slot)?;
+        if connection.live()?.transport() != Transport::LongPoll {
+            return None;
+        }
+        let closing = Stage::Closing {
+            deadline: self.turn.now,
+        };
+        let Stage::Live(mut live) = std::mem::replace(&mut connection.stage, closing) else {
+            return None;
+        };
+        live.rest();
+        connection.place = Place::default();
+        self.shared.sessions.release(live.session.user());
+        self.turn.stats.ended(Transport::LongPoll);
+        Some(live)
+    }
+}
+
+/// What a session over time says before anything else.
+fn greet(wire: &Wire, asked: &Asked, state: bool, out: &mut Outgoing) {
+    let state = state.then_some(&b"{}"[..]);
+    match wire {
+        Wire::Poll(_) => {}
+        Wire::Sse { .. } => state
+            .into_iter()
+            .for_each(|state| out.push(crate::sse::state(state))),
+        Wire::WebSocket { .. } => {
+            if cfg!(not(feature = "echo")) {
+                out.append(|bytes| websocket::push_hello_frame(bytes, asked.session.as_str()));
+            }
+            state
+                .into_iter()
+                .for_each(|state| out.push(websocket::state_frame(state)));
+        }
+    }
+}
+
+/// `limits.sessions_per_address` is reached.
+fn too_many_of_address() -> Problem {
+    const RETRY_S: u32 = 30;
+    Problem {
+        detail: "Too many sessions come from this address. Close one, then connect again.".into(),
+        ..Problem::rate_limited(RETRY_S)
+    }
+}
