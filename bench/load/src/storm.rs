@@ -13,7 +13,7 @@ use std::time::Duration;
 /// How long a server may take to see that its sessions are gone.
 const AWAY: Duration = Duration::from_millis(500);
 /// What comes of itself after the last delivery, like probes, is paid for too.
-const TRAIL: Duration = Duration::from_millis(1_500);
+const TRAIL: Duration = Duration::from_millis(2_800);
 /// How long all may take to learn where they stand, and to come back.
 const LIMIT: Duration = Duration::from_secs(60);
 

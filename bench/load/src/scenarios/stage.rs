@@ -18,7 +18,7 @@ pub const TAG: &str = "b1";
 /// The size of `data` where it is compared with peers. Bytes.
 pub const DATA: usize = 128;
 /// After the last delivery: acks that are due by then are paid for too.
-const TRAIL: Duration = Duration::from_millis(1_500);
+const TRAIL: Duration = Duration::from_millis(2_800);
 
 /// Sessions on a server.
 pub struct Stage<'a> {

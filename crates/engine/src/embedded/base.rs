@@ -27,6 +27,8 @@ const CHECK: usize = 4;
 const SMALL_ROW: usize = 512;
 /// Rows of one table that the look over a file walks at most: a start waits for it.
 const MAX_WALKED: u64 = 200_000;
+/// Bytes of rows in a file that is looked over.
+const MAX_LOOKED_OVER: u64 = 1 << 30;
 /// Where the head stands, in a table that is none of [`Table`].
 const HEAD_TABLE: &str = "store";
 const HEAD_KEY: &[u8] = b"head";
@@ -56,11 +58,7 @@ pub(super) struct Base {
     /// Shared with the readings, so that a file that was replaced stays open until nobody reads it.
     database: Arc<Held>,
     head: Head,
-    damaged: Damaged,
 }
-
-/// For each table, whether a look over it when the file was opened found rows that are not what was written.
-type Damaged = [bool; Table::ALL.len()];
 
 /// An open file, until it is not trusted any more.
 #[derive(Default)]
@@ -90,26 +88,26 @@ impl Base {
             open,
             database: Arc::default(),
             head: Head::default(),
-            damaged: Default::default(),
         };
         base.reopen()?;
         base.look_over()?;
         Ok(base)
     }
 
-    /// Walks the rows once. Damage may take rows away, or searches astray, so that nothing beside them shows it:
-    /// such a file is refused. Tables that are too long for it are left out.
+    /// Walks the rows once. Damage may take rows away, or lead searches astray, so that nothing beside them shows
+    /// it: such a file is refused. A row that is damaged where it stands is left to whoever reads it. Tables that are
+    /// too long for it, and files that are too large, are left out.
     fn look_over(&mut self) -> Result<(), StoreFault> {
-        let what = "cannot take the store";
-        self.damaged = self.using(what, |database| {
+        if self.head.live > MAX_LOOKED_OVER {
+            return Ok(());
+        }
+        self.using("cannot take the store", |database| {
             let txn = database.begin_read()?;
-            let mut damaged = Damaged::default();
             for &table in Table::ALL {
-                damaged[table as usize] = walk(table, &txn.open_table(definition(table))?)?;
+                walk(table, &txn.open_table(definition(table))?)?;
             }
-            Ok(damaged)
-        })?;
-        Ok(())
+            Ok(())
+        })
     }
 
     pub fn head(&self) -> Head {
@@ -153,7 +151,6 @@ impl Base {
         Ok(Reading {
             name: self.name.clone(),
             tables: Default::default(),
-            damaged: self.damaged,
             last: Default::default(),
             txn: begun?,
             suspect: AtomicBool::new(false),
@@ -253,7 +250,6 @@ impl Filling<'_> {
 pub(super) struct Reading {
     name: String,
     tables: [OnceLock<Rows>; Table::ALL.len()],
-    damaged: Damaged,
     /// The last key of each table, where it can be read.
     last: [OnceLock<Option<Vec<u8>>>; Table::ALL.len()],
     txn: ReadTransaction,
@@ -332,15 +328,6 @@ impl Reading {
                 table: table.name(),
                 detail: "rows are out of order",
             }),
-        }
-    }
-
-    /// Fails if a range that ends at a key may have ended later before damage. Looked at only where there is some:
-    /// it also refuses an end beside a damaged row of somebody else.
-    pub fn vouch_end(&self, table: Table, end: &[u8]) -> Result<(), StoreFault> {
-        match self.damaged[table as usize] {
-            true => self.vouch_absent(table, end),
-            false => Ok(()),
         }
     }
 
@@ -489,33 +476,53 @@ fn put_head(txn: &WriteTransaction, head: Head) -> Result<(), redb::Error> {
     Ok(())
 }
 
-/// Whether rows of a table are not what was written. Fails if there are not as many as it says it has, or if
-/// those that are stand out of order or are not found by a search.
-fn walk(table: Table, rows: &Rows) -> Result<bool, redb::Error> {
+/// Fails if a table has not as many rows as it says it has, if they stand out of order, if a search does not find
+/// them, or if the key of an entry changed: what stands before it would seem to be the end of its feed.
+fn walk(table: Table, rows: &Rows) -> Result<(), redb::Error> {
     let held = rows.len()?;
     if held > MAX_WALKED {
-        return Ok(false);
+        return Ok(());
     }
-    let (mut found, mut damaged) = (0, false);
+    let mut found = 0;
     let mut last = None::<Guard<'_>>;
     for row in rows.iter()? {
         let (key, value) = row?;
         found += 1;
-        if unchecked(table, key.value(), value.value()).is_none() {
-            tracing::error!(table = table.name(), "a row of the store is damaged");
-            damaged = true;
-            continue;
-        }
-        let in_order = last.is_none_or(|last| last.value() < key.value());
-        if !in_order || rows.get(key.value())?.is_none() {
+        let in_order = last.as_ref().is_none_or(|last| last.value() < key.value());
+        let whole = unchecked(table, key.value(), value.value()).is_some();
+        let strays = match whole {
+            true => !in_order || rows.get(key.value())?.is_none(),
+            false => {
+                tracing::error!(table = table.name(), "a row of the store is damaged");
+                table == Table::Entries && (!in_order || is_renamed(table, key.value(), value.value()))
+            }
+        };
+        if strays {
             return Err(astray(table, "is out of order"));
         }
-        last = Some(key);
+        // Of other tables only those count that are what was written.
+        if whole || table == Table::Entries {
+            last = Some(key);
+        }
     }
     match found == held {
-        true => Ok(damaged),
+        true => Ok(()),
         false => Err(astray(table, "lacks rows")),
     }
+}
+
+/// Whether a row is what was written under a key that differs in one byte.
+fn is_renamed(table: Table, key: &[u8], raw: &[u8]) -> bool {
+    let mut other = key.to_vec();
+    (0..key.len()).any(|at| {
+        let was = other[at];
+        let found = (0..=u8::MAX).any(|byte| {
+            other[at] = byte;
+            byte != was && unchecked(table, &other, raw).is_some()
+        });
+        other[at] = was;
+        found
+    })
 }
 
 fn astray(table: Table, how: &str) -> redb::Error {
@@ -669,20 +676,20 @@ mod tests {
     }
 
     #[test]
-    fn an_end_beside_damage_is_not_vouched_for() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("rows");
-        filled(&path);
-        let ends_well = |path: &Path| {
-            let reading = open(path).reading().unwrap();
-            reading.vouch_end(TABLE, b"row-1010").is_ok()
-        };
-        assert!(ends_well(&path));
-        let mut file = std::fs::read(&path).unwrap();
-        let at = place_of(&file, b"row-100");
-        // It sorts after the end now, and before what follows.
-        file[at + 6] = b'1';
-        std::fs::write(&path, file).unwrap();
-        assert!(!ends_well(&path));
+    fn a_damaged_row_is_left_to_its_reader_and_a_renamed_entry_is_refused() {
+        for (place, refused) in [(b"value", false), (b"row-1", true)] {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("rows");
+            let rows = [b"row-1", b"row-3", b"row-5"];
+            let rows = rows.iter().map(|key| (&key[..], Some(&b"value"[..])));
+            let filled = open(&path).write(0, 0, |filling| filling.change(Table::Entries, rows));
+            filled.unwrap();
+            let mut file = std::fs::read(&path).unwrap();
+            let at = place_of(&file, place);
+            // As a key it stays before its neighbour.
+            file[at + 4] ^= 3;
+            std::fs::write(&path, file).unwrap();
+            assert_eq!(try_open(&path).is_err(), refused, "{refused}");
+        }
     }
 }

@@ -110,7 +110,6 @@ impl View for DiskView {
         self.rows(table, from, to, limit, false)
     }
     fn last(&self, table: Table, from: &[u8], to: &[u8]) -> Result<Option<Row>, StoreFault> {
-        self.0.vouch_end(table, to)?;
         Ok(self.rows(table, from, to, 1, true)?.pop())
     }
     fn vouch_absent(&self, table: Table, key: &[u8]) -> Result<(), StoreFault> {

@@ -395,6 +395,52 @@ async fn a_damaged_record_stops_nobody_else() {
     );
 }
 
+/// What is whole is not given up because a feed that it is for cannot be read.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_scheduled_waits_for_a_damaged_feed() {
+    let store = Arc::new(Memory::default());
+    let (begin, second) = (Timestamp(1_000_000), Millis::from_secs(1));
+    let here = Here::open(false, begin);
+    let open = || Embedded::with_store(store.clone(), None, here.clock.options(None)).unwrap();
+    let engine = open();
+    let makes = [
+        Make::new("a-1").user("ada"),
+        Make::new("s-1").users(["ada", "bob"]).deliver_in(second),
+    ];
+    let published = engine.publish(makes.iter().map(|make| make.publication(begin)).collect());
+    assert!(published.await.iter().all(Result::is_ok));
+    drop(engine);
+    let ada = key::entry(&FeedId::User(UserId::new("ada").unwrap()), 1);
+    let whole = store.view().unwrap().get(Table::Entries, &ada).unwrap().unwrap();
+    let put = |value: Vec<u8>| {
+        let mut change = Batch::default();
+        change.put(Table::Entries, ada.clone(), value);
+        store.commit(&change, true).unwrap();
+    };
+    put(b"\x03gone".to_vec());
+    // A new one, which holds nothing in memory.
+    let engine = open();
+    let bob = FeedId::User(UserId::new("bob").unwrap());
+    let is_delivered = async || {
+        let stored = engine.lookup(&NotificationId::new("s-1").unwrap()).await.unwrap();
+        assert!(stored.is_some_and(|stored| !stored.notification.data.is_empty()));
+        let limit = crate::ReadLimit {
+            entries: 100,
+            bytes: usize::MAX,
+        };
+        let page = engine.read(&bob, 0, limit).await.unwrap();
+        assert!(page.entries.len() <= 1, "{page:?}");
+        !page.entries.is_empty()
+    };
+    here.clock.set(begin.plus(second));
+    engine.tick().await.unwrap();
+    assert!(!is_delivered().await);
+    put(whole);
+    here.clock.set(begin.plus(Millis::from_secs(62)));
+    engine.tick().await.unwrap();
+    assert!(is_delivered().await);
+}
+
 /// What stands whole in an entry needs the row under its id only to be found by it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_row_that_says_where_a_notification_stands_is_made_anew() {

@@ -6,13 +6,15 @@ use crate::embedded::codec::{EntryRecord, Held, Record, Writer, key};
 use crate::embedded::store::{Table, View};
 use crate::embedded::{StoreFault, tables};
 use postrider_model::{
-    Entry, EntryKind, FeedId, Forms, NotificationId, Position, Publication, Receipt, Timestamp,
+    Entry, EntryKind, FeedId, Forms, Millis, NotificationId, Position, Publication, Receipt, Timestamp,
     WithdrawReason,
 };
 use std::sync::Arc;
 
 /// Due notifications handled in one transaction.
 const MAX_DUE: usize = 64;
+/// When what could not be put into a damaged feed is tried again.
+const DUE_AGAIN: Millis = Millis::from_secs(60);
 /// Feeds that due notifications touch in one transaction; the last may exceed it.
 const MAX_DUE_FEEDS: u64 = 4096;
 
@@ -291,6 +293,22 @@ impl Apply<'_> {
         Ok(feeds)
     }
 
+    /// Whether the end of each feed can be read, so that something can be put behind it. Where one is damaged, that
+    /// is no reason to lose what is whole.
+    fn have_ends(&mut self, feeds: &[FeedId]) -> Result<bool, StoreFault> {
+        for feed in feeds {
+            match self.span(feed) {
+                Ok(_) => {}
+                Err(fault @ StoreFault::Corrupt { .. }) => {
+                    tracing::error!(%feed, %fault, "what is due for a damaged feed waits");
+                    return Ok(false);
+                }
+                Err(fault) => return Err(fault),
+            }
+        }
+        Ok(true)
+    }
+
     /// Puts a scheduled notification into its feeds, unless its time has run out meanwhile.
     fn deliver(&mut self, mut record: Record) -> Result<(), StoreFault> {
         let before = record.clone();
@@ -300,6 +318,10 @@ impl Apply<'_> {
             let mut feeds: Vec<_> = record.placements.iter().map(|place| place.0.clone()).collect();
             let users = self.recipients(&record.notification.id)?;
             feeds.extend(users.into_iter().map(|(user, _)| FeedId::User(user)));
+            if !self.have_ends(&feeds)? {
+                self.put_due(self.now.plus(DUE_AGAIN), Due::Deliver, &record.notification.id);
+                return Ok(());
+            }
             self.place(&mut record, &feeds)?;
         } else {
             self.note_unplaced(&record.notification.id)?;

@@ -29,7 +29,7 @@ impl Apply<'_> {
             })) => match tables::record(&self.txn, &id) {
                 Ok(Some(record)) if record.bodiless && tables::is_stray(&self.txn, &id, feed)? => {
                     tracing::error!(%feed, offset, %id, "a notification is lost");
-                    self.lose_stray(feed, Position { epoch, offset }, &id)
+                    self.lose_stray(feed, Position { epoch, offset }, record)
                 }
                 Ok(Some(_)) => Ok(()),
                 Ok(None) | Err(StoreFault::Corrupt { .. }) if self.find_home(feed, offset, &id)? => Ok(()),
@@ -108,11 +108,14 @@ impl Apply<'_> {
         &mut self,
         feed: &FeedId,
         position: Position,
-        id: &NotificationId,
+        mut record: Record,
     ) -> Result<(), StoreFault> {
         let FeedId::User(user) = feed else {
             return Ok(());
         };
+        record.recipients = record.recipients.map(|count| count + 1);
+        self.put_record(&record)?;
+        let id = &record.notification.id;
         self.put_recipient(id, user, position);
         if self.state(user, feed, position.offset, id)?.0 == State::Pending {
             self.give_up(user, feed, position.offset, id, DeadReason::Lost, 0)?;

@@ -179,6 +179,12 @@ impl Known {
     }
 }
 
+/// A user was erased and has acknowledged something since, in one transaction.
+const WENT_BACK: StoreFault = StoreFault::Corrupt {
+    table: "floors",
+    detail: "a floor went back",
+};
+
 impl Place {
     /// The same, after what a batch that is not yet committed changes in this feed; nothing where that cannot be told.
     pub fn after(mut self, batch: &Batch, user: &UserId, feed: &FeedId) -> Option<Place> {
@@ -198,7 +204,11 @@ impl Place {
     fn floor_written(&mut self, row: &[u8], value: &[u8]) -> Result<(), StoreFault> {
         let kind = row.last();
         if let Some(&FLOOR_DELIVERED | &FLOOR_JOINED) = kind {
-            self.floor = self.floor.max(tables::one_u64("floors", value)?);
+            let floor = tables::one_u64("floors", value)?;
+            if kind == Some(&FLOOR_DELIVERED) && self.has_floor && floor < self.floor {
+                return Err(WENT_BACK);
+            }
+            self.floor = self.floor.max(floor);
             self.has_floor |= kind == Some(&FLOOR_DELIVERED);
         }
         Ok(())

@@ -119,6 +119,9 @@ impl Tail {
         {
             self.pop();
         }
+        if self.entries.capacity() > 4 * self.entries.len().max(4) {
+            self.entries.shrink_to(2 * self.entries.len());
+        }
     }
 
     /// What stands in a row that was written.
