@@ -2,10 +2,12 @@
 //!
 //! Invariant: everything in it comes from this build or this tree, and equal inputs give equal archives.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -15,6 +17,8 @@ use crate::run;
 use crate::workspace::Workspace;
 
 const LIMIT: Duration = Duration::from_secs(60);
+/// How long a node may take to say that it is ready.
+const READY: Duration = Duration::from_secs(10);
 /// Completion scripts: the shell, and the name that it looks for.
 const SHELLS: [(&str, &str); 3] = [
     ("bash", "postrider"),
@@ -32,6 +36,7 @@ const FILES: [&str; 6] = [
 
 /// Builds it, and says how large it is and how fast it starts.
 pub fn dist(workspace: &Workspace) -> Result<bool> {
+    no_binary_given(std::env::var_os("POSTRIDER_BIN").as_deref())?;
     let binary = build::binary(workspace, build::Profile::Dist)?;
     let name = name(workspace, &binary)?;
     let out = workspace.target().join("dist");
@@ -49,6 +54,15 @@ pub fn dist(workspace: &Workspace) -> Result<bool> {
     );
     println!("archive   {}, {}", archive.display(), megabytes(&archive)?);
     Ok(true)
+}
+
+/// What is packed is what is built here.
+fn no_binary_given(given: Option<&OsStr>) -> Result<()> {
+    ensure!(
+        given.is_none(),
+        "POSTRIDER_BIN is set, and `dist` packs what it builds: unset it"
+    );
+    Ok(())
 }
 
 /// `postrider-0.1.0-x86_64-unknown-linux-gnu`.
@@ -115,33 +129,57 @@ fn pack(workspace: &Workspace, out: &Path, name: &str, archive: &Path) -> Result
 /// From the start of a process with an empty data directory to its word that it is ready.
 fn start(binary: &Path) -> Result<Duration> {
     let dir = std::env::temp_dir().join(format!("postrider-dist-{}", std::process::id()));
-    let begun = Instant::now();
-    let mut node = Command::new(binary)
-        .args([
-            "serve",
-            "--set",
-            "http.listen=127.0.0.1:0",
-            "--set",
-            "ops.listen=127.0.0.1:0",
-        ])
+    let mut node = Command::new(binary);
+    node.args(["serve", "--until-input-ends"])
+        .args(["--set", "http.listen=127.0.0.1:0"])
+        .args(["--set", "ops.listen=127.0.0.1:0"])
         .args(["--set", "auth.jwt.hmac_secret=only-to-measure-how-fast-it-starts"])
         .arg("--set")
-        .arg(format!("data_dir={}", dir.display()))
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()?;
-    let mut line = String::new();
-    let read = node
-        .stdout
-        .take()
-        .map(|out| BufReader::new(out).read_line(&mut line));
-    let took = begun.elapsed();
-    node.kill()?;
-    node.wait()?;
-    fs::remove_dir_all(&dir)?;
-    read.context("no standard output")??;
-    ensure!(!line.is_empty(), "it did not start");
+        .arg(format!("data_dir={}", dir.display()));
+    // What the caller configures for a node of its own is not for this one.
+    for (name, _) in std::env::vars_os() {
+        if name.as_encoded_bytes().starts_with(b"POSTRIDER_") {
+            node.env_remove(name);
+        }
+    }
+    let took = first_line(&mut node, READY);
+    if dir.exists() {
+        fs::remove_dir_all(&dir)?;
+    }
+    took
+}
+
+/// How long the first line took, which has to come within the limit. The process is ended either way.
+fn first_line(command: &mut Command, limit: Duration) -> Result<Duration> {
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    command.stderr(Stdio::null());
+    let begun = Instant::now();
+    let mut process = Ended(command.spawn()?);
+    let out = process.0.stdout.take().context("no standard output")?;
+    let (sender, line) = mpsc::sync_channel(1);
+    // Ends with the process, at the latest.
+    std::thread::spawn(move || {
+        let mut line = String::new();
+        let read = BufReader::new(out).read_line(&mut line);
+        // Where the limit has passed nobody waits for it any more.
+        sender.send((read, begun.elapsed())).ok();
+    });
+    let (read, took) = line
+        .recv_timeout(limit)
+        .with_context(|| format!("it was not ready within {limit:?}"))?;
+    ensure!(read? > 0, "it did not start");
     Ok(took)
+}
+
+/// A process that ends with this.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        if let Err(error) = self.0.kill().and_then(|()| self.0.wait()) {
+            eprintln!("xtask: the node that was measured: {error}");
+        }
+    }
 }
 
 fn output(command: &mut Command) -> Result<String> {
@@ -154,4 +192,37 @@ fn output(command: &mut Command) -> Result<String> {
 
 fn megabytes(path: &Path) -> Result<String> {
     Ok(format!("{:.1} MB", fs::metadata(path)?.len() as f64 / 1e6))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::processes::Mark;
+
+    /// What the first line of a script came to, and how many of its processes are left.
+    fn shell(script: &str, limit: Duration) -> (Result<Duration>, usize) {
+        let mark = Mark::new();
+        let mut command = Command::new("bash");
+        command.args(["-c", script]).env(Mark::VARIABLE, mark.value());
+        (first_line(&mut command, limit), mark.end_all())
+    }
+
+    #[test]
+    fn the_process_is_ended_whatever_it_says() {
+        let (took, left) = shell("echo ready; exec sleep 300", Duration::from_secs(20));
+        assert!(took.is_ok(), "{took:?}");
+        assert_eq!(left, 0);
+        let (took, left) = shell("exec sleep 300", Duration::from_millis(200));
+        assert!(took.is_err_and(|error| error.to_string().contains("not ready")));
+        assert_eq!(left, 0);
+        let (took, left) = shell("exit 3", Duration::from_secs(20));
+        assert!(took.is_err_and(|error| error.to_string().contains("did not start")));
+        assert_eq!(left, 0);
+    }
+
+    #[test]
+    fn a_binary_from_elsewhere_is_refused() {
+        assert!(no_binary_given(None).is_ok());
+        assert!(no_binary_given(Some(OsStr::new("/bin/true"))).is_err());
+    }
 }

@@ -200,6 +200,12 @@ impl Signals {
             () = ended(&mut self.input) => {}
         }
     }
+
+    /// The next one after the first. Whoever started this node and ends, ends its input too: that hurries nobody.
+    async fn again(&mut self) {
+        self.input = None;
+        self.recv().await;
+    }
 }
 
 /// Returns once, when standard input has ended.
@@ -212,8 +218,8 @@ async fn ended(input: &mut Option<oneshot::Receiver<()>>) {
     *input = None;
 }
 
-/// Waits for SIGTERM or SIGINT and drains; a second one ends at once. Each SIGHUP reads the configuration again,
-/// where there is one to read.
+/// Waits for SIGTERM or SIGINT (or the end of standard input, where that counts) and drains; a second signal ends
+/// at once. Each SIGHUP reads the configuration again, where there is one to read.
 pub async fn run_until_signal(
     node: Node,
     mut signals: Signals,
@@ -227,7 +233,7 @@ pub async fn run_until_signal(
     }
     tokio::select! {
         () = node.drain() => Ok(()),
-        () = signals.recv() => {
+        () = signals.again() => {
             let ended = "stopped by a second signal before the drain was over";
             Err(Failure::Other(anyhow::anyhow!(ended)))
         }
@@ -242,4 +248,27 @@ async fn hangup<'a>(hangups: &mut Option<(Signal, &'a ConfigArgs)>) -> &'a Confi
         return config;
     }
     std::future::pending().await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::pin::pin;
+    use std::task::{Context, Waker};
+
+    #[tokio::test]
+    async fn the_end_of_input_begins_a_drain_and_does_not_cut_one_short() {
+        let with_ended_input = || {
+            let (_, ended) = oneshot::channel();
+            let input = Some(ended);
+            Signals {
+                input,
+                ..Signals::watch().unwrap()
+            }
+        };
+        let mut context = Context::from_waker(Waker::noop());
+        let (mut first, mut second) = (with_ended_input(), with_ended_input());
+        assert!(pin!(first.recv()).poll(&mut context).is_ready());
+        assert!(pin!(second.again()).poll(&mut context).is_pending());
+    }
 }

@@ -350,14 +350,16 @@ fn start_hub(
     )
 }
 
-/// Why nothing can be accepted now.
+/// Why the node cannot do its work now.
+fn failure(engine: &Embedded) -> Option<&'static str> {
+    let why = "the store cannot be written; publishing is refused, and the log says why";
+    engine.is_failing().then_some(why)
+}
+
+/// What is full, by the rule by which the engine refuses (`dead_letters.max`, where 0 is no bound).
 fn refusal(engine: &Embedded, most_letters: u64) -> Option<&'static str> {
-    if engine.is_failing() {
-        return Some("the store cannot be written; publishing is refused, and the log says why");
-    }
-    // The rule by which the engine refuses (`dead_letters.max`, where 0 is no bound).
     let is_full = most_letters > 0 && engine.dead_letter_count() >= most_letters;
-    is_full.then_some("the dead letters are full; publishing is refused until some are redriven or deleted")
+    is_full.then_some("dead_letters")
 }
 
 fn open_ops(
@@ -381,6 +383,8 @@ fn open_ops(
             store_bytes: store.file_bytes(),
         });
     });
+    let watched = engine.clone();
+    let failing: ops::Failing = Arc::new(move || failure(&watched));
     let refusing: ops::Refusing = Arc::new(move || refusal(&engine, most_letters));
     let awaiting: ops::Awaiting = Arc::new(move || auth.awaited());
     let tasks = Tasks::new(runtime);
@@ -388,7 +392,7 @@ fn open_ops(
         let _entered = tasks.runtime().enter();
         tokio::net::TcpListener::from_std(listener)?
     };
-    let router = ops::router(metrics, refresh, drain, refusing, awaiting);
+    let router = ops::router(metrics, refresh, drain, failing, refusing, awaiting);
     tasks.spawn("ops listener", ops::serve(listener, router, tasks.clone(), never));
     Ok(())
 }

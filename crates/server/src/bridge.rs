@@ -2,12 +2,13 @@
 //! a pair of local sockets, and the hub's answer back. The hub sees a connection like any other.
 //!
 //! Invariant: what waits between the two is bounded by the sockets' and hyper's own buffers, and the answers of polls,
-//! which wait in the hub, by [`UNTAKEN_BYTES`] together; when either end goes, the other is closed.
+//! which wait in the hub, by [`UNTAKEN_BYTES`] together; when either end goes, the other is closed. An answer that has
+//! room of those goes when its client has taken nothing of it for [`UNTAKEN_TIMEOUT`].
 
 use crate::api::Api;
 use crate::api::Refusal;
-use crate::bodies::{Bodies, Room};
-use crate::places::Held;
+use crate::bodies::{Bodies, FREE_BYTES, Room};
+use crate::patience::Patient;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
@@ -16,9 +17,10 @@ use hyper::body::Body as _;
 use hyper::client::conn::http1;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
-use postrider_transports::{Address, Problem};
+use postrider_transports::{Address, BRIDGED_POLL_BYTES, Problem};
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 use tokio::io::AsyncWriteExt as _;
 use tokio::sync::Semaphore;
 
@@ -32,11 +34,16 @@ static PLACES: Semaphore = Semaphore::const_new(MAX_CARRIED);
 const ANSWER_BYTES: usize = 64 * 1024;
 
 /// Bytes of polls' answers that their clients have not taken yet, of all together and of one connection of HTTP/2,
-/// less the first 64 KiB of each. A poll whose answer needs more is answered 503: nothing of it counts as delivered, so
-/// the next poll gets it.
+/// less the first 64 KiB of each: only one with a large entry has more. A poll whose answer needs more than is left is
+/// answered 503. Nothing of it is settled, so the next poll gets what is stored; but the hub has counted it as sent, and
+/// an attempt of each entry that its client would have to acknowledge.
 const UNTAKEN_BYTES: usize = 256 << 20;
 const UNTAKEN_OF_CONNECTION: usize = 8 << 20;
+/// A client that takes nothing of such an answer for so long gets no more of it.
+const UNTAKEN_TIMEOUT: Duration = Duration::from_secs(60);
 static UNTAKEN: LazyLock<Arc<Bodies>> = LazyLock::new(|| Bodies::new(UNTAKEN_BYTES));
+// Before its last entry an answer takes half of what is free.
+const _: () = assert!(BRIDGED_POLL_BYTES * 2 <= FREE_BYTES);
 
 /// What one connection of HTTP/2 has not taken; an extension of its requests.
 #[derive(Clone)]
@@ -123,7 +130,14 @@ pub(crate) async fn carry(State(api): State<Arc<Api>>, mut request: Request) -> 
     // Whole answers only: a stream of events is bounded by its session's outbox.
     let bytes = usize::try_from(answer.body().size_hint().exact().unwrap_or(0)).unwrap_or(usize::MAX);
     let room = room(bytes, request.extensions().get(), &UNTAKEN).ok_or_else(|| Problem::unavailable(1))?;
-    Ok(answer.map(|body| Body::new(Held::new(body, room))))
+    if bytes <= FREE_BYTES {
+        return Ok(answer.map(Body::new));
+    }
+    Ok(answer.map(|body| {
+        let (body, watch) = Patient::new(body, room, UNTAKEN_TIMEOUT);
+        api.tasks.spawn("bridged answer", watch);
+        Body::new(body)
+    }))
 }
 
 /// Copies both ways until one of them ends; a WebSocket has no use for half a connection.
@@ -185,7 +199,6 @@ fn carried(request: &Request) -> Result<hyper::Request<Body>, axum::http::Error>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bodies::FREE_BYTES;
 
     #[test]
     fn what_is_not_taken_is_bounded_for_a_connection_and_for_all() {

@@ -23,8 +23,10 @@ use tokio::net::TcpStream;
 /// Bytes that one connection may buffer, each way; also the longest head.
 const BUFFER_BYTES: usize = 64 * 1024;
 
-/// How long a client that rests may take to read the rest of its last answer, once it was told to leave.
-const GOODBYE: Duration = Duration::from_secs(2);
+/// How long a client that was told to leave may take to read the rest of its last answer: so many looks, so far apart.
+/// One that has it all is closed at once.
+const GOODBYE_LOOKS: u32 = 3;
+const GOODBYE_LOOK: Duration = Duration::from_secs(10);
 
 /// Serves requests until the client leaves, or the node drains and the one under way is answered, or somebody else
 /// needs its place while it rests. A request's head must come within `idle_timeout`; a kept connection may rest as long.
@@ -73,13 +75,13 @@ pub async fn serve_http1(
     }
 }
 
-/// Returns when the connection has rested for a while. A request may have come when it was told to leave.
+/// Returns when the connection has rested for a while. A request may have come when it was told to leave: from its end
+/// on, two looks at least.
 async fn resting(place: &Place) {
-    loop {
-        tokio::time::sleep(GOODBYE).await;
-        if !place.is_busy() {
-            return;
-        }
+    let mut looks = GOODBYE_LOOKS;
+    while looks > 0 {
+        tokio::time::sleep(GOODBYE_LOOK).await;
+        looks = if place.is_busy() { GOODBYE_LOOKS } else { looks - 1 };
     }
 }
 

@@ -95,15 +95,10 @@ pub async fn serve_http2(
             }
         } => {
             connection.as_mut().graceful_shutdown();
-            // Nothing is under way, and the client was told: it need not agree.
-            let deserted = async {
-                if watched.wait_for(|count| *count == 0).await.is_ok() {
-                    tokio::time::sleep(GOODBYE).await;
-                }
-            };
             tokio::select! {
                 served = connection => served,
-                () = deserted => Ok(()),
+                // Nothing is under way, and the client was told: it need not agree.
+                () = idle(&mut watched, GOODBYE) => Ok(()),
             }
         }
     };
@@ -112,7 +107,7 @@ pub async fn serve_http2(
     }
 }
 
-/// Returns when nothing was asked for as long as a connection of HTTP/1.1 may rest.
+/// Returns when nothing was under way, and nothing was asked, for so long.
 async fn idle(under_way: &mut watch::Receiver<usize>, timeout: Duration) {
     loop {
         let none = under_way.wait_for(|count| *count == 0).await.map(|_| ());

@@ -22,6 +22,7 @@ pub mod fuzzing;
 mod http2;
 mod metrics;
 mod ops;
+mod patience;
 mod places;
 mod rates;
 mod reload;

@@ -24,7 +24,11 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Brings gauges that others count up to date before they are shown.
 pub type Refresh = Arc<dyn Fn(&Metrics) + Send + Sync>;
-/// Why nothing can be accepted now, if so; for whoever asks, so without detail.
+/// Why the node cannot do its work now, if so; for whoever asks, so without detail.
+pub type Failing = Arc<dyn Fn() -> Option<&'static str> + Send + Sync>;
+
+/// What is full, so that publishing is refused until somebody makes room. Another node would help as little, and
+/// receiving and making room go on here: this too is told and does not make it unready.
 pub type Refusing = Arc<dyn Fn() -> Option<&'static str> + Send + Sync>;
 
 /// The configuration's key of what the node needs from elsewhere and has not got. It serves the rest meanwhile, so
@@ -36,13 +40,14 @@ pub fn router(
     metrics: Arc<Metrics>,
     refresh: Refresh,
     drain: Drain,
+    failing: Failing,
     refusing: Refusing,
     awaiting: Awaiting,
 ) -> Router {
     let version = env!("CARGO_PKG_VERSION");
     let health = move || async move { Json(json!({ "status": "ok", "version": version })) };
     let ready = move || {
-        let answer = readiness(drain.has_begun(), refusing(), awaiting());
+        let answer = readiness(drain.has_begun(), failing(), refusing(), awaiting());
         async move { answer }
     };
     let metrics = move || {
@@ -59,17 +64,21 @@ pub fn router(
 /// Whether anyone should be sent here, and why not.
 fn readiness(
     draining: bool,
+    failing: Option<&'static str>,
     refusing: Option<&'static str>,
     awaiting: Option<&'static str>,
 ) -> (StatusCode, Json<Value>) {
     let reason = if draining {
         Some("the node drains")
     } else {
-        refusing
+        failing
     };
     match reason {
         None => {
             let mut told = json!({ "ready": true, "draining": false });
+            if let Some(full) = refusing {
+                told["refusing"] = json!(full);
+            }
             if let Some(key) = awaiting {
                 told["awaiting"] = json!([key]);
             }
@@ -110,21 +119,27 @@ mod tests {
 
     #[test]
     fn what_is_not_ready_says_why() {
-        let ready = |draining, refusing| {
-            let (status, Json(told)) = readiness(draining, refusing, None);
+        let ready = |draining, failing| {
+            let (status, Json(told)) = readiness(draining, failing, Some("letters"), None);
             (status.as_u16(), told["reason"].as_str().map(str::to_owned))
         };
         assert_eq!(ready(false, None), (200, None));
-        let (status, Json(told)) = readiness(false, None, Some("auth.jwt.jwks_url"));
-        assert_eq!(
-            (status.as_u16(), &told["awaiting"][0]),
-            (200, &json!("auth.jwt.jwks_url"))
-        );
         assert_eq!(ready(false, Some("full")), (503, Some("full".to_owned())));
         // A drain does not end, so it is the better reason of the two.
         assert_eq!(
             ready(true, Some("full")),
             (503, Some("the node drains".to_owned()))
         );
+    }
+    #[test]
+    fn what_is_ready_says_what_does_not_work() {
+        let ready = |refusing, awaiting| {
+            let (status, Json(told)) = readiness(false, None, refusing, awaiting);
+            (status.as_u16(), told)
+        };
+        let plain = json!({"ready": true, "draining": false});
+        assert_eq!(ready(None, None), (200, plain));
+        let both = json!({"ready": true, "draining": false, "refusing": "letters", "awaiting": ["url"]});
+        assert_eq!(ready(Some("letters"), Some("url")), (200, both));
     }
 }

@@ -2,7 +2,8 @@
 //! longest between two requests, and that one is told to leave.
 //!
 //! Invariant: no more connections hold a place than there are, and besides them at most [`LEAVING`] are on their way
-//! out. Who has a request under way is never told to leave.
+//! out. Who has a request under way is never told to leave. A request is under way until the last of its answer is
+//! with the connection's buffers: who is still taking those rests already, and gets a while to take them.
 //!
 //! It closes nothing itself: who serves a connection waits for [`Place::unwanted`].
 

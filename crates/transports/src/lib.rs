@@ -1,8 +1,8 @@
 //! The connection plane: the front that accepts sockets, the hub that holds sessions, and the three wires
 //! they speak. What is not an inbox request is referred to the API with the bytes already read.
 //!
-//! The way of an entry here: [`hub`] (a wake comes in) → [`shard`] (one loop per core, finds the sessions of
-//! the feed) → [`live`] (a session and its wire) → [`connection`] (bytes to the socket).
+//! The way of an entry here: [`hub`] (a wake comes in) → `shard` (one loop per core, finds the sessions of
+//! the feed) → `live` (a session and its wire) → `connection` (bytes to the socket).
 //!
 //! Invariant: a shard's loop never waits for anything but its sockets; what the engine has to look up comes
 //! back as a message. Every socket is owned by one loop.
@@ -36,5 +36,6 @@ pub use addresses::Address;
 pub use desk::{Answer, Desk, Order, Taken};
 pub use gate::{Credentials, Gate, Identity};
 pub use hub::{Bounds, Hub, HubOptions, Link, Refer};
+pub use live::BRIDGED_POLL_BYTES;
 pub use problem::Problem;
 pub use stats::HubStats;

@@ -19,9 +19,10 @@ use postrider_model::{Entry, Evidence, FeedId, InboxPage, Millis, Timestamp, Tra
 use sink::Sink;
 use std::sync::Arc;
 
-/// Bytes of entries in one long-poll answer; at least one entry goes whatever its size. Over the bridge it is at most
-/// an outbox.
+/// Bytes of entries in one long-poll answer; the last may exceed it, so at least one entry goes whatever its size.
 pub(crate) const POLL_BYTES: usize = 1 << 20;
+/// The same over the bridge, where an answer waits beside others of its client; at most an outbox.
+pub const BRIDGED_POLL_BYTES: usize = 32 << 10;
 /// Acks of one WebSocket session that may wait for the disk; above it the socket is not read.
 pub(crate) const MAX_SETTLING: u32 = 256;
 /// Under `explicit` a poll begins with what is pending at or below its cursor. An answer of nothing else waits

@@ -19,7 +19,8 @@ use crate::connection::{Connection, Key, Opening, Socket, Stage};
 use crate::head::{self, InboxRoute, Parsed};
 use crate::hub::{Link, Refer, Rules, Shared};
 use crate::live::{
-    Effect, Live, MAX_SETTLING, More, Next, POLL_BYTES, Poll, REPEAT_PAUSE, Wire, close_frame, stream_start,
+    BRIDGED_POLL_BYTES, Effect, Live, MAX_SETTLING, More, Next, POLL_BYTES, Poll, REPEAT_PAUSE, Wire,
+    close_frame, stream_start,
 };
 use crate::mailbox::{Mailbox, PageWanted, Post};
 use crate::outgoing::Outgoing;
@@ -148,6 +149,8 @@ pub(crate) struct Shard {
     mailbox: Arc<Mailbox>,
     listener: Option<mio::net::TcpListener>,
     accept_again: Option<Timestamp>,
+    /// This turn has accepted connections.
+    has_accepted: bool,
     tls: tls::Handshakes,
     connections: Slab<Connection>,
     generation: u64,
@@ -201,6 +204,7 @@ impl Shard {
             mailbox: mailbox.clone(),
             listener: None,
             accept_again: None,
+            has_accepted: false,
             tls: tls::Handshakes::default(),
             connections: Slab::new(),
             generation: 0,
@@ -236,6 +240,7 @@ impl Shard {
             }
             self.turn.now = (self.shared.steady)();
             self.turn.wall = (self.shared.clock)();
+            self.has_accepted = false;
             self.tls.begin_turn();
             for event in &events {
                 match event.token() {
@@ -401,7 +406,7 @@ impl Shard {
     }
 
     fn run_timers(&mut self) {
-        if self.accept_again.is_some_and(|at| at <= self.turn.now) {
+        if !self.has_accepted && self.accept_again.is_some_and(|at| at <= self.turn.now) {
             self.accept();
         }
         while let Some(due) = self.wheel.take_due(self.turn.now) {

@@ -3,12 +3,16 @@
 use super::Finding;
 use postrider_server::config::{Config, EngineKind};
 use rustix::fs::{statfs, statvfs};
-use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{ErrorKind, Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use serde_json::Value;
+use std::cell::LazyCell;
+use std::fs::{File, TryLockError};
+use std::io::{Error, ErrorKind};
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+use ureq::Agent;
+use ureq::tls::TlsConfig;
 
 /// Writes of the measurement, at most; it also ends after [`MEASURING`].
 const SYNCS: usize = 64;
@@ -30,15 +34,25 @@ const REMOTE: [(u64, &str); 4] = [
     (0x6573_5546, "FUSE"),
 ];
 
-/// Whether both can be listened on.
+/// Whether both can be listened on, at the same time.
 pub fn listeners(config: &Config) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    for (check, address) in [
-        ("http.listen", config.http.listen),
-        ("ops.listen", config.ops.listen),
-    ] {
-        findings.push(listener(check, address, config.ops.listen));
-    }
+    let (http, ops) = (config.http.listen, config.ops.listen);
+    // The first is held while the second is tried, as in a node: one address does not serve both.
+    let first = TcpListener::bind(http);
+    let second = TcpListener::bind(ops).map(drop);
+    let first = first.map(drop);
+    // Both are given back here, so that nobody is asked at an address that is held.
+    let each_is_free = first.is_ok() && TcpListener::bind(ops).is_ok();
+    let is_running = LazyCell::new(|| is_node(ops) && (http.port() == 0 || is_inbox(config)));
+    let mut findings = vec![listener("http.listen", http, first, || *is_running)];
+    findings.push(match second {
+        Err(error) if error.kind() == ErrorKind::AddrInUse && each_is_free => Finding::fault(
+            "ops.listen",
+            format!("{ops} is what http.listen takes: {http}"),
+            "give each a port of its own",
+        ),
+        second => listener("ops.listen", ops, second, || *is_running),
+    });
     if !config.ops.listen.ip().is_loopback() {
         findings.push(Finding::advice(
             "ops.listen",
@@ -52,16 +66,22 @@ pub fn listeners(config: &Config) -> Vec<Finding> {
     findings
 }
 
-fn listener(check: &'static str, address: SocketAddr, ops: SocketAddr) -> Finding {
-    let error = match TcpListener::bind(address) {
-        Ok(_) => return Finding::good(check, format!("{address} is free")),
+fn listener(
+    check: &'static str,
+    address: SocketAddr,
+    bound: Result<(), Error>,
+    is_running: impl Fn() -> bool,
+) -> Finding {
+    let error = match bound {
+        Ok(()) => return Finding::good(check, format!("{address} is free")),
         Err(error) => error,
     };
     let port = address.port();
     match error.kind() {
-        ErrorKind::AddrInUse if is_node(ops) => {
-            Finding::good(check, format!("{address} is in use; a node answers on {ops}"))
-        }
+        ErrorKind::AddrInUse if is_running() => Finding::good(
+            check,
+            format!("{address} is in use; a node with these addresses answers"),
+        ),
         ErrorKind::AddrInUse => Finding::fault(
             check,
             format!("{address} is in use by another program"),
@@ -81,20 +101,38 @@ fn listener(check: &'static str, address: SocketAddr, ops: SocketAddr) -> Findin
     }
 }
 
-/// Whether what listens there says what a node says.
+/// Whether what listens there says what a node says of itself.
 fn is_node(ops: SocketAddr) -> bool {
-    let ask = || -> std::io::Result<String> {
-        let mut stream = TcpStream::connect_timeout(&ops, ANSWER)?;
-        stream.set_read_timeout(Some(ANSWER))?;
-        write!(
-            stream,
-            "GET /health HTTP/1.1\r\nhost: {ops}\r\nconnection: close\r\n\r\n"
-        )?;
-        let mut answer = String::new();
-        stream.take(BLOCK as u64).read_to_string(&mut answer)?;
-        Ok(answer)
+    let said = ask(&format!("http://{ops}/health"));
+    said.is_some_and(|(_, _, said)| said["status"] == "ok" && said["version"].is_string())
+}
+
+/// Whether what listens there refuses who has no token, as a node does.
+fn is_inbox(config: &Config) -> bool {
+    let scheme = match config.http.tls.cert {
+        Some(_) => "https",
+        None => "http",
     };
-    ask().is_ok_and(|answer| answer.contains(r#""status":"ok""#) && answer.contains(r#""version""#))
+    let said = ask(&format!("{scheme}://{}/v1/inbox", config.http.listen));
+    said.is_some_and(|(status, kind, _)| status == 401 && kind.starts_with("application/problem+json"))
+}
+
+/// The status, the content type and the JSON that are answered there, if so.
+fn ask(url: &str) -> Option<(u16, String, Value)> {
+    let agent = Agent::config_builder()
+        .http_status_as_error(false)
+        .timeout_global(Some(ANSWER))
+        .max_redirects(0)
+        .proxy(None)
+        // Nothing secret is said to it, and a certificate is not for an address.
+        .tls_config(TlsConfig::builder().disable_verification(true).build())
+        .build()
+        .new_agent();
+    let mut answer = agent.get(url).call().ok()?;
+    let kind = answer.headers().get("content-type")?.to_str().ok()?.to_owned();
+    let body = answer.body_mut().with_config().limit(BLOCK as u64);
+    let said = body.read_to_string().ok()?;
+    Some((answer.status().as_u16(), kind, serde_json::from_str(&said).ok()?))
 }
 
 /// Whether notifications can be kept there, for how long a commit waits, and whether there is room.
@@ -110,6 +148,9 @@ pub fn data_dir(config: &Config) -> Vec<Finding> {
     let Some(there) = existing(dir) else {
         return vec![unusable(dir, "no part of its path exists")];
     };
+    if !there.is_dir() {
+        return vec![unusable(dir, &format!("{} is no directory", there.display()))];
+    }
     let mut findings = vec![directory(dir)];
     findings.push(match syncs(&there) {
         Ok(times) => sync_time(&there, &times),
@@ -128,16 +169,22 @@ fn unusable(dir: &Path, why: &str) -> Finding {
     )
 }
 
-/// The directory, or the nearest above it that exists.
+/// It, or the nearest above it that exists, whatever it is.
 fn existing(dir: &Path) -> Option<PathBuf> {
     let whole = std::path::absolute(dir).ok()?;
-    whole.ancestors().find(|path| path.is_dir()).map(Path::to_owned)
+    // A link that leads nowhere exists too: no directory can be made in its place.
+    let found = whole.ancestors().find(|path| path.symlink_metadata().is_ok());
+    found.map(Path::to_owned)
 }
 
 fn directory(dir: &Path) -> Finding {
     let name = dir.display();
-    let Ok(meta) = dir.metadata() else {
-        return Finding::good("data_dir", format!("{name} will be made by the first start"));
+    let meta = match dir.metadata() {
+        Ok(meta) => meta,
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            return Finding::good("data_dir", format!("{name} will be made by the first start"));
+        }
+        Err(error) => return unusable(dir, &error.to_string()),
     };
     if meta.mode() & 0o077 != 0 {
         return Finding::advice(
@@ -149,11 +196,30 @@ fn directory(dir: &Path) -> Finding {
             format!("chmod 0700 {name}"),
         );
     }
-    let lock = OpenOptions::new().write(true).open(dir.join("LOCK"));
-    let in_use = lock.is_ok_and(|lock| matches!(lock.try_lock(), Err(TryLockError::WouldBlock)));
-    match in_use {
-        true => Finding::good("data_dir", format!("{name} is in use by a node")),
-        false => Finding::good("data_dir", format!("{name} is there, and no node uses it")),
+    match in_use(dir) {
+        Ok(true) => Finding::good("data_dir", format!("{name} is in use by a node")),
+        Ok(false) => Finding::good("data_dir", format!("{name} is there, and no node uses it")),
+        Err(error) => Finding::advice(
+            "data_dir",
+            format!("{name}: cannot tell who uses it: LOCK: {error}"),
+            "run this as the user that runs the node",
+        ),
+    }
+}
+
+/// Whether a node holds the directory's lock. The lock that is taken to see that is shared, so that two who look do
+/// not take each other for a node, and given back at once: a node takes its own alone and does not wait for it, so one
+/// that starts within these few microseconds is refused, and has to be started again.
+fn in_use(dir: &Path) -> Result<bool, Error> {
+    let lock = match File::open(dir.join("LOCK")) {
+        Ok(lock) => lock,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    match lock.try_lock_shared() {
+        Ok(()) => lock.unlock().map(|()| false),
+        Err(TryLockError::WouldBlock) => Ok(true),
+        Err(TryLockError::Error(error)) => Err(error),
     }
 }
 
@@ -243,24 +309,120 @@ fn room(dir: &Path, wanted: u64) -> Option<Finding> {
 mod tests {
     use super::*;
     use crate::doctor::Verdict;
+    use postrider_server::config::Secret;
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    fn verdicts(config: &Config) -> [Verdict; 2] {
+        let findings = listeners(config);
+        [findings[0].verdict, findings[1].verdict]
+    }
+
+    fn with_addresses(http: SocketAddr, ops: SocketAddr) -> Config {
+        let mut config = Config::default();
+        config.http.listen = http;
+        config.ops.listen = ops;
+        config
+    }
+
+    /// A listener, and where it is.
+    fn taken() -> (TcpListener, SocketAddr) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        (listener, address)
+    }
 
     #[test]
     fn a_port_in_use_by_a_stranger_is_a_fault() {
-        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = taken.local_addr().unwrap();
-        // Nobody listens on the operations port.
-        let ops = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        assert_eq!(listener("http.listen", address, ops).verdict, Verdict::Fault);
-        drop(taken);
-        assert_eq!(listener("http.listen", address, ops).verdict, Verdict::Good);
+        let (held, address) = taken();
+        let config = with_addresses(address, "127.0.0.1:0".parse().unwrap());
+        assert_eq!(verdicts(&config), [Verdict::Fault, Verdict::Good]);
+        drop(held);
+        assert_eq!(verdicts(&config), [Verdict::Good, Verdict::Good]);
+    }
+
+    #[test]
+    fn one_address_for_both_is_a_fault() {
+        let (_, address) = taken();
+        let everywhere = SocketAddr::new([0, 0, 0, 0].into(), address.port());
+        for http in [address, everywhere] {
+            let findings = listeners(&with_addresses(http, address));
+            assert_eq!(findings[0].verdict, Verdict::Good, "{findings:?}");
+            assert_eq!(findings[1].verdict, Verdict::Fault, "{findings:?}");
+            assert!(findings[1].detail.contains("http.listen"), "{findings:?}");
+        }
+        let any = "127.0.0.1:0".parse().unwrap();
+        assert_eq!(
+            verdicts(&with_addresses(any, any)),
+            [Verdict::Good, Verdict::Good]
+        );
+    }
+
+    #[test]
+    fn addresses_in_use_are_good_where_both_are_the_nodes() {
+        let runtime = crate::serve::runtime().unwrap();
+        let any = "127.0.0.1:0".parse().unwrap();
+        let mut config = with_addresses(any, any);
+        config.engine.kind = EngineKind::Memory;
+        config.auth.jwt.hmac_secret = Some(Secret::new("a secret of 32 bytes or more, here"));
+        let node = postrider_server::Node::start(config, None, runtime.handle().clone()).unwrap();
+        let (http, ops) = (node.http(), node.ops());
+        assert_eq!(verdicts(&with_addresses(http, ops)), [Verdict::Good; 2]);
+        let (_held, other) = taken();
+        assert_eq!(verdicts(&with_addresses(other, ops)), [Verdict::Fault; 2]);
+        let (_, free) = taken();
+        assert_eq!(
+            verdicts(&with_addresses(free, ops)),
+            [Verdict::Good, Verdict::Fault]
+        );
+        runtime.block_on(node.drain());
     }
 
     #[test]
     fn an_address_that_is_elsewhere_is_a_fault() {
         let elsewhere = "192.0.2.1:8080".parse().unwrap();
-        let found = listener("http.listen", elsewhere, elsewhere);
+        let found = &listeners(&with_addresses(elsewhere, "127.0.0.1:0".parse().unwrap()))[0];
         assert_eq!(found.verdict, Verdict::Fault);
         assert!(found.detail.contains("no such address"), "{found:?}");
+    }
+
+    #[test]
+    fn what_is_no_directory_is_a_fault() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink("nowhere", &link).unwrap();
+        for data_dir in [file.join("in/it"), file, link] {
+            let config = Config {
+                data_dir,
+                ..Config::default()
+            };
+            let findings = super::data_dir(&config);
+            assert_eq!(findings[0].verdict, Verdict::Fault, "{findings:?}");
+        }
+    }
+
+    #[test]
+    fn who_uses_a_directory_is_told_by_its_lock() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(dir.path(), Permissions::from_mode(0o700)).unwrap();
+        let path = dir.path().join("LOCK");
+        assert!(!in_use(dir.path()).unwrap());
+        let lock = File::create(&path).unwrap();
+        assert!(!in_use(dir.path()).unwrap());
+        // Another who looks.
+        lock.lock_shared().unwrap();
+        assert!(!in_use(dir.path()).unwrap());
+        lock.unlock().unwrap();
+        lock.lock().unwrap();
+        assert!(in_use(dir.path()).unwrap());
+        // A link to itself cannot be opened by anybody, not even by root.
+        std::fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink("LOCK", &path).unwrap();
+        let found = directory(dir.path());
+        assert_eq!(found.verdict, Verdict::Advice, "{found:?}");
+        assert!(found.detail.contains("cannot tell"), "{found:?}");
     }
 
     #[test]

@@ -16,9 +16,9 @@ use postrider_harness::raw::{SMALL_BUFFER, as_user};
 const BYTES_PER_SECOND: usize = 40_000;
 /// How often.
 const EVERY: Duration = Duration::from_millis(100);
-/// An answer is filled up to this, and the entry that exceeds it; over the bridge up to an outbox.
+/// An answer is filled up to this, and the entry that exceeds it; over the bridge sooner.
 const PAGE_BYTES: usize = 1 << 20;
-const OUTBOX_BYTES: usize = 128 << 10;
+const BRIDGED_BYTES: usize = 32 << 10;
 /// Small segments, so that no buffer takes the answer at once.
 const SEGMENT_BYTES: u32 = 536;
 
@@ -40,7 +40,7 @@ fn a_large_answer_may_be_read_slowly() -> Result<()> {
             PAGE_BYTES,
         ),
         ("keep-alive", None, poll.clone(), PAGE_BYTES),
-        ("bridged", Some(ack), poll, OUTBOX_BYTES),
+        ("bridged", Some(ack), poll, BRIDGED_BYTES),
     ];
     let addr = node.endpoint.addr()?;
     let readers = ways.map(|(name, before, request, least)| {

@@ -1,7 +1,8 @@
 //! Who hears which feed, and how what is appended to a wide one reaches all of them: in slices, so that sockets,
 //! mail and timers get their turn in between.
 //!
-//! Invariant: a connection has its seats exactly as long as it has a session, or is opening one.
+//! Invariant: a connection has its seats while it has a session or is opening one, and between two polls as long as
+//! something of the first is kept.
 
 use super::*;
 use crate::live::{Alike, Salvo};
@@ -92,6 +93,11 @@ impl Hearers {
             all,
             topics: (!topics.is_empty()).then(|| Box::new(TopicSeats(seats.collect()))),
         }
+    }
+
+    /// How many connections hear for a user, or have kept their seats.
+    pub fn seats_of(&self, user: &UserId) -> usize {
+        self.users.get(user).map_or(0, |few| few.slots().len())
     }
 
     pub fn leave(&mut self, slot: usize, user: &UserId, seats: &Seats) {
@@ -261,5 +267,28 @@ impl Shard {
             self.watch_writes(slot);
         }
         alike
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_users_seats_are_counted_until_they_are_left() {
+        let (mut hearers, topic) = (Hearers::new(), Topic::new("news").unwrap());
+        let [ada, bob] = ["ada", "bob"].map(|user| UserId::new(user).unwrap());
+        let seats: Vec<_> = (0..3)
+            .map(|slot| hearers.join(slot, &ada, std::slice::from_ref(&topic)))
+            .collect();
+        let other = hearers.join(3, &bob, &[]);
+        for (slot, seats) in seats.iter().enumerate() {
+            assert_eq!(hearers.seats_of(&ada), 3 - slot);
+            hearers.leave(slot, &ada, seats);
+        }
+        assert_eq!((hearers.seats_of(&ada), hearers.seats_of(&bob)), (0, 1));
+        assert!(hearers.topics.is_empty(), "nobody hears it");
+        hearers.leave(3, &bob, &other);
+        assert_eq!((hearers.users.len(), hearers.fans.len()), (0, 1));
     }
 }

@@ -1,7 +1,7 @@
 //! Sessions begin: limits, seats, the engine's word where their feeds stand, and what the client is told first.
 //!
 //! A client that polls comes back on its connection again and again: between two of its polls no session is counted,
-//! but the seats and the memory of the last one are kept, and serve the next.
+//! but the seats and the memory of the last one are kept, up to [`MAX_KEPT_SEATS`], and serve the next.
 //!
 //! Invariant: a connection that opens a session is counted for its user and its address, and has its seats.
 
@@ -9,6 +9,10 @@ use super::*;
 use crate::addresses::Place;
 use crate::connection::Cors;
 use postrider_delivery::{Opening as Asked, Session};
+
+/// With more seats of one user in a loop, its sessions' among them, a connection keeps none between two polls:
+/// `limits.sessions_per_user` counts sessions only.
+const MAX_KEPT_SEATS: usize = 64;
 
 impl Shard {
     /// Begins a session: asks the engine where its feeds stand.
@@ -228,7 +232,7 @@ impl Shard {
         let room = match self.connections.get(slot).is_some_and(is_direct) {
             true => POLL_BYTES,
             // It is copied on its way, and waits beside others of the same client.
-            false => POLL_BYTES.min(self.turn.rules.bounds.outbox),
+            false => BRIDGED_POLL_BYTES.min(self.turn.rules.bounds.outbox),
         };
         u32::try_from(room).unwrap_or(u32::MAX)
     }
@@ -250,6 +254,17 @@ impl Shard {
         self.shared.sessions.release(live.session.user());
         self.turn.stats.ended(Transport::LongPoll);
         Some(live)
+    }
+
+    /// What is left of a poll, with its seats, unless its user has many; then the seats are left.
+    pub(super) fn keep_seats(&mut self, slot: usize, live: Box<Live>) -> Option<Box<Live>> {
+        let user = live.session.user();
+        if self.hearers.seats_of(user) <= MAX_KEPT_SEATS {
+            return Some(live);
+        }
+        let seats = std::mem::take(&mut self.connections.get_mut(slot)?.seats);
+        self.hearers.leave(slot, user, &seats);
+        None
     }
 }
 

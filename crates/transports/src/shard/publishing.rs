@@ -161,6 +161,8 @@ impl Shard {
         self.enter(slot, Stage::Publishing(Box::new(body)));
         self.set_timer(slot, deadline);
         self.check_held(slot);
+        // While the request before it waited, its rest may have been left in the socket.
+        self.read_what_was_left(slot);
     }
 
     /// More came from a client with a publish request under way.

@@ -135,6 +135,7 @@ impl Shard {
         let kept = self.end_poll(slot);
         // A poll's turn is being finished as it is.
         let is_finishing = kept.is_some();
+        let kept = kept.and_then(|kept| self.keep_seats(slot, kept));
         let head = Stage::Head {
             buffer: rest,
             deadline,

@@ -9,6 +9,7 @@ const MAX_ACCEPTED: usize = 256;
 impl Shard {
     pub(super) fn accept(&mut self) {
         self.accept_again = None;
+        self.has_accepted = true;
         for _ in 0..MAX_ACCEPTED {
             if self.listener.is_some() && !self.has_room_for_handshake() {
                 self.accept_again = Some(self.turn.now.plus(ACCEPT_RETRY));
