@@ -66,6 +66,30 @@ pub struct Notification {
 }
 
 impl Notification {
+    /// One that asks for nothing special: stored, for all devices, at once, without a name of its publisher.
+    pub fn plain(
+        id: NotificationId,
+        time: Timestamp,
+        audience: Audience,
+        data: impl Into<Bytes>,
+    ) -> Notification {
+        Notification {
+            id,
+            time,
+            subject: None,
+            data: data.into(),
+            audience,
+            exclude: Vec::new(),
+            durability: Durability::Stored,
+            expires_at: None,
+            deliver_at: None,
+            collapse_key: None,
+            policy: None,
+            devices: Devices::All,
+            publisher: String::new(),
+        }
+    }
+
     /// Whether `user` is taken off the audience.
     pub fn excludes(&self, user: &UserId) -> bool {
         self.exclude.binary_search(user).is_ok()

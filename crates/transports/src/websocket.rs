@@ -255,27 +255,18 @@ fn head_length(length: usize) -> usize {
 pub(crate) mod tests {
     use super::*;
     use crate::head::{Parsed, parse};
-    use postrider_model::{Audience, Devices, Durability, EntryKind, FeedId, Notification};
+    use postrider_model::{Audience, EntryKind, FeedId, Notification};
     use postrider_model::{Position, UserId, WithdrawReason};
     use std::sync::Arc;
 
     pub(crate) fn notification() -> Entry {
         let user = UserId::new("ada").unwrap();
-        let notification = Notification {
-            id: NotificationId::new("n-1").unwrap(),
-            time: Timestamp(0),
-            subject: None,
-            data: Bytes::from_static("{\"a\":\"ü\"}".as_bytes()),
-            audience: Audience::Users(vec![user.clone()]),
-            exclude: Vec::new(),
-            durability: Durability::Stored,
-            expires_at: None,
-            deliver_at: None,
-            collapse_key: None,
-            policy: None,
-            devices: Devices::All,
-            publisher: "test".into(),
-        };
+        let notification = Notification::plain(
+            NotificationId::new("n-1").unwrap(),
+            Timestamp(0),
+            Audience::Users(vec![user.clone()]),
+            Bytes::from_static("{\"a\":\"ü\"}".as_bytes()),
+        );
         let kind = EntryKind::Notification(Arc::new(notification), None);
         Entry {
             feed: FeedId::User(user),

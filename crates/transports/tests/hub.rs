@@ -152,21 +152,12 @@ impl Node {
     }
 
     fn publish_to(&self, id: &str, audience: Audience) {
-        let notification = Notification {
-            id: NotificationId::new(id).unwrap(),
-            time: now(),
-            subject: None,
-            data: format!("\"{id}\"").into(),
+        let notification = Notification::plain(
+            NotificationId::new(id).unwrap(),
+            now(),
             audience,
-            exclude: Vec::new(),
-            durability: Durability::Stored,
-            expires_at: None,
-            deliver_at: None,
-            collapse_key: None,
-            policy: None,
-            devices: Devices::All,
-            publisher: "test".into(),
-        };
+            format!("\"{id}\""),
+        );
         let feeds = notification.feeds();
         let publication = Publication {
             notification: Arc::new(notification),

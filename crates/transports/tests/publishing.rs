@@ -89,21 +89,12 @@ impl Order for Waiting {
 }
 
 fn publication(id: &str) -> Publication {
-    let notification = Notification {
-        id: NotificationId::new(id).unwrap(),
-        time: Timestamp(1),
-        subject: None,
-        data: "7".into(),
-        audience: Audience::Users(vec![UserId::new("ada").unwrap()]),
-        exclude: Vec::new(),
-        durability: Durability::Stored,
-        expires_at: None,
-        deliver_at: None,
-        collapse_key: None,
-        policy: None,
-        devices: Devices::All,
-        publisher: "test".into(),
-    };
+    let notification = Notification::plain(
+        NotificationId::new(id).unwrap(),
+        Timestamp(1),
+        Audience::Users(vec![UserId::new("ada").unwrap()]),
+        "7",
+    );
     Publication {
         feeds: notification.feeds(),
         notification: Arc::new(notification),

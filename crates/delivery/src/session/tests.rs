@@ -2,9 +2,7 @@
 //! and full outboxes, the client gets every entry once, in order.
 
 use super::*;
-use postrider_model::{
-    Audience, Devices, Durability, Epoch, FeedSpan, Forms, InboxEntry, Notification, NotificationId,
-};
+use postrider_model::{Audience, Epoch, FeedSpan, Forms, InboxEntry, Notification, NotificationId};
 use proptest::prelude::*;
 
 #[derive(Default)]
@@ -61,21 +59,12 @@ pub(super) fn place(offset: u64) -> Position {
 }
 
 pub(super) fn entry(offset: u64) -> Arc<Entry> {
-    let notification = Notification {
-        id: NotificationId::new(&format!("n{offset}")).unwrap(),
-        time: Timestamp(offset),
-        subject: None,
-        data: "1".into(),
-        audience: Audience::Users(Vec::new()),
-        exclude: Vec::new(),
-        durability: Durability::Stored,
-        expires_at: None,
-        deliver_at: None,
-        collapse_key: None,
-        policy: None,
-        devices: Devices::All,
-        publisher: "test".into(),
-    };
+    let notification = Notification::plain(
+        NotificationId::new(&format!("n{offset}")).unwrap(),
+        Timestamp(offset),
+        Audience::Users(Vec::new()),
+        "1",
+    );
     let kind = EntryKind::Notification(Arc::new(notification), None);
     Arc::new(Entry {
         feed: own(),

@@ -64,26 +64,17 @@ fn is_same(one: &Entry, other: &Entry) -> bool {
 mod tests {
     use super::*;
     use postrider_model::{
-        Audience, Devices, Durability, Epoch, FeedSpan, Forms, Notification, NotificationId, Position,
-        Timestamp, UserId, WithdrawReason,
+        Audience, Epoch, FeedSpan, Forms, Notification, NotificationId, Position, Timestamp, UserId,
+        WithdrawReason,
     };
 
     fn page(feed: &FeedId, offset: u64, withdrawn: Option<WithdrawReason>) -> Page {
-        let notification = Notification {
-            id: NotificationId::new("n").unwrap(),
-            time: Timestamp(1),
-            subject: None,
-            data: "{}".into(),
-            audience: Audience::Everyone,
-            exclude: Vec::new(),
-            durability: Durability::Stored,
-            expires_at: None,
-            deliver_at: None,
-            collapse_key: None,
-            policy: None,
-            devices: Devices::All,
-            publisher: "test".into(),
-        };
+        let notification = Notification::plain(
+            NotificationId::new("n").unwrap(),
+            Timestamp(1),
+            Audience::Everyone,
+            "{}",
+        );
         let epoch = Epoch(1);
         let entry = Entry {
             feed: feed.clone(),

@@ -9,8 +9,8 @@ use crate::embedded::store::{Table, View};
 use crate::embedded::{StoreFault, tables};
 use bytes::Bytes;
 use postrider_model::{
-    Audience, DeadReason, Devices, Durability, FeedId, MarkKind, Notification, NotificationId, Position,
-    State, Timestamp, WithdrawReason,
+    Audience, DeadReason, FeedId, MarkKind, Notification, NotificationId, Position, State, Timestamp,
+    WithdrawReason,
 };
 use std::sync::Arc;
 
@@ -208,23 +208,14 @@ impl Apply<'_> {
 
 /// All that is left of a notification: its id.
 fn nothing(id: &NotificationId, feed: &FeedId, now: Timestamp) -> Notification {
-    Notification {
-        id: id.clone(),
-        time: now,
-        subject: None,
-        data: Bytes::new(),
-        audience: match feed {
+    Notification::plain(
+        id.clone(),
+        now,
+        match feed {
             FeedId::User(_) => Audience::Users(Vec::new()),
             FeedId::Topic(topic) => Audience::Topics(vec![topic.clone()]),
             FeedId::All => Audience::Everyone,
         },
-        exclude: Vec::new(),
-        durability: Durability::Stored,
-        expires_at: None,
-        deliver_at: None,
-        collapse_key: None,
-        policy: None,
-        devices: Devices::All,
-        publisher: String::new(),
-    }
+        Bytes::new(),
+    )
 }
