@@ -151,7 +151,7 @@ fn cursor(
     };
     Cursor::decode(token, &identity.user).map(Some).map_err(|error| {
         Problem::invalid_cursor(format!(
-            "{error}; connect without one to start with what is pending."
+            "It cannot be used: {error}. Connect without one to start with what is pending."
         ))
     })
 }
