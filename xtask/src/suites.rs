@@ -80,6 +80,19 @@ const SUITES: &[Suite] = &[
         limit: Duration::from_secs(180),
     },
     Suite {
+        name: "snippets",
+        says: "the documentation's JavaScript, Python, JSON and YAML, in Chromium and by themselves",
+        needs: &[
+            Need::Chromium,
+            Need::Node,
+            Need::NodePackages,
+            Need::Python,
+            Need::PythonPackages,
+        ],
+        runner: Runner::Node("snippets_suite.mjs"),
+        limit: Duration::from_secs(300),
+    },
+    Suite {
         name: "docs",
         says: "every ```sh block of the documentation",
         needs: &[Need::Curl, Need::Jq],
@@ -218,6 +231,7 @@ fn run_script(mut command: Command, suite: &Suite, workspace: &Workspace, binary
         .env("POSTRIDER_BIN", binary)
         .env("POSTRIDER_ARTIFACTS", &artifacts)
         .env("POSTRIDER_NODE_TOOLS", install::node_folder(workspace))
+        .env("POSTRIDER_PYTHON", install::python_of(workspace))
         .env("PYTHONDONTWRITEBYTECODE", "1");
     let mut counted = None;
     let ended = run::stream(&mut command, suite.limit, |line| {
