@@ -80,14 +80,16 @@ async function inPage(name, text) {
     await page.evaluate(([text, name, token]) => {
       window.seen = { shown: [], hidden: [], stopped: [] };
       Object.assign(window, {
-        show: entry => window.seen.shown.push(entry.id),
-        hide: id => window.seen.hidden.push(id),
         reloadFromHistory: () => {},
         freshToken: () => token,
         stop: reason => window.seen.stopped.push(reason),
       });
       // This node has no TLS.
       window.eval(`${text.replaceAll('wss://', 'ws://')}\nwindow.client = ${name};`);
+      // One that has its own is heard all the same.
+      const { show, hide } = window;
+      window.show = entry => { window.seen.shown.push(entry.id); show?.(entry); };
+      window.hide = id => { window.seen.hidden.push(id); hide?.(id); };
       return window.client(token);
     }, [text, name, token('ada')]);
     const seen = () => page.evaluate(() => window.seen);

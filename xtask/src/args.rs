@@ -1,5 +1,7 @@
 //! The command line of `cargo xtask`. Small enough that a parser crate would cost more than it saves.
 
+use std::path::PathBuf;
+
 use anyhow::{Context, Result, bail};
 
 pub const USAGE: &str = "\
@@ -14,7 +16,8 @@ usage: cargo xtask TASK
   bench [--short]            measure everything, the peers beside it, and write bench/RESULTS.md (under 20 minutes);
                              short: Postrider alone against the last committed figures, in under 2 minutes
   counts [--write]           instructions of the inner functions, by callgrind, against bench/counts.json
-  dist                       build what is handed out, smallest and fastest: target/dist/postrider-VERSION-HOST.tar.gz
+  dist [--binary FILE]       build what is handed out, smallest and fastest: target/dist/postrider-VERSION-HOST.tar.gz
+                             with a binary, pack that one into target/dist/trial, to see what is in an archive
   ci                         what continuous integration runs: .ci/run
 
 environment:
@@ -46,7 +49,10 @@ pub enum Task {
         seconds: u32,
         only: Vec<String>,
     },
-    Dist,
+    /// Of a binary that is there, or of one that is built.
+    Dist {
+        binary: Option<PathBuf>,
+    },
     Ci,
 }
 
@@ -59,6 +65,7 @@ pub fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Task> {
     let mut only = Vec::new();
     let mut kills = DEFAULT_KILLS;
     let mut flag = false;
+    let mut binary = None;
     let mut seconds = DEFAULT_SECONDS;
     while let Some(argument) = arguments.next() {
         let (name, inline) = match argument.split_once('=') {
@@ -69,6 +76,7 @@ pub fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Task> {
             ("test", "--only") => only.push(value(name, inline, &mut arguments)?),
             ("kill-loop", "--kills") => kills = number(name, inline, &mut arguments)?,
             ("fuzz", "--seconds") => seconds = number(name, inline, &mut arguments)?,
+            ("dist", "--binary") => binary = Some(PathBuf::from(value(name, inline, &mut arguments)?)),
             ("bench", "--short") | ("counts", "--write") => flag = true,
             ("check-docs" | "fuzz", file) if !file.starts_with('-') => only.push(argument),
             _ => bail!("`{argument}` is unknown to `{task}`\n\n{USAGE}"),
@@ -82,7 +90,7 @@ pub fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Task> {
         "fuzz" => Ok(Task::Fuzz { seconds, only }),
         "bench" => Ok(Task::Bench { short: flag }),
         "counts" => Ok(Task::Counts { write: flag }),
-        "dist" => Ok(Task::Dist),
+        "dist" => Ok(Task::Dist { binary }),
         "ci" => Ok(Task::Ci),
         "" | "help" | "--help" | "-h" => Ok(Task::Help),
         other => bail!("no task `{other}`\n\n{USAGE}"),
@@ -132,6 +140,16 @@ mod tests {
             panic!("not test")
         };
         assert_eq!(only, ["curl", "docs"]);
+    }
+
+    #[test]
+    fn an_archive_is_built_or_made_of_what_is_there() {
+        assert!(matches!(words("dist").unwrap(), Task::Dist { binary: None }));
+        let Task::Dist { binary: Some(binary) } = words("dist --binary target/debug/postrider").unwrap()
+        else {
+            panic!("no binary")
+        };
+        assert_eq!(binary, PathBuf::from("target/debug/postrider"));
     }
 
     #[test]

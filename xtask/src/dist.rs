@@ -1,6 +1,7 @@
 //! What is handed out: one archive with the binary, its completions, its manual pages and a unit for systemd.
 //!
-//! Invariant: everything in it comes from this build or this tree, and equal inputs give equal archives.
+//! Invariant: everything in it comes from this build (or the binary that is given to try it) or this tree, and equal
+//! inputs give equal archives.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -34,19 +35,33 @@ const FILES: [&str; 6] = [
     "docs/configuration.md",
 ];
 
-/// Builds it, and says how large it is and how fast it starts.
-pub fn dist(workspace: &Workspace) -> Result<bool> {
-    no_binary_given(std::env::var_os("POSTRIDER_BIN").as_deref())?;
-    let binary = build::binary(workspace, build::Profile::Dist)?;
+/// Builds it, or packs a binary that is there, and says how large it is and how fast it starts.
+pub fn dist(workspace: &Workspace, given: Option<&Path>) -> Result<bool> {
+    let (binary, out) = match given {
+        Some(given) => (
+            given
+                .canonicalize()
+                .with_context(|| given.display().to_string())?,
+            workspace.target().join("dist/trial"),
+        ),
+        None => {
+            no_binary_given(std::env::var_os("POSTRIDER_BIN").as_deref())?;
+            (
+                build::binary(workspace, build::Profile::Dist)?,
+                workspace.target().join("dist"),
+            )
+        }
+    };
     let name = name(workspace, &binary)?;
-    let out = workspace.target().join("dist");
     let folder = out.join(&name);
     if folder.exists() {
         fs::remove_dir_all(&folder)?;
     }
     fill(workspace, &binary, &folder)?;
     let archive = out.join(format!("{name}.tar.gz"));
-    pack(workspace, &out, &name, &archive)?;
+    // One that is only looked at need not be small.
+    let effort = if given.is_some() { "--fast" } else { "--best" };
+    pack(workspace, &out, &name, &archive, effort)?;
     println!(
         "binary    {}, ready {} ms after its start",
         megabytes(&binary)?,
@@ -99,7 +114,7 @@ fn fill(workspace: &Workspace, binary: &Path, folder: &Path) -> Result<()> {
     Ok(())
 }
 
-fn pack(workspace: &Workspace, out: &Path, name: &str, archive: &Path) -> Result<()> {
+fn pack(workspace: &Workspace, out: &Path, name: &str, archive: &Path, effort: &str) -> Result<()> {
     // Of the last commit, so that the same sources give the same bytes.
     let mut git = Command::new("git");
     git.current_dir(&workspace.root)
@@ -116,11 +131,9 @@ fn pack(workspace: &Workspace, out: &Path, name: &str, archive: &Path) -> Result
             "--mode=u=rwX,go=rX",
         ])
         .arg(format!("--mtime=@{}", time.trim()))
-        .args([
-            "--use-compress-program=gzip --best --no-name",
-            "--create",
-            "--file",
-        ])
+        .args(["--create"])
+        .arg(format!("--use-compress-program=gzip {effort} --no-name"))
+        .arg("--file")
         .arg(archive)
         .arg(name);
     output(&mut tar).map(drop)

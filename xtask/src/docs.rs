@@ -234,7 +234,7 @@ impl<'a> Session<'a> {
             starts.push(script.lines().count() + 1);
             script.push_str(&self.ports.rewrite(&as_session(&block.text)));
         }
-        writeln!(script, "__finish\necho '{AT_END}'").expect("writing to a String cannot fail");
+        writeln!(script, "__finish\nprintf '\\n%s\\n' '{AT_END}'").expect("writing to a String cannot fail");
         (script, starts)
     }
 

@@ -38,6 +38,7 @@ pub enum Need {
     Mkfs,
     Python27,
     Autobahn,
+    Systemd,
 }
 
 impl Need {
@@ -55,6 +56,7 @@ impl Need {
             Need::Mkfs => "mkfs.ext4",
             Need::Python27 => "python2.7",
             Need::Autobahn => "Autobahn",
+            Need::Systemd => "systemd-analyze",
         }
     }
 
@@ -78,6 +80,7 @@ impl Need {
             Need::Strace => &["strace"],
             Need::XfsIo => &["xfsprogs"],
             Need::Mkfs => &["e2fsprogs", "mount"],
+            Need::Systemd => &["systemd"],
             Need::PythonPackages | Need::NodePackages | Need::Python27 | Need::Autobahn => &[],
         }
     }
@@ -169,6 +172,8 @@ fn probe(need: Need) -> Result<Option<String>> {
         Need::Strace => answer("strace", &["-V"])?,
         Need::XfsIo => answer("xfs_io", &["-V"])?,
         Need::Mkfs => answer("mkfs.ext4", &["-V"])?,
+        // Its own first line names the whole, the last one its features.
+        Need::Systemd => answer("systemd-analyze", &["--version"])?.map(|_| "systemd-analyze".to_owned()),
         Need::Python27 => autobahn::python()?.map(|path| path.display().to_string()),
         Need::PythonPackages | Need::NodePackages | Need::Autobahn => None,
     };
@@ -248,7 +253,7 @@ fn node_packages(workspace: &Workspace) -> Result<()> {
         return Ok(());
     }
     println!(
-        "install   Node.js packages: playwright-core, oauth2-mock-server → {}",
+        "install   Node.js packages: playwright-core, oauth2-mock-server, axe-core → {}",
         folder.display()
     );
     finish(

@@ -63,7 +63,7 @@ fn perform() -> Result<bool> {
         Task::Fuzz { seconds, only } => fuzz::fuzz(&workspace, seconds, &only),
         Task::Bench { short } => bench::bench(&workspace, short),
         Task::Counts { write } => counts::counts(&workspace, write),
-        Task::Dist => dist::dist(&workspace),
+        Task::Dist { binary } => dist::dist(&workspace, binary.as_deref()),
         Task::Ci => ci(&workspace),
     }
 }

@@ -45,6 +45,20 @@ const SUITES: &[Suite] = &[
         limit: Duration::from_secs(300),
     },
     Suite {
+        name: "schemathesis",
+        says: "requests made from the OpenAPI document, right and wrong ones: no 5xx, no answer that it does not have",
+        needs: &[Need::Python, Need::PythonPackages],
+        runner: Runner::Python("schemathesis_suite.py"),
+        limit: Duration::from_secs(300),
+    },
+    Suite {
+        name: "members",
+        says: "users join topics, leave and come back at random, over three transports, with kills",
+        needs: &[Need::Python, Need::PythonPackages],
+        runner: Runner::Python("members_suite.py"),
+        limit: Duration::from_secs(180),
+    },
+    Suite {
         name: CONFORMANCE,
         says: "Autobahn: every frame, fault and close of RFC 6455 against the WebSocket endpoint, but compression",
         needs: &[Need::PythonPackages, Need::Autobahn],
@@ -67,10 +81,17 @@ const SUITES: &[Suite] = &[
     },
     Suite {
         name: "demo",
-        says: "Chromium: the demo page, as a person uses it, with screenshots",
-        needs: &[Need::Chromium, Need::Node, Need::NodePackages],
+        says: "Chromium: the demo page, by mouse and keyboard, wide and narrow, light and dark, with axe and screenshots",
+        needs: &[Need::Chromium, Need::Curl, Need::Node, Need::NodePackages],
         runner: Runner::Node("demo_suite.mjs"),
         limit: Duration::from_secs(300),
+    },
+    Suite {
+        name: "reference",
+        says: "Chromium: the page of the interface at /docs: widths, schemes, keyboard, accessibility, no scripts",
+        needs: &[Need::Chromium, Need::Node, Need::NodePackages],
+        runner: Runner::Node("reference_suite.mjs"),
+        limit: Duration::from_secs(180),
     },
     Suite {
         name: "oidc",
@@ -91,6 +112,20 @@ const SUITES: &[Suite] = &[
         ],
         runner: Runner::Node("snippets_suite.mjs"),
         limit: Duration::from_secs(300),
+    },
+    Suite {
+        name: "packaging",
+        says: "the Dockerfile, `cargo install`, and what is in the archive of `cargo xtask dist`",
+        needs: &[Need::Python, Need::PythonPackages],
+        runner: Runner::Python("packaging_suite.py"),
+        limit: Duration::from_secs(600),
+    },
+    Suite {
+        name: "systemd",
+        says: "the unit: what systemd itself says of it, and how far it is shut in",
+        needs: &[Need::Python, Need::PythonPackages, Need::Systemd],
+        runner: Runner::Python("systemd_suite.py"),
+        limit: Duration::from_secs(60),
     },
     Suite {
         name: "docs",
@@ -231,6 +266,11 @@ fn run_script(mut command: Command, suite: &Suite, workspace: &Workspace, binary
         .env("POSTRIDER_BIN", binary)
         .env("POSTRIDER_ARTIFACTS", &artifacts)
         .env("POSTRIDER_NODE_TOOLS", install::node_folder(workspace))
+        .env(
+            "POSTRIDER_XTASK",
+            std::env::current_exe().context("this program")?,
+        )
+        .env("POSTRIDER_TARGET", workspace.target())
         .env("POSTRIDER_PYTHON", install::python_of(workspace))
         .env("PYTHONDONTWRITEBYTECODE", "1");
     let mut counted = None;

@@ -141,7 +141,7 @@ impl Outbox for Sent {
     }
     fn gap(&mut self, _: Timestamp) {}
     fn stalled(&mut self, _: &[NotificationId]) {}
-    fn read(&mut self, _: &FeedId, _: Reading) {}
+    fn read(&mut self, _: &FeedId, _: Reading, _: bool) {}
     fn settle(&mut self, _: &FeedId, _: Position) {}
 }
 
@@ -155,7 +155,7 @@ fn fan_out(count: u64) -> Result<()> {
         topics: Vec::new(),
     };
     let mut sent = Sent::default();
-    let mut session = Session::open(&opening, &[FeedStart::EMPTY, FeedStart::EMPTY], &mut sent);
+    let mut session = Session::open(&opening, &[FeedStart::EMPTY, FeedStart::EMPTY], &[], &mut sent);
     let now = Moment {
         wall: NOW,
         steady: NOW,

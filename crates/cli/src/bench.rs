@@ -76,15 +76,15 @@ pub struct BenchArgs {
 }
 
 const HELP: &str = "\
+Its users are named bench-…, its notifications are gone after five minutes. It needs an API key with the scope publish \
+(broadcast too with --everyone) and tokens: --secret, --token-command or --tokens. A token made by --secret allows the \
+bench's own topic; with other tokens the topic must be open (topics.open), or give --everyone.
+
 Examples:
   postrider bench                                        a node of its own, every scenario, 1,000 users
   postrider bench broadcast --users 10000 --window 1     one notification to all of 10,000 sockets at a time
   postrider bench unicast --rate 2000 --svg unicast.svg  latency at 2,000 a second, as a picture
-  postrider bench sse --url http://10.0.0.5:8080 --key \"$KEY\" --secret \"$SECRET\" --yes
-
-Its users are named bench-…, its notifications are gone after five minutes. It needs an API key with the scope publish
-(broadcast too with --everyone) and tokens: --secret, --token-command or --tokens. A token made by --secret allows the
-bench's own topic; with other tokens the topic must be open (topics.open), or give --everyone.";
+  postrider bench sse --url http://10.0.0.5:8080 --key \"$KEY\" --secret \"$SECRET\" --yes";
 
 /// One thing to measure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -1,21 +1,27 @@
 //! `postrider dead-letters`: what nothing could deliver: list, show, redrive, delete.
 
-use crate::client::{self, KeyArg, UrlArg};
+use crate::client::{self, Call, NodeArgs};
 use crate::exit::Failure;
+use crate::output::{self, grouped};
+use crate::pages::{Range, pages};
+use crate::pretty::pretty;
+use crate::table::{Column, Table, Tone};
+use crate::term::{Look, plain, plain_json};
 use clap::{Args, Subcommand};
+use serde::Deserialize;
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
-
-/// Dead letters asked for at once.
-const PAGE: usize = 200;
+use std::collections::BTreeMap;
+use std::io::Write as _;
 
 /// What can be done.
 #[derive(Subcommand)]
 pub enum DeadLettersCommand {
     /// List them, oldest first
-    #[command(after_help = "Example:\n  postrider dead-letters list --user ada --reason max_attempts")]
+    #[command(after_help = LIST_HELP)]
     List(ListArgs),
     /// Show one, with its body
-    #[command(after_help = "Example:\n  postrider dead-letters show dl-0019a4f1c2d00001")]
+    #[command(after_help = "Examples:\n  postrider dead-letters show dl-0019a4f1c2d00001")]
     Show(ShowArgs),
     /// Put some into their users' inboxes anew
     #[command(
@@ -23,9 +29,16 @@ pub enum DeadLettersCommand {
     )]
     Redrive(RedriveArgs),
     /// Throw some away; their notifications stay dead
-    #[command(after_help = "Example:\n  postrider dead-letters delete dl-0019a4f1c2d00001")]
+    #[command(after_help = "Examples:\n  postrider dead-letters delete dl-0019a4f1c2d00001")]
     Delete(DeleteArgs),
 }
+
+const LIST_HELP: &str = "\
+With --json each is one object on one line.
+
+Examples:
+  postrider dead-letters list --user ada --reason max_attempts
+  postrider dead-letters list --all --json | jq -r .notification";
 
 #[derive(Args)]
 struct Which {
@@ -40,27 +53,15 @@ struct Which {
     source: Option<String>,
 }
 
-#[derive(Args)]
-struct Node {
-    #[command(flatten)]
-    url: UrlArg,
-    #[command(flatten)]
-    key: KeyArg,
-    /// Write the node's answers as they are, one a line
-    #[arg(long)]
-    json: bool,
-}
-
 /// Arguments of `list`.
 #[derive(Args)]
 pub struct ListArgs {
     #[command(flatten)]
     which: Which,
-    /// At most so many
-    #[arg(long, default_value_t = 100)]
-    limit: usize,
     #[command(flatten)]
-    node: Node,
+    range: Range,
+    #[command(flatten)]
+    node: NodeArgs,
 }
 
 /// Arguments of `show`.
@@ -69,7 +70,7 @@ pub struct ShowArgs {
     /// The dead letter
     id: String,
     #[command(flatten)]
-    node: Node,
+    node: NodeArgs,
 }
 
 /// Arguments of `redrive`.
@@ -87,7 +88,7 @@ pub struct RedriveArgs {
     #[arg(long)]
     rate: Option<u32>,
     #[command(flatten)]
-    node: Node,
+    node: NodeArgs,
 }
 
 /// Arguments of `delete`.
@@ -97,87 +98,112 @@ pub struct DeleteArgs {
     #[arg(required = true)]
     ids: Vec<String>,
     #[command(flatten)]
-    node: Node,
+    node: NodeArgs,
 }
 
 /// Does it.
 pub fn run(command: &DeadLettersCommand) -> Result<(), Failure> {
     match command {
         DeadLettersCommand::List(args) => list(args),
-        DeadLettersCommand::Show(args) => {
-            let letter = Call::to(&args.node)?.get(&format!("/{}", segment(&args.id)?), &[])?;
-            let whole = serde_json::to_string_pretty(&letter).unwrap_or_default();
-            println!("{}", if args.node.json { letter.to_string() } else { whole });
-            Ok(())
-        }
+        DeadLettersCommand::Show(args) => show(args),
         DeadLettersCommand::Redrive(args) => redrive(args),
         DeadLettersCommand::Delete(args) => each(&args.ids, &args.node, "deleted", |call, id| {
-            call.delete(&format!("/{id}"))
+            call.act("DELETE", &format!("{PATH}/{id}"))
         }),
     }
 }
 
+const PATH: &str = "/v1/dead-letters";
+
+const COLUMNS: [Column; 7] = [
+    ("dead letter", Tone::Bold),
+    ("time", Tone::Dim),
+    ("reason", Tone::Usual),
+    ("user", Tone::Name),
+    ("notification", Tone::Usual),
+    ("attempts", Tone::Dim),
+    ("subject", Tone::Usual),
+];
+
 fn list(args: &ListArgs) -> Result<(), Failure> {
-    let call = Call::to(&args.node)?;
-    let (mut left, mut after) = (args.limit, None::<String>);
-    while left > 0 {
-        let limit = left.min(PAGE).to_string();
-        let mut query = vec![("limit", limit.as_str())];
-        for (name, value) in [
-            ("user", &args.which.user),
-            ("reason", &args.which.reason),
-            ("source", &args.which.source),
-            ("after", &after),
-        ] {
-            query.extend(value.as_deref().map(|value| (name, value)));
-        }
-        let page = call.get("", &query)?;
-        for letter in page["dead_letters"].as_array().into_iter().flatten() {
-            println!(
-                "{}",
-                if args.node.json {
-                    letter.to_string()
-                } else {
-                    line(letter)
-                }
-            );
-            left = left.saturating_sub(1);
-        }
-        after = page["after"].as_str().map(str::to_owned);
-        if after.is_none() {
-            if left == args.limit {
-                eprintln!("there are none");
+    let call = args.node.call()?;
+    let which = &args.which;
+    let filter = [
+        ("user", &which.user),
+        ("reason", &which.reason),
+        ("source", &which.source),
+    ];
+    let filter: Vec<_> = filter
+        .iter()
+        .filter_map(|(name, value)| Some((*name, value.as_deref()?)))
+        .collect();
+    let page = |query: &[(&str, &str)]| call.text(PATH, &[query, &filter].concat());
+    let look = Look::stdout();
+    let mut is_first = true;
+    pages(&args.range, "dead_letters", page, |letters| {
+        let mut out = std::io::stdout().lock();
+        let mut table = Table::new(&COLUMNS);
+        for letter in letters {
+            match args.node.json {
+                true => writeln!(out, "{}", plain_json(letter.get()))?,
+                false => table.row(client::read::<Letter>(letter.get())?.cells()),
             }
-            return Ok(());
         }
-    }
-    eprintln!("there may be more: see --limit");
-    Ok(())
+        table.write(&mut out, look, std::mem::take(&mut is_first))?;
+        Ok(out.flush()?)
+    })
 }
 
-/// One dead letter in a line.
-fn line(letter: &Value) -> String {
-    let text = |name: &str| letter[name].as_str().unwrap_or("-");
-    let subject = letter["subject"]
-        .as_str()
-        .map(|s| format!("  {s}"))
-        .unwrap_or_default();
-    format!(
-        "{}  {}  {:<12}  {}  {}  from {}, {} attempts{subject}",
-        text("id"),
-        text("time"),
-        text("reason"),
-        text("user"),
-        text("notification"),
-        text("source"),
-        letter["attempts"],
-    )
+/// What a line tells of a dead letter.
+#[derive(Debug, Default, Deserialize)]
+struct Letter {
+    id: String,
+    time: String,
+    reason: String,
+    user: Option<String>,
+    notification: Option<String>,
+    attempts: Option<u64>,
+    subject: Option<String>,
+}
+
+impl Letter {
+    fn cells(self) -> Vec<String> {
+        let or_none = Option::unwrap_or_default;
+        vec![
+            self.id,
+            self.time,
+            self.reason,
+            or_none(self.user),
+            or_none(self.notification),
+            self.attempts.unwrap_or(0).to_string(),
+            or_none(self.subject),
+        ]
+    }
+}
+
+fn show(args: &ShowArgs) -> Result<(), Failure> {
+    let path = format!("{PATH}/{}", segment(&args.id)?);
+    let text = args.node.call()?.text(&path, &[])?;
+    if args.node.json {
+        return output::line(&plain_json(text.trim_end()));
+    }
+    let look = Look::stdout();
+    let mut members: BTreeMap<String, &RawValue> = client::read(&text)?;
+    let data = members.remove("data");
+    for (name, value) in members.iter().filter(|(_, value)| value.get() != "null") {
+        let text = serde_json::from_str(value.get()).unwrap_or_else(|_| value.get().to_owned());
+        output::line(&format!("{}  {}", look.dim(format!("{name:<12}")), plain(&text)))?;
+    }
+    match data {
+        None => Ok(()),
+        Some(data) => output::line(&pretty(&plain(data.get()), look.width.unwrap_or(usize::MAX))),
+    }
 }
 
 fn redrive(args: &RedriveArgs) -> Result<(), Failure> {
     if !args.ids.is_empty() {
         return each(&args.ids, &args.node, "redriven", |call, id| {
-            call.post(&format!("/{id}/redrive"), None)
+            call.act("POST", &format!("{PATH}/{id}/redrive"))
         });
     }
     let which = &args.which;
@@ -188,26 +214,32 @@ fn redrive(args: &RedriveArgs) -> Result<(), Failure> {
     }
     let wanted =
         json!({"user": which.user, "reason": which.reason, "source": which.source, "rate": args.rate});
-    let answer = Call::to(&args.node)?.post("/redrive", Some(&wanted))?;
+    let answer = args
+        .node
+        .call()?
+        .send("POST", &format!("{PATH}/redrive"), &wanted)?;
     match args.node.json {
-        true => println!("{answer}"),
-        false => println!("{} redriven", answer["redriven"]),
+        true => output::json(&answer)?,
+        false => output::line(&format!(
+            "{} redriven",
+            grouped(answer["redriven"].as_u64().unwrap_or(0))
+        ))?,
     }
     Ok(())
 }
 
 fn each(
     ids: &[String],
-    node: &Node,
+    node: &NodeArgs,
     done: &str,
     act: impl Fn(&Call, &str) -> Result<Value, Failure>,
 ) -> Result<(), Failure> {
-    let call = Call::to(node)?;
+    let call = node.call()?;
     for id in ids {
         let answer = act(&call, segment(id)?)?;
         match node.json {
-            true => println!("{answer}"),
-            false => println!("{id} {done}"),
+            true => output::json(&with_id(answer, id))?,
+            false => output::line(&format!("{id} {done}"))?,
         }
     }
     Ok(())
@@ -224,41 +256,12 @@ fn segment(id: &str) -> Result<&str, Failure> {
     }
 }
 
-/// Requests to `/v1/dead-letters`.
-struct Call {
-    agent: ureq::Agent,
-    base: String,
-    bearer: String,
-}
-
-impl Call {
-    fn to(node: &Node) -> Result<Call, Failure> {
-        Ok(Call {
-            agent: node.url.agent()?,
-            base: node.url.join("/v1/dead-letters")?,
-            bearer: node.key.bearer()?,
-        })
+/// The answer, and whose it is.
+fn with_id(mut answer: Value, id: &str) -> Value {
+    if let Some(members) = answer.as_object_mut() {
+        members.insert("id".into(), id.into());
     }
-
-    fn get(&self, path: &str, query: &[(&str, &str)]) -> Result<Value, Failure> {
-        let request = self.agent.get(format!("{}{path}", self.base));
-        let request = request.header("Authorization", &self.bearer);
-        client::json(request.query_pairs(query.iter().copied()).call())
-    }
-
-    fn delete(&self, path: &str) -> Result<Value, Failure> {
-        let request = self.agent.delete(format!("{}{path}", self.base));
-        client::json(request.header("Authorization", &self.bearer).call())
-    }
-
-    fn post(&self, path: &str, body: Option<&Value>) -> Result<Value, Failure> {
-        let request = self.agent.post(format!("{}{path}", self.base));
-        let request = request.header("Authorization", &self.bearer);
-        client::json(match body {
-            Some(body) => request.send_json(body),
-            None => request.send_empty(),
-        })
-    }
+    answer
 }
 
 #[cfg(test)]
@@ -266,13 +269,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_for_people() {
-        let letter = json!({"id":"dl-1","time":"T","reason":"overflow","user":"ada","notification":"n",
-            "source":"shop","attempts":0,"subject":"Hi"});
-        assert_eq!(
-            line(&letter),
-            "dl-1  T  overflow      ada  n  from shop, 0 attempts  Hi"
-        );
+    fn cells_for_people() {
+        let letter: Letter = serde_json::from_value(
+            json!({"id":"dl-1","time":"T","reason":"overflow","user":null,"notification":"n",
+            "source":"shop","attempts":3,"subject":"Hi"}),
+        )
+        .unwrap();
+        assert_eq!(letter.cells(), ["dl-1", "T", "overflow", "", "n", "3", "Hi"]);
     }
 
     #[test]

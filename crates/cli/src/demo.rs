@@ -20,6 +20,8 @@ use tokio::runtime::Handle;
 
 /// How long the demo's tokens are good.
 const TOKEN_TTL: Millis = Millis::from_secs(24 * 3600);
+/// How long a user who is gone counts as present: short, since somebody is looking.
+const LINGER: Millis = Millis::from_secs(1);
 /// Who there is.
 const USERS: [&str; 2] = ["ada", "bob"];
 
@@ -89,6 +91,7 @@ fn prepare(data: &Path, listen: Option<SocketAddr>) -> anyhow::Result<(Config, H
     config.http.listen = listen.unwrap_or(config.http.listen);
     config.ops.listen.set_port(0);
     config.topics.open = vec!["*".into()];
+    config.presence.linger = LINGER;
     config.auth.jwt.hmac_secret = Some(Secret::new(secret.clone()));
     config.auth.api_keys = vec![ApiKeyConfig {
         name: "demo".into(),
@@ -154,6 +157,7 @@ fn say_demo(node: &Node, hand: &Hand, format: LogFormat) -> anyhow::Result<()> {
 
 const PASTE: &str = r#"
   Postrider is running. Open the page:  {url}/demo
+                        Read the API:   {url}/docs
   Ctrl-C stops it, and everything in it is gone.
 
   Or paste this into another terminal:

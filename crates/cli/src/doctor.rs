@@ -8,15 +8,22 @@ mod places;
 
 use crate::exit::Failure;
 use crate::serve::ConfigArgs;
+use crate::term::{Look, plain, wrapped};
 use clap::Args;
 use postrider_server::config::{Config, Loaded};
 use postrider_server::{auth, check_tls};
 use serde_json::json;
-use std::io::{IsTerminal as _, Write as _};
+use std::io::Write as _;
 
 /// Arguments of `doctor`.
 #[derive(Args)]
 #[command(after_help = HELP)]
+#[command(
+    about = "Look at all that a node needs, and say how to mend what is wrong",
+    long_about = "Look at all that a node needs, before it is started or beside a running one, and say how to mend \
+    what is wrong: the configuration, the addresses, how long the disk takes to sync, the free room, who can receive and \
+    publish, the key set's URL, the certificate, the limit of open files, the clock. Nothing that it writes stays."
+)]
 pub struct DoctorArgs {
     #[command(flatten)]
     config: ConfigArgs,
@@ -26,11 +33,14 @@ pub struct DoctorArgs {
 }
 
 const HELP: &str = "\
-Each line is a finding: ok, advice (it works, and could be better) or fault (it will not work). Exit status 1 where
+Each line is a finding: ok, advice (it works, and could be better) or fault (it will not work). Exit status 1 where \
 there is a fault, 2 where the configuration itself is wrong.
 
-Example:
-  postrider doctor --config postrider.yaml";
+With --json: {\"healthy\":…,\"findings\":[{\"check\",\"verdict\",\"detail\",\"mend\"}]}.
+
+Examples:
+  postrider doctor --config postrider.yaml
+  postrider doctor --config postrider.yaml --json | jq -r '.findings[] | select(.verdict == \"fault\") | .mend'";
 
 /// How something stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,15 +58,6 @@ impl Verdict {
             Verdict::Good => "ok",
             Verdict::Advice => "advice",
             Verdict::Fault => "fault",
-        }
-    }
-
-    /// The SGR number of its colour.
-    fn colour(self) -> u8 {
-        match self {
-            Verdict::Good => 32,
-            Verdict::Advice => 33,
-            Verdict::Fault => 31,
         }
     }
 }
@@ -209,24 +210,36 @@ fn write(findings: &[Finding], as_json: bool) -> Result<(), Failure> {
         writeln!(out, "{}", json!({"healthy": healthy, "findings": list}))?;
         return Ok(());
     }
-    let colours = out.is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let look = Look::stdout();
     let width = findings.iter().map(|f| f.check.len()).max().unwrap_or(0);
-    for Finding {
-        check,
-        verdict,
-        detail,
-        mend,
-    } in findings
-    {
-        let word = format!("{:<6}", verdict.word());
-        let word = match colours {
-            true => format!("\x1b[{}m{word}\x1b[0m", verdict.colour()),
-            false => word,
-        };
-        writeln!(out, "{word}  {check:<width$}  {detail}")?;
-        if let Some(mend) = mend {
-            writeln!(out, "{:8}{:<width$}  → {mend}", "", "")?;
-        }
+    for finding in findings {
+        writeln!(out, "{}", lines(finding, width, look).join("\n"))?;
     }
     Ok(())
+}
+
+/// What was found, beside what was looked at, and below what to do.
+fn lines(finding: &Finding, width: usize, look: Look) -> Vec<String> {
+    let word = format!("{:<6}", finding.verdict.word());
+    let word = match finding.verdict {
+        Verdict::Good => look.good(word),
+        Verdict::Advice => look.warn(word),
+        Verdict::Fault => look.bad(word),
+    };
+    let check = look.bold(format!("{:<width$}", finding.check));
+    let beside = "advice".len() + width + 4;
+    let room = |taken: usize| look.width.map(|columns| columns.saturating_sub(beside + taken));
+    let detail = wrapped(&plain(&finding.detail), room(0)).into_iter().enumerate();
+    let mut lines: Vec<_> = detail
+        .map(|(nth, line)| match nth {
+            0 => format!("{word}  {check}  {line}"),
+            _ => format!("{:beside$}{line}", ""),
+        })
+        .collect();
+    let mend = finding.mend.as_deref().map(|mend| wrapped(&plain(mend), room(2)));
+    lines.extend(mend.into_iter().flatten().enumerate().map(|(nth, line)| {
+        let arrow = if nth == 0 { "→ " } else { "  " };
+        format!("{:beside$}{arrow}{line}", "")
+    }));
+    lines
 }

@@ -1,27 +1,29 @@
 //! `postrider publish`: one notification from arguments, or a stream of them.
 
-use crate::client::{self, KeyArg, UrlArg};
+mod stream;
+
+use crate::client::{self, Call, KeyArg, UrlArg};
 use crate::exit::Failure;
-use anyhow::{Context as _, anyhow};
+use crate::output;
+use anyhow::Context as _;
 use clap::{ArgGroup, Args};
+use postrider_model::{Millis, Timestamp};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
-use std::io::{BufRead, BufReader, Read as _, Write as _};
-
-/// Lines that are sent in one request.
-const LINES_AT_ONCE: u64 = 500;
-/// Bytes of them, about.
-const BYTES_AT_ONCE: usize = 4 << 20;
+use std::io::Read as _;
 
 /// Arguments of `publish`.
 #[derive(Args)]
 #[command(after_help = PUBLISH_HELP)]
+#[command(
+    about = "Publish notifications",
+    long_about = "Publish notifications: one from arguments, or one per line of a file.\n\n\
+    The answer comes once the notification is durable. Publishing again with the same --id has no further effect, so \
+    that a command which got no answer is simply repeated."
+)]
 #[command(group(ArgGroup::new("audience").args(["to", "topic", "everyone", "ndjson"]).required(true)))]
+#[command(group(ArgGroup::new("payload").args(["data", "text", "ndjson"]).required(true).multiple(true)))]
 pub struct PublishArgs {
-    #[command(flatten)]
-    url: UrlArg,
-    #[command(flatten)]
-    key: KeyArg,
     /// A user it is for; may be given several times
     #[arg(long, value_name = "USER")]
     to: Vec<String>,
@@ -32,47 +34,92 @@ pub struct PublishArgs {
     #[arg(long)]
     everyone: bool,
     /// A user who does not get it; may be given several times
-    #[arg(long, value_name = "USER")]
+    #[arg(long, value_name = "USER", conflicts_with = "ndjson")]
     except: Vec<String>,
     /// A line for people
-    #[arg(long)]
+    #[arg(long, short, conflicts_with = "ndjson")]
     subject: Option<String>,
     /// The payload as JSON: the text itself, @FILE, or - for standard input
-    #[arg(long, required_unless_present = "ndjson")]
+    #[arg(long, short, value_name = "JSON", conflicts_with = "ndjson")]
     data: Option<String>,
+    /// The payload is this text, as a JSON string
+    #[arg(long, conflicts_with_all = ["data", "ndjson"])]
+    text: Option<String>,
     /// Its id; publishing the same again then has no further effect
-    #[arg(long)]
+    #[arg(long, conflicts_with = "ndjson")]
     id: Option<String>,
     /// How long it is worth delivering, e.g. 24h
-    #[arg(long)]
+    #[arg(long, value_name = "TIME", conflicts_with = "ndjson")]
     ttl: Option<String>,
+    /// Nobody gets it before: a time (2026-12-01T09:00:00Z), or from now (+10m)
+    #[arg(long, value_name = "TIME", conflicts_with = "ndjson")]
+    deliver_at: Option<String>,
+    /// It takes the place of the last one with the same key
+    #[arg(long, value_name = "KEY", conflicts_with = "ndjson")]
+    collapse_key: Option<String>,
     /// Which devices it is for: all of the user's, or the first that acknowledges it by id
-    #[arg(long, value_parser = ["all", "first"])]
+    #[arg(long, value_parser = ["all", "first"], conflicts_with = "ndjson")]
     devices: Option<String>,
+    /// Only for those connected now, at most once, never stored
+    #[arg(long, conflicts_with_all = ["ndjson", "deliver_at", "collapse_key"])]
+    transient: bool,
     /// Publish one notification per line of FILE, or of standard input with -
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["data", "id", "ttl", "devices", "subject", "except"])]
+    #[arg(long, value_name = "FILE")]
     ndjson: Option<String>,
-    /// Write the node's answer as it is
+    /// Write the node's answer: {"id":…,"accepted":true}; of a stream, one for each line
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    url: UrlArg,
+    #[command(flatten)]
+    key: KeyArg,
 }
 
 const PUBLISH_HELP: &str = "\
+Lines of --ndjson are what POST /v1/notifications takes: {\"users\":[\"ada\"],\"data\":1}. Lines that are rejected are told with \
+their number; the others are published, and the exit status is 1.
+
 Examples:
-  postrider publish --to ada --to bob --subject 'Order shipped' --data '{\"order\":7}'
-  postrider publish --everyone --data @news.json --ttl 24h
-  postrider publish --ndjson - < notifications.ndjson";
+  postrider publish --to ada --to bob --subject 'Order shipped' --data '{\"order\":7}' --id order-7-shipped
+  postrider publish --topic news --text 'The river has reached the mark' --ttl 6h
+  postrider publish --everyone --except ada --data @news.json --deliver-at +10m
+  postrider publish --to ada --transient --data '{\"typing\":\"bob\"}'
+  postrider publish --ndjson notifications.ndjson
+  tail -f queue.ndjson | postrider publish --ndjson - --json";
 
 /// Publishes.
 pub fn run(args: &PublishArgs) -> Result<(), Failure> {
+    let bearer = args.key.bearer()?;
     match &args.ndjson {
-        Some(source) => stream(args, source),
-        None => one(args),
+        Some(source) => {
+            let call = Call::following(&args.url, bearer, stream::SILENCE)?;
+            stream::run(&call, source, args.json)
+        }
+        None => one(&Call::with(&args.url, bearer)?, args),
     }
 }
 
-fn one(args: &PublishArgs) -> Result<(), Failure> {
-    let data = data(args.data.as_deref().unwrap_or_default())?;
+fn one(call: &Call, args: &PublishArgs) -> Result<(), Failure> {
+    let data = match &args.text {
+        Some(text) => RawValue::from_string(Value::from(text.as_str()).to_string())?,
+        None => data(args.data.as_deref().unwrap_or_default())?,
+    };
+    let body = body(&fields(args)?, &data);
+    let answer = call
+        .agent
+        .post(format!("{}/v1/notifications", call.base))
+        .header("Authorization", &call.bearer)
+        .content_type("application/json")
+        .send(body);
+    let answer = client::json(answer)?;
+    match answer["id"].as_str() {
+        Some(id) if !args.json => output::line(&format!("accepted {id}")),
+        _ => output::json(&answer),
+    }
+}
+
+/// The notification without its payload.
+fn fields(args: &PublishArgs) -> Result<Map<String, Value>, Failure> {
     let mut fields = Map::new();
     for (name, list) in [
         ("users", &args.to),
@@ -83,37 +130,48 @@ fn one(args: &PublishArgs) -> Result<(), Failure> {
             fields.insert(name.into(), list.as_slice().into());
         }
     }
+    let deliver_at = args.deliver_at.as_deref();
+    let deliver_at = deliver_at
+        .map(|time| due(time, postrider_server::now()))
+        .transpose()?;
     for (name, text) in [
         ("subject", &args.subject),
         ("id", &args.id),
         ("ttl", &args.ttl),
+        ("deliver_at", &deliver_at),
+        ("collapse_key", &args.collapse_key),
         ("devices", &args.devices),
     ] {
         if let Some(text) = text {
             fields.insert(name.into(), text.as_str().into());
         }
     }
-    // The payload goes as it was written: numbers keep their digits.
-    let mut body = serde_json::to_string(&fields)?;
-    body.pop();
-    let comma = if fields.is_empty() { "" } else { "," };
-    let body = format!("{body}{comma}\"data\":{}}}", data.get());
-    let answer = args
-        .url
-        .agent()?
-        .post(args.url.join("/v1/notifications")?)
-        .header("Authorization", args.key.bearer()?)
-        .content_type("application/json")
-        .send(body);
-    let answer = client::body(answer)?;
-    let id = serde_json::from_str::<Value>(&answer)
-        .ok()
-        .and_then(|value| value["id"].as_str().map(str::to_owned));
-    match id {
-        Some(id) if !args.json => println!("accepted {id}"),
-        _ => println!("{}", answer.trim_end()),
+    if args.transient {
+        fields.insert("durability".into(), "transient".into());
     }
-    Ok(())
+    Ok(fields)
+}
+
+/// The payload goes as it was written: numbers keep their digits.
+fn body(fields: &Map<String, Value>, data: &RawValue) -> String {
+    let fields = Value::Object(fields.clone()).to_string();
+    let fields = fields.trim_end_matches('}');
+    let comma = if fields == "{" { "" } else { "," };
+    format!("{fields}{comma}\"data\":{}}}", data.get())
+}
+
+/// A time as the node takes it: `+10m` counts from now.
+fn due(time: &str, now: Timestamp) -> Result<String, Failure> {
+    let Some(span) = time.strip_prefix('+') else {
+        return match Timestamp::parse_rfc3339(time) {
+            Some(_) => Ok(time.to_owned()),
+            None => Err(Failure::usage(format!(
+                "--deliver-at: `{time}` is no time: write 2026-12-01T09:00:00Z, or +10m for in ten minutes"
+            ))),
+        };
+    };
+    let span = Millis::parse(span).map_err(|e| Failure::usage(format!("--deliver-at: {e}")))?;
+    Ok(now.plus(span).to_string())
 }
 
 fn data(argument: &str) -> Result<Box<RawValue>, Failure> {
@@ -132,96 +190,34 @@ fn data(argument: &str) -> Result<Box<RawValue>, Failure> {
     };
     RawValue::from_string(text.trim().to_owned()).map_err(|e| {
         Failure::usage(format!(
-            "--data is not valid JSON ({e}); a text needs quotes of its own: --data '\"hello\"'"
+            "--data is not valid JSON ({e}); for a plain text give --text instead"
         ))
     })
 }
 
-fn stream(args: &PublishArgs, source: &str) -> Result<(), Failure> {
-    let reader: Box<dyn BufRead> = match source {
-        "-" => Box::new(BufReader::new(std::io::stdin())),
-        file => Box::new(BufReader::new(
-            std::fs::File::open(file).with_context(|| format!("{file} cannot be read"))?,
-        )),
-    };
-    let (url, bearer, agent) = (
-        args.url.join("/v1/notifications")?,
-        args.key.bearer()?,
-        args.url.agent()?,
-    );
-    let (mut sent, mut rejected) = (0u64, 0u64);
-    let mut lines = reader.lines();
-    loop {
-        let mut body = String::new();
-        let mut count = 0u64;
-        while count < LINES_AT_ONCE && body.len() < BYTES_AT_ONCE {
-            let Some(line) = lines.next() else { break };
-            let line = line.context("the input cannot be read")?;
-            if !line.trim().is_empty() {
-                body.push_str(&line);
-                body.push('\n');
-                count += 1;
-            }
-        }
-        if count == 0 {
-            break;
-        }
-        let request = agent
-            .post(&url)
-            .header("Authorization", &bearer)
-            .content_type("application/x-ndjson");
-        let answer =
-            client::body(request.send(body)).map_err(|failure| stopped(failure, sent, sent + count))?;
-        rejected += print_answers(&answer, sent, args.json)?;
-        sent += count;
-    }
-    if rejected > 0 {
-        return Err(anyhow!("{rejected} of {sent} notifications were rejected; the others were accepted: put those right and publish only them").into());
-    }
-    if !args.json {
-        println!("{sent} accepted");
-    }
-    Ok(())
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// A stream that broke off: what is settled, and what is not.
-fn stopped(failure: Failure, answered: u64, sent: u64) -> Failure {
-    const AGAIN: &str = "those with an `id` are not doubled";
-    let told = match answered {
-        0 => format!("stopped before any answer: publish all of it again ({AGAIN})"),
-        _ => {
-            let next = answered + 1;
-            format!(
-                "stopped: items 1 to {answered} were answered, {next} to {sent} were not and may or may not be accepted: publish again from item {next} ({AGAIN})"
-            )
-        }
-    };
-    match failure {
-        Failure::Other(error) => Failure::Other(error.context(told)),
-        other => other,
+    #[test]
+    fn payloads_go_as_they_were_written() {
+        let data = RawValue::from_string("[1.50, 1e400]".into()).unwrap();
+        assert_eq!(body(&Map::new(), &data), r#"{"data":[1.50, 1e400]}"#);
+        let mut fields = Map::new();
+        fields.insert("id".into(), "a}".into());
+        assert_eq!(body(&fields, &data), r#"{"id":"a}","data":[1.50, 1e400]}"#);
     }
-}
 
-/// Prints what was rejected, or everything as JSON. Returns how many were rejected.
-fn print_answers(answer: &str, before: u64, json: bool) -> Result<u64, Failure> {
-    let mut rejected = 0;
-    let mut out = std::io::stdout().lock();
-    for (line, place) in answer.lines().zip(before + 1..) {
-        let item: Value = serde_json::from_str(line).context("the answer is no NDJSON")?;
-        let is_accepted = item["accepted"] == true;
-        rejected += u64::from(!is_accepted);
-        let text = |name: &str| item[name].as_str().unwrap_or_default();
-        if json {
-            writeln!(out, "{line}")?;
-        } else if !is_accepted {
-            writeln!(
-                out,
-                "rejected item {place}: {}: {} {}",
-                text("code"),
-                text("detail"),
-                text("pointer")
-            )?;
+    #[test]
+    fn times_are_absolute_or_from_now() {
+        let now = Timestamp::parse_rfc3339("2026-11-21T06:00:00.000Z").unwrap();
+        assert_eq!(due("+90m", now).unwrap(), "2026-11-21T07:30:00.000Z");
+        assert_eq!(due("2027-01-01T00:00:00Z", now).unwrap(), "2027-01-01T00:00:00Z");
+        for wrong in ["tomorrow", "+", "+x", ""] {
+            assert!(
+                matches!(due(wrong, now), Err(Failure::Configuration(_))),
+                "{wrong}"
+            );
         }
     }
-    Ok(rejected)
 }

@@ -59,11 +59,11 @@ pub struct ServeArgs {
 }
 
 const SERVE_HELP: &str = "\
-Every key can also be set by an environment variable: http.listen is POSTRIDER_HTTP__LISTEN.
-When the node is up it writes one line to standard output. SIGTERM or Ctrl-C drains it.
+Every key can also be set by an environment variable: http.listen is POSTRIDER_HTTP__LISTEN. \
+When the node is up it writes one line to standard output. SIGTERM or Ctrl-C drains it. \
 SIGHUP reads the configuration again: keys, origins, rates, certificates and the log level change at once.
 
-Example:
+Examples:
   postrider serve --config postrider.yaml --set log.level=debug";
 
 /// Runs until a signal, then drains.

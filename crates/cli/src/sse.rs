@@ -1,5 +1,10 @@
 //! Reads server-sent events, line by line, as the HTML standard says (section 9.2.6).
 
+use std::io::{BufRead, BufReader, Read};
+
+/// A longer line is none: no entry is as large.
+const LINE_BYTES: u64 = 64 << 20;
+
 /// One event, or the bare id of a block without data.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Event {
@@ -7,6 +12,15 @@ pub struct Event {
     pub name: String,
     /// Its data, lines joined.
     pub data: String,
+}
+
+/// What a stream consists of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Block {
+    /// Something happened.
+    Event(Event),
+    /// From here a client may go on.
+    Id(String),
 }
 
 /// What has been read of the stream.
@@ -44,11 +58,45 @@ impl Reader {
         None
     }
 
-    /// A new connection: what was unfinished is gone.
-    pub fn restart(&mut self) {
-        self.event = Event::default();
-        self.has_data = false;
+    /// Reads a stream and hands over its blocks until it ends, and says why it did; `None` where whoever takes them
+    /// has had enough.
+    pub fn follow(&mut self, body: impl Read, hand: &mut dyn FnMut(Block) -> bool) -> Option<String> {
+        let mut told = self.last_id.clone();
+        let mut body = BufReader::new(body);
+        loop {
+            let line = match line(&mut body) {
+                Ok(Some(line)) => line,
+                Ok(None) => return Some("the stream ended".into()),
+                Err(error) => return Some(format!("the stream broke: {error}")),
+            };
+            let mut goes_on = true;
+            if let Some(event) = self.line(&line) {
+                goes_on = hand(Block::Event(event));
+            }
+            if goes_on && line.is_empty() && self.last_id != told {
+                told.clone_from(&self.last_id);
+                goes_on = told.clone().is_none_or(|id| hand(Block::Id(id)));
+            }
+            if !goes_on {
+                return None;
+            }
+        }
     }
+}
+
+/// A line without its end; `None` where there is none any more.
+fn line(body: &mut impl BufRead) -> std::io::Result<Option<String>> {
+    let mut line = Vec::new();
+    body.take(LINE_BYTES).read_until(b'\n', &mut line)?;
+    if line.len() as u64 == LINE_BYTES {
+        return Err(std::io::Error::other("a line has no end"));
+    }
+    // What the end cuts off is no line.
+    let Some(line) = line.strip_suffix(b"\n") else {
+        return Ok(None);
+    };
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    Ok(Some(String::from_utf8_lossy(line).into_owned()))
 }
 
 #[cfg(test)]
@@ -68,6 +116,13 @@ mod tests {
             }
         );
         assert_eq!(events[1].data, "x\ny");
+        let (mut again, mut blocks) = (Reader::default(), 0);
+        let why = again.follow(text.as_bytes(), &mut |_| {
+            blocks += 1;
+            true
+        });
+        assert_eq!((blocks, why.as_deref()), (3, Some("the stream ended")));
+        assert_eq!(Reader::default().follow(text.as_bytes(), &mut |_| false), None);
         assert_eq!(
             (events.len(), reader.last_id.as_deref(), reader.retry_ms),
             (2, Some("c1"), Some(1500))

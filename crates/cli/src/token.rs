@@ -1,23 +1,29 @@
 //! `postrider token`: mints a user token, as an application's back-end would.
 
 use crate::exit::Failure;
+use crate::output;
 use crate::serve::ConfigArgs;
 use anyhow::Context as _;
 use clap::Args;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
-use postrider_model::{Millis, UserId};
+use postrider_model::{Millis, Timestamp, UserId};
 use postrider_server::auth::is_topic_pattern;
 use postrider_server::config::Config;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 /// Arguments of `token`.
 #[derive(Args)]
-#[command(after_help = "Example:\n  TOKEN=$(postrider token --user ada --config postrider.yaml --ttl 1h)")]
+#[command(after_help = TOKEN_HELP)]
+#[command(
+    about = "Mint a user token",
+    long_about = "Mint a user token, as an application's back-end would: a JWT for one user, signed with the \
+    node's shared secret, with the claims that the configuration asks for. No node is asked."
+)]
 pub struct TokenArgs {
     /// The user the token is for
     #[arg(long)]
     user: String,
-    /// The shared secret; otherwise auth.jwt.hmac_secret of the configuration
+    /// The shared secret [default: auth.jwt.hmac_secret of the configuration, or $POSTRIDER_SECRET]
     #[arg(long)]
     secret: Option<String>,
     /// How long it is good
@@ -26,9 +32,18 @@ pub struct TokenArgs {
     /// A pattern of session topics that it allows, e.g. 'news/*'; may be given several times
     #[arg(long, value_name = "PATTERN")]
     topic: Vec<String>,
+    /// Write {"user":…,"token":…,"expires_at":…}
+    #[arg(long)]
+    json: bool,
     #[command(flatten)]
     config: ConfigArgs,
 }
+
+const TOKEN_HELP: &str = "\
+Examples:
+  export POSTRIDER_TOKEN=\"$(postrider token --user ada --config postrider.yaml --ttl 1h)\"
+  postrider token --user ada --secret \"$SECRET\" --topic 'news/*'
+  postrider token --user ada --config postrider.yaml --json | jq -r .expires_at";
 
 /// Prints a token.
 pub fn run(args: &TokenArgs) -> Result<(), Failure> {
@@ -44,16 +59,24 @@ pub fn run(args: &TokenArgs) -> Result<(), Failure> {
     }
     let config = args.config.load()?.config;
     let configured = config.auth.jwt.hmac_secret.as_ref().map(|secret| secret.expose());
-    let Some(secret) = args.secret.as_deref().or(configured) else {
+    let environment = std::env::var("POSTRIDER_SECRET")
+        .ok()
+        .filter(|secret| !secret.is_empty());
+    let Some(secret) = args.secret.as_deref().or(configured).or(environment.as_deref()) else {
         let what = if config.auth.jwt.public_key_pem.is_some() {
             "no secret: this configuration has only a public key, so tokens come from whoever holds the private one; for tests give both --secret here and auth.jwt.hmac_secret to the node"
         } else {
-            "no secret: give --secret, or --config with auth.jwt.hmac_secret"
+            "no secret: give --config with auth.jwt.hmac_secret, or --secret, or set POSTRIDER_SECRET"
         };
         return Err(Failure::usage(what));
     };
-    println!("{}", mint(&config, secret, &user, ttl, &args.topic)?);
-    Ok(())
+    let token = mint(&config, secret, &user, ttl, &args.topic)?;
+    if !args.json {
+        return output::line(&token);
+    }
+    // The claim is in whole seconds.
+    let expires_at = Timestamp(postrider_server::now().plus(ttl).0 / 1000 * 1000);
+    output::json(&json!({"user": user, "token": token, "expires_at": expires_at}))
 }
 
 /// Signs a token with the claims that this configuration asks for.

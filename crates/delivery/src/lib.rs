@@ -12,4 +12,4 @@ mod session;
 pub use lifetime::{Lifetime, LifetimeEvent, LifetimeRules};
 pub use probe::Probing;
 pub use redelivery::RedeliveryRules;
-pub use session::{AckMode, FeedStart, Moment, Opening, Outbox, Reading, Session, Stretch};
+pub use session::{AckMode, FeedStart, MemberFeed, Moment, Opening, Outbox, Reading, Session, Stretch};

@@ -8,7 +8,8 @@ use postrider_model::{Millis, Timestamp};
 pub struct LifetimeRules {
     /// After so much silence of our own, something is sent.
     pub keep_alive: Millis,
-    /// After so much silence of a client that must answer, it is gone; `None` where clients never answer.
+    /// After so much silence a client is gone, unless it need not speak and its TCP shows that it is there; `None`
+    /// where nobody listens for it.
     pub silence: Option<Millis>,
 }
 
@@ -76,6 +77,23 @@ impl Lifetime {
         keep_alive.min(silent).min(self.expires_at)
     }
 
+    /// As [`Lifetime::due`], of a client that need not speak. Where it was silent for too long, `sign` is asked how long
+    /// ago its TCP showed that it is there; `None` where that cannot be known.
+    pub fn due_by_sign(
+        &mut self,
+        rules: &LifetimeRules,
+        now: Timestamp,
+        sign: impl FnOnce() -> Option<Millis>,
+    ) -> Option<LifetimeEvent> {
+        let due = self.due(rules, now);
+        if due != Some(LifetimeEvent::Silent) {
+            return due;
+        }
+        let ago = sign().unwrap_or_default();
+        self.heard_at = self.heard_at.max(Timestamp(now.0.saturating_sub(ago.0)));
+        self.due(rules, now)
+    }
+
     /// What is due now, the gravest first.
     pub fn due(&self, rules: &LifetimeRules, now: Timestamp) -> Option<LifetimeEvent> {
         if self.is_over(now) {
@@ -96,6 +114,53 @@ impl Lifetime {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// An event stream's client that vanishes: its keep-alives are not acknowledged any more, and it is gone after the
+    /// silence and one keep-alive at most.
+    #[test]
+    fn who_vanishes_is_gone_in_time_and_who_is_slow_is_not() {
+        let rules = LifetimeRules {
+            keep_alive: Millis(15),
+            silence: Some(Millis(45)),
+        };
+        for vanishes in 0..100 {
+            let mut life = Lifetime::new(None, Timestamp(0));
+            // When its TCP last answered, and whether something was sent since.
+            let (mut answered, mut unanswered) = (0, false);
+            let gone = (1..1000).find(|now| {
+                let ago = if unanswered {
+                    Millis(*now - answered)
+                } else {
+                    Millis(0)
+                };
+                match life.due_by_sign(&rules, Timestamp(*now), || Some(ago)) {
+                    Some(LifetimeEvent::Silent) => return true,
+                    Some(_) => {
+                        life.sent(Timestamp(*now));
+                        match *now < vanishes {
+                            true => answered = *now,
+                            false => unanswered = true,
+                        }
+                    }
+                    None => {}
+                }
+                false
+            });
+            let gone = gone.expect("it is gone some time");
+            assert!(
+                gone >= vanishes && gone <= vanishes + 45 + 15,
+                "{vanishes}: {gone}"
+            );
+        }
+        // One that takes nothing answers that it takes nothing; of a bridged one nothing is known.
+        let mut life = Lifetime::new(None, Timestamp(0));
+        for now in 1..1000 {
+            let sign = (now < 500).then_some(Millis(44));
+            let due = life.due_by_sign(&rules, Timestamp(now), || sign);
+            assert_ne!(due, Some(LifetimeEvent::Silent), "at {now}");
+            life.sent(Timestamp(now));
+        }
+    }
 
     #[test]
     fn keeps_alive_then_gives_up_then_expires() {

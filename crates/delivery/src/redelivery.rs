@@ -89,6 +89,10 @@ impl Redelivery {
         }
     }
 
+    pub fn rules(&self) -> RedeliveryRules {
+        self.rules
+    }
+
     /// This entry was sent for the nth time. Of one attempt, offsets rise.
     pub fn sent(&mut self, offset: u64, attempt: u32, now: Timestamp) {
         let of_attempt = |batch: &Batch| batch.attempt == attempt;
@@ -187,6 +191,11 @@ impl Redelivery {
         if again.next > again.last {
             self.again = None;
         }
+    }
+
+    /// Whether nothing waits to be sent again.
+    pub fn is_empty(&self) -> bool {
+        self.batches.is_empty()
     }
 
     /// How many batches wait, which is what this costs. Panics where they break the invariant.

@@ -11,16 +11,19 @@
 mod again;
 mod opening;
 mod progress;
+mod topics;
 
 pub use opening::{AckMode, Opening};
 pub use postrider_model::FeedStart;
+pub use topics::MemberFeed;
 
 use postrider_model::{
     Cursor, CursorSeal, Entry, EntryKind, FeedId, InboxEntry, InboxPage, NotificationId, Position, SessionId,
-    State, Timestamp, Topic, UserId, WithdrawReason,
+    State, Timestamp, UserId, WithdrawReason,
 };
 use progress::Progress;
 use std::sync::Arc;
+use topics::TopicPlace;
 
 /// One moment, by both clocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +54,8 @@ pub enum Reading {
 /// An entry as this user has it: from a wake, or of a page.
 struct Share<'a> {
     entry: &'a Arc<Entry>,
+    /// Whether the engine says that it is this user's here; `None` where the session has to know.
+    shown: Option<bool>,
     /// Pending for a mark, which has none.
     state: State,
     dismissed: bool,
@@ -58,9 +63,11 @@ struct Share<'a> {
 }
 
 impl<'a> Share<'a> {
-    fn of(read: &'a InboxEntry) -> Share<'a> {
+    /// Of a page, which was read as a member's or not.
+    fn of(read: &'a InboxEntry, member: bool) -> Share<'a> {
         Share {
             entry: &read.entry,
+            shown: (member || !read.shown).then_some(read.shown),
             state: read.state.unwrap_or(State::Pending),
             dismissed: read.dismissed,
             attempts: read.attempts,
@@ -83,8 +90,8 @@ pub trait Outbox {
     fn gap(&mut self, oldest: Timestamp);
     /// Tell the client that these are not sent to it any more, though it has not acknowledged them.
     fn stalled(&mut self, ids: &[NotificationId]);
-    /// Read this and give the page back to [`Session::page`].
-    fn read(&mut self, feed: &FeedId, reading: Reading);
+    /// Read this and give the page back to [`Session::page`]. `member`: it is a topic that the inbox has by membership.
+    fn read(&mut self, feed: &FeedId, reading: Reading, member: bool);
     /// Record that everything in `feed` up to `through` is delivered.
     fn settle(&mut self, feed: &FeedId, through: Position);
 }
@@ -112,38 +119,41 @@ pub struct Session {
     seal: CursorSeal,
     /// The user's own feed, and `all`.
     main: [Progress; 2],
-    topics: Box<[(Topic, Progress)]>,
+    topics: Box<[TopicPlace]>,
     ack: AckMode,
     moved: bool,
+    /// News of memberships may have been lost.
+    members_in_doubt: bool,
 }
 
 impl Session {
-    /// Opens a session where `starts` says, in the order of [`Opening::feeds`]. Under `auto` a cursor settles
-    /// what it covers.
-    pub fn open(opening: &Opening, starts: &[FeedStart], outbox: &mut impl Outbox) -> Session {
-        let open = |at: At, feed: &FeedId| {
-            let place = opening.cursor.as_ref().and_then(|cursor| cursor.get(feed));
-            let settles = !matches!(feed, FeedId::Topic(_));
-            // A feed that the engine said nothing of has nothing.
-            let start = starts.get(at).copied().unwrap_or(FeedStart::EMPTY);
+    /// Opens a session where `starts` says, in the order of [`Opening::feeds`], with the topics that its user is a member
+    /// of. Under `auto` a cursor settles what it covers.
+    pub fn open(
+        opening: &Opening,
+        starts: &[FeedStart],
+        members: &[MemberFeed],
+        outbox: &mut impl Outbox,
+    ) -> Session {
+        // A feed that the engine said nothing of has nothing.
+        let start = |at: At| starts.get(at).copied().unwrap_or(FeedStart::EMPTY);
+        let cursor = opening.cursor.as_ref();
+        let open = |settles: bool, start: FeedStart, place: Option<Position>| {
             Progress::open(settles, start, opening.ack, opening.redelivery, place)
         };
-        let topics = opening.topics.iter().enumerate();
-        let topics = topics.map(|(nth, topic)| {
-            let progress = open(ALL + 1 + nth, &FeedId::Topic(topic.clone()));
-            (topic.clone(), progress)
-        });
+        let main = |at: At, feed: FeedId| open(true, start(at), cursor.and_then(|cursor| cursor.get(&feed)));
         let mut session = Session {
             id: opening.session.clone(),
             user: opening.user.clone(),
             seal: CursorSeal::of(&opening.user),
             main: [
-                open(OWN, &FeedId::User(opening.user.clone())),
-                open(ALL, &FeedId::All),
+                main(OWN, FeedId::User(opening.user.clone())),
+                main(ALL, FeedId::All),
             ],
-            topics: topics.collect(),
+            topics: Session::open_topics(&opening.topics, starts, members, cursor, open),
             ack: opening.ack,
             moved: false,
+            members_in_doubt: false,
         };
         if session.ack == AckMode::Auto && opening.cursor.is_some() {
             session.settle_through_cursor(outbox);
@@ -178,11 +188,6 @@ impl Session {
         self.ack
     }
 
-    /// Its session topics.
-    pub fn topics(&self) -> impl Iterator<Item = &Topic> {
-        self.topics.iter().map(|(topic, _)| topic)
-    }
-
     fn ats(&self) -> std::ops::Range<At> {
         0..self.main.len() + self.topics.len()
     }
@@ -192,7 +197,7 @@ impl Session {
             FeedId::All => Some(ALL),
             FeedId::User(user) => (*user == self.user).then_some(OWN),
             FeedId::Topic(topic) => {
-                let nth = self.topics().position(|held| held == topic)?;
+                let nth = self.topics.iter().position(|place| place.topic == *topic)?;
                 Some(ALL + 1 + nth)
             }
         }
@@ -202,44 +207,55 @@ impl Session {
         match at {
             OWN => FeedId::User(self.user.clone()),
             ALL => FeedId::All,
-            topic => FeedId::Topic(self.topics[topic - ALL - 1].0.clone()),
+            topic => FeedId::Topic(self.topics[topic - ALL - 1].topic.clone()),
         }
     }
 
     fn progress(&self, at: At) -> &Progress {
         match at {
             OWN | ALL => &self.main[at],
-            topic => &self.topics[topic - ALL - 1].1,
+            topic => &self.topics[topic - ALL - 1].progress,
         }
     }
 
     fn progress_mut(&mut self, at: At) -> &mut Progress {
         match at {
             OWN | ALL => &mut self.main[at],
-            topic => &mut self.topics[topic - ALL - 1].1,
+            topic => &mut self.topics[topic - ALL - 1].progress,
         }
     }
 
     fn all(&self) -> impl Iterator<Item = &Progress> {
         self.main
             .iter()
-            .chain(self.topics.iter().map(|(_, progress)| progress))
+            .chain(self.topics.iter().map(|place| &place.progress))
     }
 
     fn all_mut(&mut self) -> impl Iterator<Item = &mut Progress> {
         self.main
             .iter_mut()
-            .chain(self.topics.iter_mut().map(|(_, progress)| progress))
+            .chain(self.topics.iter_mut().map(|place| &mut place.progress))
     }
 
     /// Reads on in a feed, where there is more and room for it.
     fn ask(&mut self, at: At, outbox: &mut impl Outbox) {
+        if at > ALL {
+            self.go_on(at);
+        }
         if !outbox.has_room() {
             return;
         }
         for reading in self.progress_mut(at).wanted().into_iter().flatten() {
-            outbox.read(&self.feed(at), reading);
+            outbox.read(&self.feed(at), reading, self.reads_as_member(at, reading));
         }
+    }
+
+    fn reads_as_member(&self, at: At, reading: Reading) -> bool {
+        let after = match reading {
+            Reading::Forward { after } => after,
+            Reading::Again { .. } => u64::MAX,
+        };
+        self.topic(at).is_some_and(|place| place.reads_as_member(after))
     }
 
     /// Asks for every feed that is not read to its end. Called when an outbox has room again.
@@ -270,7 +286,13 @@ impl Session {
     }
 
     fn doubt(&mut self, at: At, outbox: &mut impl Outbox) {
-        self.progress_mut(at).suspect = true;
+        let progress = self.progress(at);
+        let ends = self
+            .topic(at)
+            .map_or(u64::MAX, |place| place.ends(progress.sent()).1);
+        if progress.sent() < ends {
+            self.progress_mut(at).suspect = true;
+        }
         self.ask(at, outbox);
     }
 
@@ -285,6 +307,9 @@ impl Session {
     /// room for all of the stretch.
     pub fn advance(&mut self, feed: &FeedId, stretch: Stretch) -> Option<u64> {
         let at = self.at(feed)?;
+        if !self.is_live(at) {
+            return None;
+        }
         let progress = self.progress_mut(at);
         let next = progress.sent() + 1;
         let last = stretch.last.offset;
@@ -307,10 +332,20 @@ impl Session {
             let Some(at) = self.at(&entry.feed) else {
                 continue;
             };
+            // Mostly it is no topic's, and nothing of this has to be looked at.
+            let live = at <= ALL || self.is_live(at);
+            if !live && self.has_ended(at, entry.position.offset) {
+                continue;
+            }
             let progress = self.progress_mut(at);
             progress.head = progress.head.max(entry.position.offset);
-            let next = !progress.reading && !progress.gap && entry.position.offset == progress.sent() + 1;
-            if next && outbox.has_room() {
+            let is_sure = !progress.reading && !progress.gap && !progress.suspect;
+            let next = is_sure && entry.position.offset == progress.sent() + 1;
+            if at > ALL && live && self.may_be_elsewhere(entry) {
+                self.doubt(at, outbox);
+                continue;
+            }
+            if next && live && outbox.has_room() {
                 let expired = entry
                     .notification()
                     .and_then(|n| n.expires_at)
@@ -318,6 +353,7 @@ impl Session {
                 let state = if expired { State::Expired } else { State::Pending };
                 let fresh = Share {
                     entry,
+                    shown: None,
                     state,
                     dismissed: false,
                     attempts: 0,
@@ -331,8 +367,8 @@ impl Session {
 
     /// A transient notification: sent if there is room, otherwise gone. True if it was for this session.
     pub fn transient(&mut self, entry: &Arc<Entry>, outbox: &mut impl Outbox) -> bool {
-        let holds = |feed: &FeedId| self.at(feed).is_some();
-        if !holds(&entry.feed) || !entry.is_for(&self.user, holds) {
+        let is_heard = self.at(&entry.feed).is_some_and(|at| self.is_live(at));
+        if !is_heard || !self.takes_now(entry) {
             return false;
         }
         if outbox.has_room() {
@@ -354,19 +390,22 @@ impl Session {
             return;
         };
         match reading {
-            Reading::Forward { .. } => self.page_forward(at, page, now, outbox),
+            Reading::Forward { after } => self.page_forward(at, after, page, now, outbox),
             Reading::Again { .. } => self.page_again(at, page, now, outbox),
         }
         self.ask(at, outbox);
     }
 
-    fn page_forward(&mut self, at: At, page: &InboxPage, now: Moment, outbox: &mut impl Outbox) {
+    fn page_forward(&mut self, at: At, after: u64, page: &InboxPage, now: Moment, outbox: &mut impl Outbox) {
+        let topic = self.topic(at);
+        let member = topic.is_some_and(|place| place.reads_as_member(after));
+        let (last, ends) = topic.map_or((u64::MAX, u64::MAX), |place| place.ends(after));
         let progress = self.progress_mut(at);
         progress.reading = false;
-        progress.head = progress.head.max(page.span.head.offset);
+        progress.head = progress.head.max(page.span.head.offset.min(ends));
         progress.floor = progress.floor.max(page.floor);
         progress.judged = progress.judged.max(page.floor);
-        let missing = page.span.first > progress.sent() + 1;
+        let missing = page.span.first > progress.sent() + 1 && progress.sent() < ends;
         if progress.gap || missing {
             let oldest = page
                 .entries
@@ -376,10 +415,11 @@ impl Session {
             if std::mem::take(&mut progress.gap) {
                 progress.forget_place();
             }
-            progress.pass(progress.sent().max(page.span.first.saturating_sub(1)));
+            progress.pass(progress.sent().max(page.span.first.saturating_sub(1).min(ends)));
             self.moved = true;
         }
-        for read in &page.entries {
+        let offered = page.entries.iter();
+        for read in offered.take_while(|read| read.entry.position.offset <= last) {
             if !outbox.has_room() {
                 break;
             }
@@ -390,7 +430,7 @@ impl Session {
                 progress.pass(had);
             }
             if read.entry.position.offset == progress.sent() + 1 {
-                self.offer(at, Share::of(read), now, outbox);
+                self.offer(at, Share::of(read, member), now, outbox);
             }
         }
         let progress = self.progress_mut(at);
@@ -431,6 +471,7 @@ impl Session {
                 };
                 open && self.shows(&share)
             }
+            _ if share.shown == Some(false) => false,
             EntryKind::Read { origin, .. } => offset > past.marks_after && origin.as_ref() != Some(&self.id),
             EntryKind::Withdrawn {
                 target,
@@ -439,10 +480,10 @@ impl Session {
                 ..
             } => {
                 // A user's own feed is told only of what was pending for this user.
-                let wide = at == ALL;
+                let wide = at != OWN && progress.settles;
                 let acknowledged = wide && *reason == WithdrawReason::Expired && *target <= progress.judged;
                 let own = origin.as_ref() == Some(&self.id);
-                offset > past.marks_after && !acknowledged && !own
+                offset > past.marks_after && !acknowledged && !own && self.may_have_had(at, *target)
             }
         };
         let progress = self.progress_mut(at);
@@ -470,9 +511,11 @@ impl Session {
 
     /// Whether the user's screens show this notification here, whatever its state.
     fn shows(&self, share: &Share<'_>) -> bool {
-        let holds = |feed: &FeedId| self.at(feed).is_some();
         let kept = matches!(&share.entry.kind, EntryKind::Notification(_, None)) && !share.dismissed;
-        kept && share.entry.is_for(&self.user, holds)
+        kept && match share.shown {
+            Some(shown) => shown && share.entry.is_for(&self.user, |feed| *feed == share.entry.feed),
+            None => self.takes(share.entry),
+        }
     }
 
     /// Whether the session's cursor changed since this was last asked.
@@ -489,12 +532,21 @@ impl Session {
         out.extend_from_slice(self.cursor().as_bytes());
     }
 
+    /// Appends the session's cursor with the version of the state map that its client has.
+    pub fn push_cursor_with_state(&self, out: &mut Vec<u8>, version: u64) {
+        let cursor = self.position().with_state(Some(version));
+        out.extend_from_slice(cursor.encode(&self.user).as_bytes());
+    }
+
     /// The session's cursor.
     pub fn cursor(&self) -> String {
+        self.position().encode(&self.user)
+    }
+
+    fn position(&self) -> Cursor {
         let feeds = self.ats().map(|at| (self.feed(at), self.progress(at).place()));
         let feeds: Vec<_> = feeds.collect();
-        let places = feeds.iter().filter_map(|(feed, place)| Some((feed, (*place)?)));
-        Cursor::new(places).encode(&self.user)
+        Cursor::new(feeds.iter().filter_map(|(feed, place)| Some((feed, (*place)?))))
     }
 
     /// Whether something was sent that is not settled and would be once there is evidence.
@@ -533,5 +585,7 @@ impl Session {
 
 #[cfg(test)]
 mod again_tests;
+#[cfg(test)]
+mod member_tests;
 #[cfg(test)]
 mod tests;

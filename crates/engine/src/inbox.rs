@@ -1,23 +1,18 @@
 //! Reads a user's share of a feed: the entries, each with its state for that user.
 
-use crate::{Engine, EngineError, ReadLimit};
-use postrider_model::{Entry, EntryKind, FeedId, FeedSpan, MarkKind, Standing, Timestamp, UserId, state_of};
+use crate::{Engine, EngineError, PageWanted};
+use postrider_model::{Entry, EntryKind, FeedSpan, MarkKind, Standing, Timestamp, state_of};
 pub use postrider_model::{InboxEntry, InboxPage};
 use std::sync::Arc;
 
-/// Reads forward from after `after` and joins what is recorded for the user.
+/// [`crate::Inboxes::pages`] of one.
 pub async fn read_inbox(
     engine: &dyn Engine,
-    user: &UserId,
-    feed: &FeedId,
-    after: u64,
-    limit: ReadLimit,
+    wanted: PageWanted,
     now: Timestamp,
 ) -> Result<InboxPage, EngineError> {
-    let page = engine.read(feed, after, limit).await?;
-    let (from, to) = stretch(&page.entries);
-    let standing = engine.standing(user, feed, from, to).await?;
-    Ok(share(page.entries, page.span, &standing, now))
+    let page = engine.pages(&[wanted], now).await.pop();
+    page.unwrap_or(Err(EngineError::Closed))
 }
 
 /// The first and the last offset of a page; of an empty one, an empty stretch.
@@ -49,6 +44,7 @@ pub(crate) fn share(
             };
             InboxEntry {
                 entry,
+                shown: true,
                 state,
                 dismissed,
                 attempts: standing.attempts_at(offset),

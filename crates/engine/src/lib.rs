@@ -1,6 +1,6 @@
 //! What an engine is: it keeps feeds and what is known of each user's place in them, and wakes the nodes.
 //!
-//! An engine is the five traits here. Every engine passes the [`contract`] suite unchanged; nothing above
+//! An engine is the traits here. Every engine passes the [`contract`] suite unchanged; nothing above
 //! this crate knows which one runs. What always holds of every engine:
 //!
 //! * **Nothing is answered before it is durable.** A receipt, a settled count, a wake: each comes after the
@@ -14,10 +14,15 @@
 //! An engine knows nothing of sessions, transports, or HTTP, and decides nothing about retries.
 
 pub mod contract;
+mod directory;
 mod embedded;
 mod error;
 mod inbox;
+mod presence;
 
+pub use directory::{
+    Directory, DirectoryError, MemberChange, MemberPage, Put, States, UserEntry, UserPage, UserPut,
+};
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub use embedded::fuzzing;
@@ -26,18 +31,21 @@ pub use embedded::stores;
 pub use embedded::{Broadcasts, Embedded, EmbeddedOptions, Rules, StoreFault};
 pub use error::EngineError;
 pub use inbox::{InboxEntry, InboxPage, read_inbox};
+pub use presence::{
+    Presence, PresenceFilter, PresenceNews, PresenceWatch, PresentSession, TopicPresence, UserPresence,
+};
 
 use async_trait::async_trait;
 use postrider_model::{
-    Attempt, DeadLetter, DeadLetterFilter, DeadLetterId, DeadLetterPage, Entry, FeedId, FeedSpan, FeedStart,
-    Mark, Notification, NotificationId, Position, Publication, Receipt, Settlement, Standing, State,
-    Timestamp, UserId,
+    Attempt, Cursor, DeadLetter, DeadLetterFilter, DeadLetterId, DeadLetterPage, Entry, FeedId, FeedSpan,
+    FeedStart, Mark, Notification, NotificationId, Position, Publication, Receipt, Settlement, Standing,
+    State, Timestamp, Topic, UserId, UserState,
 };
 use std::sync::Arc;
 
 /// Everything an engine does, for those who hold one.
-pub trait Engine: Feeds + Settlements + Inboxes + DeadLetters + Users + Wakes {}
-impl<T: Feeds + Settlements + Inboxes + DeadLetters + Users + Wakes> Engine for T {}
+pub trait Engine: Feeds + Settlements + Inboxes + DeadLetters + Users + Directory + States + Wakes {}
+impl<T: Feeds + Settlements + Inboxes + DeadLetters + Users + Directory + States + Wakes> Engine for T {}
 
 /// What is stored of a notification.
 #[derive(Debug, Clone)]
@@ -177,8 +185,42 @@ pub trait Settlements: Send + std::marker::Sync {
 pub struct StartsWanted {
     /// Whose session.
     pub user: UserId,
-    /// Its feeds, each with the place from which its client goes on, if it names one.
+    /// The feeds that it asks for by name, each with the place from which its client goes on, if it names one.
     pub places: Vec<(FeedId, Option<Position>)>,
+    /// Where its client goes on, for the topics of which the user is a member: the client does not name them.
+    pub cursor: Option<Cursor>,
+    /// The user's state map is wanted too.
+    pub state: bool,
+}
+
+/// Where a session's feeds stand for its user.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Starts {
+    /// Those that were asked for, in that order. A session topic has no floor.
+    pub feeds: Vec<FeedStart>,
+    /// The topics of which the user is a member, and those that the user left as long as they hold something of the
+    /// user's; by name. One that was also asked for counts by this, as long as it has something of the user's; after
+    /// that one that was left is a session topic.
+    pub members: Vec<MemberStart>,
+    /// The state map, where it was wanted.
+    pub state: Option<Arc<UserState>>,
+}
+
+/// Where a topic stands of which the user is, or was, a member.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemberStart {
+    /// Which topic.
+    pub topic: Topic,
+    /// The user is a member now. Where not, the feed ends for the user where the last stay did: nothing comes any more.
+    pub is_current: bool,
+    /// Where the client goes on; `None` where there is no cursor. It is the cursor's place, moved over what is not the
+    /// user's. Where the cursor has none of this topic it is where the first stay began of which anything is held: the
+    /// client never had anything of the topic.
+    pub place: Option<Position>,
+    /// As of one of the user's own feeds, with what became of `place`. The floor is never below the first stay; the
+    /// head of a topic that the user left is the last that is the user's. Too old is only a place after which the user
+    /// lost something.
+    pub start: FeedStart,
 }
 
 /// A stretch of an inbox that is to be read.
@@ -188,41 +230,44 @@ pub struct PageWanted {
     pub user: UserId,
     /// Which feed of it.
     pub feed: FeedId,
+    /// It is a topic that the inbox has by membership: what is not the user's is not shown, and the rest has a state.
+    pub member: bool,
     /// From after this offset.
     pub after: u64,
     /// How much.
     pub limit: ReadLimit,
 }
 
-/// What sessions need of inboxes. All of it can be had from [`Feeds`] and [`Settlements`] as well, look by look: this
-/// is for many at a time, and for what an engine has in memory.
+/// What sessions need of inboxes: for many at a time, and from memory where an engine has it there.
 #[async_trait]
 pub trait Inboxes: Send + std::marker::Sync {
     /// [`Inboxes::starts`] of one, where that can be said at once: from memory, without waiting for anything. It is
-    /// what a look at the store would have told at a moment not before this call. `None`: ask the other way.
-    fn starts_now(&self, user: &UserId, places: &[(FeedId, Option<Position>)]) -> Option<Vec<FeedStart>>;
+    /// what a look at the store would have told at a moment not before this call. `None`: ask the other way, as always
+    /// where the state map is wanted.
+    fn starts_now(&self, wanted: &StartsWanted) -> Option<Starts>;
 
-    /// Where each session's feeds stand for its user, in the order asked. A session topic has no floor.
-    async fn starts(&self, wanted: &[StartsWanted]) -> Vec<Result<Vec<FeedStart>, EngineError>>;
+    /// Where each session's feeds stand for its user.
+    async fn starts(&self, wanted: &[StartsWanted]) -> Vec<Result<Starts, EngineError>>;
 
     /// [`Inboxes::pages`] of one, as [`Inboxes::starts_now`].
     fn page_now(
         &self,
         user: &UserId,
         feed: &FeedId,
+        member: bool,
         after: u64,
         limit: ReadLimit,
         now: Timestamp,
     ) -> Option<InboxPage>;
 
-    /// What [`read_inbox`] reads, for each in the order asked.
+    /// Reads forward, each entry with what is recorded for the user. In the order asked.
     async fn pages(&self, wanted: &[PageWanted], now: Timestamp) -> Vec<Result<InboxPage, EngineError>>;
 }
 
 /// Which recipients are asked for.
 #[derive(Debug, Clone)]
 pub enum Recipients {
-    /// This user; for a wide audience whoever it is, unless excluded.
+    /// This user; of what is for everyone whoever it is, of what is for topics their members, unless excluded.
     One(UserId),
     /// Every recipient of a list of users, or every user with a mark on a wide notification.
     All,
@@ -273,8 +318,8 @@ pub enum Redriven {
 /// What is known of users.
 #[async_trait]
 pub trait Users: Send + std::marker::Sync {
-    /// Forgets a user: feed, states, dead letters, and the notifications that were for nobody else. False
-    /// where nothing was known. Erasing again changes nothing.
+    /// Forgets a user: feed, states, dead letters, the notifications that were for nobody else, what the directory says,
+    /// memberships and the state map. False where nothing was known. Erasing again changes nothing.
     async fn erase(&self, user: &UserId) -> Result<bool, EngineError>;
 
     /// A session of this user begins. Where `inbox.broadcasts` is `from_first_session`, the first one decides
@@ -290,6 +335,24 @@ pub enum Wake {
     Appended(Arc<[Arc<Entry>]>),
     /// A transient notification for the sessions that are here now.
     Transient(Arc<[Arc<Entry>]>),
+    /// Users joined topics, or left them: durable, and in order with what was appended. Whoever missed one asks where
+    /// the feeds stand.
+    Members(Arc<[MemberWake]>),
+    /// A user's state map changed, and is durable. Versions rise; some may be missed.
+    State(UserId, Arc<UserState>),
+}
+
+/// A user joined a topic, or left it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemberWake {
+    /// Which topic.
+    pub topic: Topic,
+    /// Who.
+    pub user: UserId,
+    /// Joined; else left.
+    pub joins: bool,
+    /// The topic's head then: what comes after it is the user's from now on, or is not any more.
+    pub at: u64,
 }
 
 /// Wakes: lossy, so that only latency ever depends on them.

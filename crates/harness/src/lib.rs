@@ -1,6 +1,6 @@
 //! Black-box proof of Postrider: starts the real binary and speaks to it only through its public interface.
 //!
-//! The reading order is [`node`] (the server under test), [`publish`] (what a back-end does), [`inbox`] (what a
+//! The reading order is [`node`] (the server under test), [`publish`] and [`people`] (what a back-end does), [`inbox`] (what a
 //! client does, the same over three transports), [`reader`] (a client that comes back after every cut) and
 //! [`account`] (the judge: what was accepted against what arrived).
 //!
@@ -28,6 +28,7 @@ pub mod inbox;
 pub mod injection;
 pub mod machine;
 pub mod node;
+pub mod people;
 pub mod publish;
 pub mod raw;
 pub mod reader;

@@ -1,20 +1,26 @@
 //! A cursor: the positions of an inbox's feeds as a short URL-safe token.
 //!
 //! Layout before base64url: version 1, namespace 0, then per feed a tag (kind, and for a topic eight bytes
-//! of its name's hash), the epoch (4 bytes, little-endian) and the offset (LEB128), then a four-byte check
-//! over user and payload. The check is no signature: it tells damage, and another user's cursor, from a
-//! position. A made-up cursor can hurt only the inbox of the user who made it.
+//! of its name's hash), the epoch (4 bytes, little-endian) and the offset (LEB128); for a client that follows the
+//! user's state map, tag 4 and the version that it has (LEB128); then a four-byte check over user and payload. The
+//! check is no signature: it tells damage, and another user's cursor, from a position. A made-up cursor can hurt only
+//! the inbox of the user who made it.
 
 use crate::{Epoch, FeedId, FeedKind, Position, UserId};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
-/// More feeds than this no cursor holds (`inbox.max_feeds`, plus the user's own and `all`).
-pub const MAX_CURSOR_FEEDS: usize = 128;
+/// The most that `inbox.max_feeds` may be.
+pub const MAX_INBOX_FEEDS: usize = 128;
+/// More feeds than this no cursor holds: a session may ask for as many topics as an inbox has feeds, and its user be a
+/// member of as many others.
+pub const MAX_CURSOR_FEEDS: usize = 2 * MAX_INBOX_FEEDS;
 
 const VERSION: u8 = 1;
 const NAMESPACE: u8 = 0;
+/// Begins the version of the state, where a feed's kind would stand. No feed's kind.
+const STATE: u8 = 4;
 
 /// Why a text is not a cursor of this user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -34,6 +40,7 @@ pub enum CursorError {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Cursor {
     places: Vec<(Tag, Position)>,
+    state: Option<u64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -71,6 +78,16 @@ impl Cursor {
             .map(|i| self.places[i].1)
     }
 
+    /// The version of the user's state map that its client has; `None` where it has none.
+    pub fn state(&self) -> Option<u64> {
+        self.state
+    }
+
+    /// The same places, with this version of the state map.
+    pub fn with_state(self, state: Option<u64>) -> Cursor {
+        Cursor { state, ..self }
+    }
+
     /// The token, for this user.
     pub fn encode(&self, user: &UserId) -> String {
         let mut bytes = vec![VERSION, NAMESPACE];
@@ -81,6 +98,10 @@ impl Cursor {
             }
             bytes.extend_from_slice(&position.epoch.0.to_le_bytes());
             push_leb128(&mut bytes, position.offset);
+        }
+        if let Some(version) = self.state {
+            bytes.push(STATE);
+            push_leb128(&mut bytes, version);
         }
         bytes.extend_from_slice(&check(user, &bytes).to_le_bytes());
         URL_SAFE_NO_PAD.encode(bytes)
@@ -101,15 +122,24 @@ impl Cursor {
             return Err(CursorError::Check);
         }
         let mut places = Vec::new();
+        let mut state = None;
         let mut rest = &payload[2..];
         while !rest.is_empty() {
+            if let Some(mut version) = rest.strip_prefix(&[STATE]) {
+                // It stands last.
+                state = Some(read_leb128(&mut version).ok_or(CursorError::Malformed)?);
+                match version {
+                    [] => break,
+                    _ => return Err(CursorError::Malformed),
+                }
+            }
             let place = read_place(&mut rest).ok_or(CursorError::Malformed)?;
             if places.len() >= MAX_CURSOR_FEEDS || places.last().is_some_and(|(tag, _)| *tag >= place.0) {
                 return Err(CursorError::Malformed);
             }
             places.push(place);
         }
-        Ok(Cursor { places })
+        Ok(Cursor { places, state })
     }
 }
 
@@ -239,7 +269,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn reads_back_what_it_wrote(places in proptest::collection::vec((0u8..12, any::<u32>(), any::<u64>()), 0..12)) {
+        fn reads_back_what_it_wrote(
+            places in proptest::collection::vec((0u8..12, any::<u32>(), any::<u64>()), 0..12),
+            state in any::<Option<u64>>(),
+        ) {
             let feeds: Vec<_> = places.iter().map(|(n, epoch, offset)| {
                 let feed = match n {
                     0 => FeedId::All,
@@ -248,7 +281,8 @@ mod tests {
                 };
                 (feed, Position { epoch: Epoch(*epoch), offset: *offset })
             }).collect();
-            let cursor = Cursor::new(feeds.iter().map(|(feed, position)| (feed, *position)));
+            let cursor = Cursor::new(feeds.iter().map(|(feed, position)| (feed, *position))).with_state(state);
+            prop_assert_eq!(cursor.state(), state);
             let token = cursor.encode(&user("ada"));
             prop_assert_eq!(Cursor::decode(&token, &user("ada")), Ok(cursor.clone()));
             prop_assert_eq!(Cursor::decode(&token, &user("bob")), Err(CursorError::Check));
@@ -270,6 +304,28 @@ mod tests {
         #[test]
         fn never_panics_on_noise(token in "[A-Za-z0-9_-]{0,60}") {
             prop_assert!(Cursor::decode(&token, &user("ada")).is_err());
+        }
+    }
+
+    #[test]
+    fn the_state_stands_last_and_once() {
+        let ada = user("ada");
+        let place = [1, 7, 0, 0, 0, 5];
+        for (payload, wanted) in [
+            (&[&place[..], &[STATE, 9]].concat()[..], Ok(Some(9))),
+            (&[STATE, 0], Ok(Some(0))),
+            (&place, Ok(None)),
+            (&[&[STATE, 9], &place[..]].concat(), Err(CursorError::Malformed)),
+            (&[STATE, 9, STATE, 9], Err(CursorError::Malformed)),
+            (&[STATE], Err(CursorError::Malformed)),
+            (&[STATE, 0x80], Err(CursorError::Malformed)),
+        ] {
+            let token = sealed(&[&[VERSION, NAMESPACE], payload].concat(), &ada);
+            assert_eq!(
+                Cursor::decode(&token, &ada).map(|cursor| cursor.state()),
+                wanted,
+                "{payload:?}"
+            );
         }
     }
 

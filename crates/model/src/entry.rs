@@ -115,8 +115,13 @@ impl Entry {
         let EntryKind::Notification(notification, None) = &self.kind else {
             return false;
         };
-        let elsewhere = matches!(&notification.audience, Audience::Topics(topics) if topics.len() > 1);
-        notification.exclude.is_empty() && !elsewhere
+        notification.exclude.is_empty() && !self.is_for_several()
+    }
+
+    /// Whether it is a notification for several topics.
+    pub fn is_for_several(&self) -> bool {
+        let audience = self.notification().map(|notification| &notification.audience);
+        matches!(audience, Some(Audience::Topics(topics)) if topics.len() > 1)
     }
 
     /// Whether this user's inbox shows the entry here. An id that stands in several of the inbox's feeds is

@@ -8,7 +8,10 @@ use std::sync::Arc;
 pub struct InboxEntry {
     /// The entry.
     pub entry: Arc<Entry>,
-    /// Its state for the user; `None` for a mark.
+    /// Whether it is this user's: not where it stands outside the user's membership in a topic, excludes the user, or is
+    /// shown at another place of the inbox. It is passed over.
+    pub shown: bool,
+    /// Its state for the user; `None` for a mark, and for what is not shown.
     pub state: Option<State>,
     /// Whether it has been taken off the screens, whatever its state.
     pub dismissed: bool,

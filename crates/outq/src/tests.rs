@@ -1,6 +1,6 @@
 //! Against a real connection on loopback.
 
-use super::unacknowledged_bytes;
+use super::{silent_for, unacknowledged_bytes};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsFd;
@@ -64,6 +64,23 @@ fn what_does_not_fit_into_the_peers_window_stays_until_the_peer_reads() {
     }
     assert_eq!(received, written);
     wait_until("the last acknowledgement", || unacknowledged(&near) == 0);
+}
+
+#[test]
+#[allow(clippy::disallowed_methods, reason = "a pause against a real kernel")]
+fn a_peer_that_takes_nothing_is_not_silent() {
+    let (mut near, far) = pair();
+    assert_eq!(silent_for(near.as_fd()).unwrap(), Duration::ZERO);
+    fill(&mut near);
+    // Its window is probed a fifth of a second after it closed, and again.
+    let begun = Instant::now();
+    wait_until("a pause", || begun.elapsed() > Duration::from_millis(700));
+    assert_eq!(silent_for(near.as_fd()).unwrap(), Duration::ZERO);
+    drop(far);
+    assert!(
+        silent_for(std::io::stderr().as_fd()).is_err(),
+        "that is no socket"
+    );
 }
 
 #[test]

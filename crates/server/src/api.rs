@@ -1,7 +1,8 @@
 //! The HTTP API: one file per resource. Everything that is not a session's own wire.
 //!
-//! Invariant: a 202 comes after the engine's receipt. Every refusal is a problem document (RFC 9457), every
-//! answer says `no-store`, and a panic is a 500 without detail.
+//! Invariant: a 202 comes after the engine's receipt. Every refusal is a problem document (RFC 9457), and a panic is a
+//! 500 without detail. Every answer says `no-store`, but for the interface's description (`/openapi.json` and `/docs`),
+//! which may be kept for as long as it says.
 
 mod body;
 mod cancel;
@@ -9,17 +10,24 @@ mod dead_letters;
 mod demo;
 mod edge;
 mod history;
+mod import;
 mod inbox;
 mod notification;
+pub(crate) mod openapi;
 mod order;
+mod presence;
+mod presence_stream;
 mod publish;
 mod query;
 mod redrive;
 mod refusal;
+pub(crate) mod routes;
+mod state;
 mod stream;
 mod submit;
 mod ticket;
 mod timeline;
+mod topics;
 mod users;
 
 pub use demo::DemoPage;
@@ -32,13 +40,14 @@ use crate::metrics::Metrics;
 use crate::tasks::Tasks;
 use axum::Router;
 use axum::http::{HeaderMap, header};
-use axum::routing::{any, delete, get, post};
+use axum::routing::any;
 pub(crate) use order::Order;
-use postrider_engine::Engine;
+use postrider_engine::{Engine, Presence};
 use postrider_router::Limits;
 use postrider_transports::Problem;
 pub use redrive::AT_A_RATE as MAX_REDRIVES;
 pub(crate) use refusal::Refusal;
+use routes::Routes;
 use std::sync::Arc;
 pub(crate) use submit::Submission;
 use tokio::sync::Semaphore;
@@ -47,10 +56,14 @@ use tokio::sync::Semaphore;
 pub struct Api {
     /// Where notifications are.
     pub engine: Arc<dyn Engine>,
+    /// Who is there.
+    pub presence: Arc<dyn Presence>,
     /// Who may do what.
     pub auth: Arc<Auth>,
     /// Bounds on what is published.
     pub limits: Limits,
+    /// Topics that a user may be a member of.
+    pub topics_per_user: usize,
     /// Most bytes of a body, and of a line of NDJSON.
     pub max_body: usize,
     /// The room that bodies have together.
@@ -88,33 +101,55 @@ fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name).map(|value| value.to_str().unwrap_or(""))
 }
 
+/// The public API's routes, but for the demo's.
+fn routes() -> Routes<Arc<Api>> {
+    Routes::new()
+        .add(openapi::publish(), publish::publish)
+        // Not `add`, which would also promise `HEAD`.
+        .serve(openapi::poll(), any(bridge::carry))
+        .serve(openapi::stream(), any(bridge::carry))
+        .serve(openapi::websocket(), any(bridge::carry))
+        .add(openapi::past(), history::history)
+        .add(openapi::ticket(), ticket::issue)
+        .add(openapi::ack(), inbox::ack)
+        .add(openapi::read(), inbox::read)
+        .add(openapi::show(), notification::show)
+        .add(openapi::story(), timeline::timeline)
+        .add(openapi::cancel(), cancel::cancel)
+        .add(openapi::letters(), dead_letters::list)
+        .add(openapi::redrive_letters(), redrive::by_filter)
+        .add(openapi::letter(), dead_letters::show)
+        .add(openapi::delete_letter(), dead_letters::delete)
+        .add(openapi::redrive_letter(), dead_letters::redrive)
+        .add(openapi::users(), users::list)
+        .add(openapi::import(), import::import)
+        .add(openapi::user_import(), users::show_import)
+        .add(openapi::put_user_import(), users::put_import)
+        .add(openapi::delete_user_import(), users::delete_import)
+        .add(openapi::user(), users::show)
+        .add(openapi::put_user(), users::put)
+        .add(openapi::delete_user(), users::delete)
+        .add(openapi::topic(), topics::show)
+        .add(openapi::members(), topics::members)
+        .add(openapi::join(), topics::join)
+        .add(openapi::leave(), topics::leave)
+        .add(openapi::state(), state::show)
+        .add(openapi::own_state(), state::own)
+        .add(openapi::merge(), state::merge)
+        .add(openapi::increment(), state::increment)
+        .add(openapi::clear(), state::clear)
+        .add(openapi::user_presence(), presence::user)
+        .add(openapi::topic_presence(), presence::topic)
+        .add(openapi::presence_stream(), presence_stream::stream)
+        .add(openapi::describe(), openapi::serve_document)
+        .add(openapi::docs(), openapi::serve_page)
+}
+
 /// The public API.
 pub fn router(api: Arc<Api>) -> Router {
-    let mut router = Router::new()
-        .route("/v1/notifications", post(publish::publish))
-        .route(
-            "/v1/notifications/{id}",
-            get(notification::show).delete(cancel::cancel),
-        )
-        .route("/v1/notifications/{id}/timeline", get(timeline::timeline))
-        .route("/v1/inbox/ack", post(inbox::ack))
-        .route("/v1/inbox/read", post(inbox::read))
-        .route("/v1/inbox/history", get(history::history))
-        .route("/v1/tickets", post(ticket::issue))
-        .route("/v1/dead-letters", get(dead_letters::list))
-        .route("/v1/dead-letters/redrive", post(redrive::by_filter))
-        .route(
-            "/v1/dead-letters/{id}",
-            get(dead_letters::show).delete(dead_letters::delete),
-        )
-        .route("/v1/dead-letters/{id}/redrive", post(dead_letters::redrive))
-        .route("/v1/users/{id}", delete(users::erase));
-    for path in bridge::PATHS {
-        // Not `get`, which would also promise `HEAD`.
-        router = router.route(path, any(bridge::carry));
-    }
+    let mut router = routes().into_router();
     if api.demo.is_some() {
-        router = router.route("/demo", get(demo::page));
+        router = router.merge(demo::routes());
     }
     let routes = router
         .fallback(|| async { Refusal::from(Problem::not_found()) })

@@ -35,6 +35,9 @@ const BACKLOG: i32 = 4096;
 /// Open files that the store, the API and the log may need beside the sessions' sockets.
 const FILES_FOR_OTHERS: u64 = 512;
 
+/// Of the feeds of an inbox these are there anyway: the user's own, and the one for everyone.
+const OWN_FEEDS: usize = 2;
+
 /// Why a node did not start.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -108,8 +111,10 @@ impl Node {
         let hub = Arc::new(hub.map_err(StartError::Hub)?);
         let api = Arc::new(Api {
             engine: engine.clone() as Arc<dyn Engine>,
+            presence: hub.clone(),
             auth,
             limits: config.limits.clone(),
+            topics_per_user: topics_per_user(&config),
             max_body: config.http.max_body.as_usize(),
             bodies: Bodies::new(config.http.bodies.max(config.http.max_body).as_usize()),
             metrics: metrics.clone(),
@@ -282,12 +287,18 @@ fn rules(config: &Config) -> Rules {
         dedupe: config.dedupe.window,
         ack_timeout: config.delivery.ack_timeout,
         max_total_attempts: config.delivery.max_total_attempts,
+        topics_per_user: topics_per_user(config),
         dead_letters: config.dead_letters.max,
         broadcasts: match config.inbox.broadcasts {
             Broadcasts::Retained => postrider_engine::Broadcasts::Retained,
             Broadcasts::FromFirstSession => postrider_engine::Broadcasts::FromFirstSession,
         },
     }
+}
+
+/// Topics that a user may be a member of.
+fn topics_per_user(config: &Config) -> usize {
+    config.inbox.max_feeds.saturating_sub(OWN_FEEDS)
 }
 
 /// Kept where the engine keeps what it stores: tickets live as long as that.
@@ -314,6 +325,7 @@ fn start_hub(
         },
         sessions_per_user: config.limits.sessions_per_user,
         sessions_per_address: config.limits.sessions_per_address,
+        presence_linger: config.presence.linger,
         max_connections: match config.http.max_connections {
             0 => open_files.saturating_sub(FILES_FOR_OTHERS).max(64),
             most => most,

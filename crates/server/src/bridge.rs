@@ -24,8 +24,6 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt as _;
 use tokio::sync::Semaphore;
 
-/// The routes that the hub serves.
-pub const PATHS: [&str; 3] = ["/v1/inbox", "/v1/inbox/stream", "/v1/inbox/ws"];
 /// Requests carried at a time, each by two open files; one more gets a 503. A client of HTTP/2 that takes no
 /// answers holds as many as it has streams.
 const MAX_CARRIED: usize = 8192;

@@ -35,10 +35,10 @@ pub use schema::schema;
 pub use secret::Secret;
 pub use sections::{
     AckConfig, Broadcasts, DeadLettersConfig, DedupeConfig, DeliveryConfig, DrainConfig, EngineConfig,
-    EngineKind, HttpConfig, InboxConfig, LogConfig, LogLevel, OpsConfig, RedisConfig, RetentionConfig,
-    SessionConfig, TlsConfig, TopicsConfig,
+    EngineKind, HttpConfig, InboxConfig, LogConfig, LogLevel, OpsConfig, PresenceConfig, RedisConfig,
+    RetentionConfig, SessionConfig, TlsConfig, TopicsConfig,
 };
-pub use show::show;
+pub use show::{entries, show};
 
 use crate::auth::AuthConfig;
 use postrider_router::Limits;
@@ -80,6 +80,8 @@ pub struct Config {
     pub session: SessionConfig,
     /// Topics that a client may ask for when it connects.
     pub topics: TopicsConfig,
+    /// Who counts as online.
+    pub presence: PresenceConfig,
     /// How a node stops.
     pub drain: DrainConfig,
     /// Logging.
@@ -103,6 +105,7 @@ impl Default for Config {
             ack: AckConfig::default(),
             session: SessionConfig::default(),
             topics: TopicsConfig::default(),
+            presence: PresenceConfig::default(),
             drain: DrainConfig::default(),
             log: LogConfig::default(),
         }

@@ -31,6 +31,7 @@ mod tls;
 mod tls_stream;
 
 pub use api::DemoPage;
+pub use api::openapi::text as openapi;
 pub use assembly::{Node, StartError};
 pub use clock::{SteadyClock, now, steady_clock};
 pub use reload::{Apply, Reload, Reloaded};

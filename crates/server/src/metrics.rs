@@ -39,6 +39,7 @@ pub struct Metrics {
     settled_by_api: [AtomicU64; 2],
     settled_by_frame: [AtomicU64; 2],
     evidence: Counter,
+    imported: Family<Labels, Counter>,
     sessions: Family<Labels, Gauge>,
     connections: Gauge,
     transient_dropped: Counter,
@@ -82,6 +83,7 @@ impl Default for Metrics {
             settled_by_api: Default::default(),
             settled_by_frame: Default::default(),
             evidence: Counter::default(),
+            imported: Family::default(),
             dead_letters: Gauge::default(),
             held_bytes: Gauge::default(),
             store_bytes: Gauge::default(),
@@ -128,6 +130,8 @@ impl Metrics {
             "Settlements by evidence, each of which may cover many entries",
             self.evidence.clone(),
         );
+        let what = "Users of imports, by what became of them";
+        r.register("users_imported", what, self.imported.clone());
         r.register("sessions", "Sessions open now", self.sessions.clone());
         r.register(
             "connections",
@@ -208,6 +212,15 @@ impl Metrics {
         self.settled_by_api[usize::from(kind == SettleKind::Read)].fetch_add(count, Ordering::Relaxed);
     }
 
+    /// Users of an import, by what became of them: `created`, `changed`, `unchanged`, `rejected`.
+    pub fn count_imported(&self, outcomes: &[(&'static str, u64)]) {
+        for (outcome, count) in outcomes {
+            self.imported
+                .get_or_create(&[("outcome", *outcome)])
+                .inc_by(*count);
+        }
+    }
+
     /// One commit of the store.
     pub fn observe_sync(&self, took: Duration) {
         self.sync_seconds.observe(took.as_secs_f64());
@@ -273,6 +286,7 @@ mod tests {
         metrics.count_accepted("http", 3);
         metrics.count_rejected("too_large");
         metrics.count_settled(SettleKind::Read, 2);
+        metrics.count_imported(&[("created", 2), ("rejected", 1)]);
         metrics.take_hub(&HubStats::default());
         metrics.observe_sync(Duration::from_millis(1));
         metrics.take_store(StoreLevels {
@@ -285,6 +299,7 @@ mod tests {
         for line in [
             "postrider_notifications_accepted_total{source=\"http\"} 3",
             "postrider_store_bytes 11",
+            "postrider_users_imported_total{outcome=\"created\"} 2",
             "postrider_notifications_rejected_total{code=\"too_large\"} 1",
             "postrider_deliveries_total{transport=\"sse\"} 0",
             "postrider_settled_total{state=\"read\"} 2",

@@ -1,16 +1,19 @@
 //! The operations listener: whether the node lives, whether it is ready, and what it counts. It has a port
 //! of its own, which does not belong on a public network.
 
+use crate::api::openapi;
+use crate::api::routes::Routes;
 use crate::connection::serve_http1;
 use crate::drain::Drain;
 use crate::metrics::{CONTENT_TYPE, Metrics};
 use crate::places::Places;
 use crate::tasks::Tasks;
+use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
-use axum::routing::get;
 use axum::{Json, Router};
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::Serialize;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -44,21 +47,79 @@ pub fn router(
     refusing: Refusing,
     awaiting: Awaiting,
 ) -> Router {
-    let version = env!("CARGO_PKG_VERSION");
-    let health = move || async move { Json(json!({ "status": "ok", "version": version })) };
-    let ready = move || {
-        let answer = readiness(drain.has_begun(), failing(), refusing(), awaiting());
-        async move { answer }
-    };
-    let metrics = move || {
-        refresh(&metrics);
-        let text = metrics.render();
-        async move { ([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response() }
-    };
-    Router::new()
-        .route("/health", get(health))
-        .route("/ready", get(ready))
-        .route("/metrics", get(metrics))
+    routes().into_router().with_state(Arc::new(Ops {
+        metrics,
+        refresh,
+        drain,
+        failing,
+        refusing,
+        awaiting,
+    }))
+}
+
+/// The routes, described.
+pub fn routes() -> Routes<Arc<Ops>> {
+    Routes::new()
+        .add(openapi::health(), health)
+        .add(openapi::ready(), ready)
+        .add(openapi::counted(), counted)
+}
+
+/// What the listener tells of.
+pub struct Ops {
+    metrics: Arc<Metrics>,
+    refresh: Refresh,
+    drain: Drain,
+    failing: Failing,
+    refusing: Refusing,
+    awaiting: Awaiting,
+}
+
+async fn health() -> Json<Health> {
+    Json(Health {
+        status: "ok",
+        version: env!("CARGO_PKG_VERSION"),
+    })
+}
+
+async fn ready(State(ops): State<Arc<Ops>>) -> (StatusCode, Json<Ready>) {
+    readiness(
+        ops.drain.has_begun(),
+        (ops.failing)(),
+        (ops.refusing)(),
+        (ops.awaiting)(),
+    )
+}
+
+async fn counted(State(ops): State<Arc<Ops>>) -> impl IntoResponse {
+    (ops.refresh)(&ops.metrics);
+    ([(header::CONTENT_TYPE, CONTENT_TYPE)], ops.metrics.render())
+}
+
+/// That the process lives.
+#[derive(Serialize, JsonSchema)]
+pub struct Health {
+    /// `ok`
+    status: &'static str,
+    /// Of the server.
+    version: &'static str,
+}
+
+/// Whether anyone should be sent here.
+#[derive(Debug, PartialEq, Serialize, JsonSchema)]
+pub struct Ready {
+    ready: bool,
+    /// It stops, and takes no new sessions.
+    draining: bool,
+    /// Why it is not ready.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'static str>,
+    /// What is full, so that publishing is refused until somebody makes room.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refusing: Option<&'static str>,
+    /// Keys of the configuration that name what is needed from elsewhere and is not there.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    awaiting: Vec<&'static str>,
 }
 
 /// Whether anyone should be sent here, and why not.
@@ -67,28 +128,26 @@ fn readiness(
     failing: Option<&'static str>,
     refusing: Option<&'static str>,
     awaiting: Option<&'static str>,
-) -> (StatusCode, Json<Value>) {
+) -> (StatusCode, Json<Ready>) {
     let reason = if draining {
         Some("the node drains")
     } else {
         failing
     };
-    match reason {
-        None => {
-            let mut told = json!({ "ready": true, "draining": false });
-            if let Some(full) = refusing {
-                told["refusing"] = json!(full);
-            }
-            if let Some(key) = awaiting {
-                told["awaiting"] = json!([key]);
-            }
-            (StatusCode::OK, Json(told))
-        }
-        Some(reason) => (
-            StatusCode::SERVICE_UNAVAILABLE,
-            Json(json!({ "ready": false, "draining": draining, "reason": reason })),
-        ),
-    }
+    let is_ready = reason.is_none();
+    let status = if is_ready {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    let ready = Ready {
+        ready: is_ready,
+        draining,
+        reason,
+        refusing: refusing.filter(|_| is_ready),
+        awaiting: awaiting.filter(|_| is_ready).into_iter().collect(),
+    };
+    (status, Json(ready))
 }
 
 /// Accepts until the runtime ends: a draining node still answers its probes.
@@ -116,26 +175,24 @@ pub async fn serve(listener: TcpListener, router: Router, tasks: Tasks, never: D
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     #[test]
     fn what_is_not_ready_says_why() {
         let ready = |draining, failing| {
             let (status, Json(told)) = readiness(draining, failing, Some("letters"), None);
-            (status.as_u16(), told["reason"].as_str().map(str::to_owned))
+            (status.as_u16(), told.reason)
         };
         assert_eq!(ready(false, None), (200, None));
-        assert_eq!(ready(false, Some("full")), (503, Some("full".to_owned())));
+        assert_eq!(ready(false, Some("full")), (503, Some("full")));
         // A drain does not end, so it is the better reason of the two.
-        assert_eq!(
-            ready(true, Some("full")),
-            (503, Some("the node drains".to_owned()))
-        );
+        assert_eq!(ready(true, Some("full")), (503, Some("the node drains")));
     }
     #[test]
     fn what_is_ready_says_what_does_not_work() {
         let ready = |refusing, awaiting| {
             let (status, Json(told)) = readiness(false, None, refusing, awaiting);
-            (status.as_u16(), told)
+            (status.as_u16(), serde_json::to_value(told).unwrap())
         };
         let plain = json!({"ready": true, "draining": false});
         assert_eq!(ready(None, None), (200, plain));

@@ -3,6 +3,10 @@
 //!
 //! No part of the interface: it is there for tests and under the feature `fuzzing`.
 
+mod people;
+
+pub use people::users;
+
 use crate::http::{Body, Most, decode_body, decode_line};
 use crate::{Line, Lines};
 use bytes::Bytes;
@@ -82,12 +86,16 @@ fn assert_draft(text: &[u8], draft: &Result<Draft, Fault>) {
 
 /// A fault is a word to people, not a copy of what they sent.
 fn assert_plain(fault: &Fault) {
+    assert_plain_text(&fault.detail, fault.pointer.as_deref());
+}
+
+fn assert_plain_text(detail: &str, pointer: Option<&str>) {
     assert!(
-        !fault.detail.is_empty() && fault.detail.len() < 1000,
+        !detail.is_empty() && detail.len() < 1000,
         "{} bytes",
-        fault.detail.len()
+        detail.len()
     );
-    assert!(fault.pointer.as_ref().is_none_or(|pointer| pointer.len() < 1000));
+    assert!(pointer.is_none_or(|pointer| pointer.len() < 1000));
 }
 
 fn assert_lines(data: &[u8]) {
@@ -125,5 +133,6 @@ mod tests {
     #[test]
     fn the_kept_inputs_hold() {
         corpus("notification", super::notification);
+        corpus("users", super::users);
     }
 }

@@ -3,14 +3,11 @@
 //! Invariant: nesting is measured before anything is parsed, nothing here recurses, no list grows beyond what intake has to
 //! see of it, and `data` is never taken apart: its numbers and strings reach the client as they were written.
 
+use crate::fields::{AtMost, Field, as_text, fields, kind, not_json, pointer, text, texts, wrong_type};
 use postrider_model::{Devices, Durability, Millis, Timestamp, json};
 use postrider_router::{Draft, Fault, FaultCode, Limits};
-use serde::Deserialize;
-use serde::de::{Deserializer as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::Deserializer as _;
 use serde_json::value::RawValue;
-use std::borrow::Cow;
-use std::fmt;
-use std::marker::PhantomData;
 
 /// The fields a notification may have, in the order in which the interface lists them.
 pub const FIELDS: [&str; 12] = [
@@ -27,6 +24,9 @@ pub const FIELDS: [&str; 12] = [
     "policy",
     "devices",
 ];
+
+/// More fields than this no object can have without naming one twice or an unknown one.
+const FIELDS_READ: usize = FIELDS.len() + 1;
 
 /// What a body holds: one notification, or several that stand each for itself.
 #[derive(Debug)]
@@ -119,28 +119,8 @@ fn decode(text: &str, most: &Most) -> Result<Draft, Fault> {
         serde_json::from_str::<&RawValue>(text).map_err(not_json)?;
         return Err(Fault::invalid("", "a notification is a JSON object"));
     }
-    let mut input = serde_json::Deserializer::from_str(text);
-    let fields = (&mut input).deserialize_map(Fields).map_err(not_json)?;
-    input.end().map_err(not_json)?;
-    draft(&fields, most)
+    draft(&fields(text, FIELDS_READ)?, most)
 }
-
-fn as_text(bytes: &[u8]) -> Result<&str, Fault> {
-    std::str::from_utf8(bytes).map_err(|e| {
-        let detail = format!("it is not UTF-8: byte {} is wrong", e.valid_up_to());
-        Fault::new(FaultCode::InvalidNotification, detail)
-    })
-}
-
-/// serde_json's own words name a place, and never repeat what stands there.
-fn not_json(error: serde_json::Error) -> Fault {
-    Fault::new(
-        FaultCode::InvalidNotification,
-        format!("it is not valid JSON: {error}"),
-    )
-}
-
-type Field<'a> = (Cow<'a, str>, &'a RawValue);
 
 fn draft(fields: &[Field<'_>], most: &Most) -> Result<Draft, Fault> {
     let mut draft = Draft::default();
@@ -181,12 +161,6 @@ fn draft(fields: &[Field<'_>], most: &Most) -> Result<Draft, Fault> {
     Ok(draft)
 }
 
-/// A JSON pointer to a field, escaped as RFC 6901 says, and of bounded length.
-fn pointer(name: &str) -> String {
-    let name: String = name.chars().take(64).collect();
-    format!("/{}", name.replace('~', "~0").replace('/', "~1"))
-}
-
 fn unknown_field(name: &str) -> String {
     let plain = name.to_ascii_lowercase().replace('-', "_");
     let plain = plain.trim_end_matches('s');
@@ -197,56 +171,6 @@ fn unknown_field(name: &str) -> String {
             FIELDS.join(", ")
         ),
     }
-}
-
-fn wrong_type(field: &str, value: &RawValue, wanted: &str) -> Fault {
-    Fault::invalid(
-        format!("/{field}"),
-        format!("`{field}` must be {wanted}, not {}", kind(value)),
-    )
-}
-
-fn kind(value: &RawValue) -> &'static str {
-    match value.get().as_bytes().first() {
-        Some(b'"') => "a string",
-        Some(b'{') => "an object",
-        Some(b'[') => "an array",
-        Some(b't' | b'f') => "a boolean",
-        Some(b'n') => "null",
-        _ => "a number",
-    }
-}
-
-fn text(field: &str, value: &RawValue) -> Result<String, Fault> {
-    if kind(value) != "a string" {
-        return Err(wrong_type(field, value, "a string"));
-    }
-    serde_json::from_str(value.get()).map_err(|_| {
-        Fault::invalid(
-            format!("/{field}"),
-            format!("`{field}` holds half of a surrogate pair"),
-        )
-    })
-}
-
-/// The texts of a list, of more than `most` the first `most` + 1.
-fn texts(field: &str, value: &RawValue, most: usize) -> Result<Vec<String>, Fault> {
-    if let Ok(texts) = list(value, most + 1) {
-        return Ok(texts);
-    }
-    // One of them is no text: which?
-    let Ok(items) = list::<&RawValue>(value, most + 1) else {
-        return Err(wrong_type(field, value, "an array of strings"));
-    };
-    items
-        .iter()
-        .enumerate()
-        .map(|(i, item)| text(&format!("{field}/{i}"), item))
-        .collect()
-}
-
-fn list<'a, T: Deserialize<'a>>(value: &'a RawValue, most: usize) -> serde_json::Result<Vec<T>> {
-    serde_json::Deserializer::from_str(value.get()).deserialize_seq(AtMost::new(most))
 }
 
 fn one_of<T: Copy>(field: &str, value: &RawValue, words: [(&str, T); 2]) -> Result<T, Fault> {
@@ -285,85 +209,6 @@ fn deliver_at(value: &RawValue) -> Result<Timestamp, Fault> {
             "`deliver_at` must be an RFC 3339 time such as 2026-12-01T09:00:00Z",
         )
     })
-}
-
-/// More fields than this no object can have without naming one twice or an unknown one.
-const FIELDS_READ: usize = FIELDS.len() + 1;
-
-struct Fields;
-
-impl<'de> Visitor<'de> for Fields {
-    type Value = Vec<Field<'de>>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut fields = Vec::new();
-        while let Some(Name(name)) = map.next_key()? {
-            let value = map.next_value()?;
-            if fields.len() < FIELDS_READ {
-                fields.push((name, value));
-            }
-        }
-        Ok(fields)
-    }
-}
-
-/// A key, borrowed where it has no escapes.
-struct Name<'a>(Cow<'a, str>);
-
-impl<'de> serde::Deserialize<'de> for Name<'de> {
-    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        struct Visit;
-        impl<'de> Visitor<'de> for Visit {
-            type Value = Name<'de>;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a key")
-            }
-            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Name<'de>, E> {
-                Ok(Name(Cow::Borrowed(text)))
-            }
-            fn visit_str<E>(self, text: &str) -> Result<Name<'de>, E> {
-                Ok(Name(Cow::Owned(text.to_owned())))
-            }
-        }
-        d.deserialize_str(Visit)
-    }
-}
-
-/// Reads a list, and keeps its first `most` items.
-struct AtMost<T> {
-    most: usize,
-    items: PhantomData<T>,
-}
-
-impl<T> AtMost<T> {
-    fn new(most: usize) -> AtMost<T> {
-        let items = PhantomData;
-        AtMost { most, items }
-    }
-}
-
-impl<'de, T: Deserialize<'de>> Visitor<'de> for AtMost<T> {
-    type Value = Vec<T>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an array")
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-        let mut items = Vec::new();
-        while items.len() < self.most {
-            match seq.next_element()? {
-                Some(item) => items.push(item),
-                None => return Ok(items),
-            }
-        }
-        while seq.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(items)
-    }
 }
 
 #[cfg(test)]

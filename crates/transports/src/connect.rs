@@ -6,7 +6,7 @@ use crate::head::{Head, InboxRoute, Params};
 use crate::problem::Problem;
 use crate::websocket::{self, Handshake};
 use postrider_delivery::AckMode;
-use postrider_model::{Cursor, MAX_CURSOR_FEEDS, Timestamp, Topic, Transport};
+use postrider_model::{Cursor, MAX_INBOX_FEEDS, Timestamp, Topic, Transport};
 
 /// The longest a poll may wait, in seconds.
 const MAX_WAIT_S: u32 = 120;
@@ -162,7 +162,7 @@ fn topics(
     identity: &Identity,
     max_feeds: usize,
 ) -> Result<Vec<Topic>, Problem> {
-    let most = max_feeds.min(MAX_CURSOR_FEEDS).saturating_sub(OTHER_FEEDS);
+    let most = max_feeds.min(MAX_INBOX_FEEDS).saturating_sub(OTHER_FEEDS);
     let mut topics = Vec::new();
     let Some(list) = params.get("topics")? else {
         return Ok(topics);
@@ -171,9 +171,12 @@ fn topics(
         let topic =
             Topic::new(name).map_err(|error| Problem::invalid_request(format!("In `topics`: {error}.")))?;
         if !gate.may_subscribe(identity, &topic) {
-            return Err(Problem::scope(&format!(
-                "a token, or the setting topics.open, that allows the topic {topic}"
-            )));
+            return Err(Problem {
+                detail: format!(
+                    "The token does not allow the topic `{topic}`. Use one that does, or open it with `topics.open`."
+                ),
+                ..Problem::scope("topics")
+            });
         }
         if !topics.contains(&topic) {
             topics.push(topic);

@@ -9,7 +9,8 @@ use crate::outgoing::{Outgoing, Outlet};
 use crate::shard::{Publishing, Seats};
 use crate::tls::TlsSocket;
 use mio::net::{TcpStream, UnixStream};
-use postrider_model::{Entry, Timestamp};
+use postrider_engine::MemberWake;
+use postrider_model::{Entry, Millis, Timestamp, UserState};
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -95,6 +96,16 @@ impl Socket {
         }
     }
 
+    /// How long ago the client's TCP showed that it is there: now, where it has left nothing unanswered. `None` where
+    /// this socket cannot know.
+    pub fn last_sign(&self) -> Option<Millis> {
+        if !self.is_direct() {
+            return None;
+        }
+        let ago = postrider_outq::silent_for(self.as_fd()).ok()?;
+        Some(Millis(u64::try_from(ago.as_millis()).unwrap_or(u64::MAX)))
+    }
+
     /// Whether its TCP is the client's own.
     pub fn is_direct(&self) -> bool {
         matches!(self, Socket::Tcp(_) | Socket::Tls(_))
@@ -178,25 +189,58 @@ pub(crate) struct Opening {
     pub cors: Cors,
     /// What the client sent after the head.
     pub rest: Vec<u8>,
-    /// Entries that came meanwhile, of any of its feeds.
-    pub missed: Vec<Arc<Entry>>,
-    /// More came than are kept: every feed has to be looked at.
-    pub missed_more: bool,
+    /// What it is to hear once it is open.
+    pub meanwhile: Meanwhile,
 }
 
-/// Entries kept for a session that is opening.
+/// What happened while a session was opening.
+#[derive(Default)]
+pub(crate) struct Meanwhile {
+    /// Entries that came, of any of its feeds.
+    pub entries: Vec<Arc<Entry>>,
+    /// More came than are kept: every feed has to be looked at.
+    pub more: bool,
+    /// Memberships that changed.
+    pub members: Vec<MemberWake>,
+    /// More did than are kept, or some were lost.
+    pub members_unsure: bool,
+    /// The newest state map that came.
+    pub state: Option<Arc<UserState>>,
+    /// One may have been lost.
+    pub state_unsure: bool,
+}
+
+/// Entries kept for a session that is opening, and changed memberships.
 const MAX_MISSED: usize = 64;
 
 impl Opening {
     /// Something happened before the session could hear it.
     pub fn missed(&mut self, effect: &Effect<'_>) {
+        let meanwhile = &mut self.meanwhile;
         match effect {
-            Effect::Appended(entries) if self.missed.len() + entries.len() <= MAX_MISSED => {
-                self.missed.extend_from_slice(entries);
+            Effect::Appended(entries) if meanwhile.entries.len() + entries.len() <= MAX_MISSED => {
+                meanwhile.entries.extend_from_slice(entries);
             }
-            Effect::Appended(_) | Effect::Suspect | Effect::SuspectFeed(_) => self.missed_more = true,
+            Effect::Appended(_) | Effect::Suspect | Effect::SuspectFeed(_) => meanwhile.more = true,
             // A transient notification is for those who are connected.
             _ => {}
+        }
+    }
+
+    /// A membership of its user changed.
+    pub fn member_changed(&mut self, change: &MemberWake) {
+        let meanwhile = &mut self.meanwhile;
+        if meanwhile.members.len() < MAX_MISSED {
+            meanwhile.members.push(change.clone());
+        } else {
+            meanwhile.members_unsure = true;
+        }
+    }
+
+    /// Its user's state map changed.
+    pub fn state_changed(&mut self, state: &Arc<UserState>) {
+        if self.state {
+            self.meanwhile.state = Some(state.clone());
         }
     }
 }

@@ -4,13 +4,14 @@ use crate::addresses::{Address, AddressCounts};
 use crate::desk::Desk;
 use crate::gate::Gate;
 use crate::mailbox::{Mailbox, Post};
+use crate::presence::Asking;
+use crate::roll::Roll;
 use crate::shard::{Shard, session_id};
 use crate::stats::HubStats;
 use crate::tls::Layer;
-use foldhash::HashMap;
 use postrider_delivery::{LifetimeRules, RedeliveryRules};
 use postrider_engine::Engine;
-use postrider_model::{Millis, SessionId, Timestamp, UserId};
+use postrider_model::{Millis, SessionId, Timestamp};
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -76,6 +77,8 @@ pub struct HubOptions {
     pub sessions_per_user: usize,
     /// Sessions of one client address (`limits.sessions_per_address`); 0: any number.
     pub sessions_per_address: usize,
+    /// A user counts as online for so long after the last session ended (`presence.linger`).
+    pub presence_linger: Millis,
     /// Sockets of all shards together.
     pub max_connections: u64,
     /// The shortest time between two probes of a session (`ack.probe`).
@@ -92,7 +95,8 @@ pub struct HubOptions {
     pub tcp_evidence: bool,
     /// After so much silence a keep-alive is sent.
     pub keep_alive: Millis,
-    /// A WebSocket client that says nothing for so long, not even pong, is gone.
+    /// A WebSocket client that says nothing for so long, not even pong, is gone; so is a client whose TCP has not
+    /// answered for so long what it was sent.
     pub silence: Millis,
     /// The window over which clients come back after a drain (`drain.spread`).
     pub drain_spread: Millis,
@@ -124,7 +128,9 @@ pub(crate) struct Shared {
     pub clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
     pub steady: Arc<dyn Fn() -> Timestamp + Send + Sync>,
     pub stats: Arc<HubStats>,
-    pub sessions: SessionCounts,
+    /// How many sessions each user has, over all shards.
+    pub sessions: Arc<Roll>,
+    pub asking: Asking,
     pub addresses: Arc<AddressCounts>,
     pub reading: Arc<Semaphore>,
     pub reading_again: Arc<Semaphore>,
@@ -156,35 +162,9 @@ impl Shared {
     }
 }
 
-/// How many sessions each user has, over all shards.
-pub(crate) struct SessionCounts {
-    most: usize,
-    counts: Mutex<HashMap<UserId, usize>>,
-}
-
-impl SessionCounts {
-    /// Counts one more, if the limit allows it.
-    pub fn take(&self, user: &UserId) -> bool {
-        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = counts.entry(user.clone()).or_insert(0);
-        let room = *count < self.most;
-        *count += usize::from(room);
-        room
-    }
-
-    pub fn release(&self, user: &UserId) {
-        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = counts.get_mut(user) {
-            *count -= 1;
-            if *count == 0 {
-                counts.remove(user);
-            }
-        }
-    }
-}
-
 /// The running connection plane of a node.
 pub struct Hub {
+    shared: Arc<Shared>,
     mailboxes: Vec<Arc<Mailbox>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     stats: Arc<HubStats>,
@@ -218,10 +198,12 @@ impl Hub {
             clock: options.clock.clone(),
             steady: options.steady.clone(),
             stats: stats.clone(),
-            sessions: SessionCounts {
-                most: options.sessions_per_user,
-                counts: Mutex::default(),
-            },
+            sessions: Arc::new(Roll::new(
+                options.sessions_per_user,
+                options.presence_linger,
+                (options.steady)(),
+            )),
+            asking: Asking::new(options.presence_linger),
             addresses: AddressCounts::new(options.sessions_per_address),
             reading: Arc::new(Semaphore::new(MAX_READING)),
             reading_again: Arc::new(Semaphore::new(MAX_READING_AGAIN)),
@@ -231,7 +213,7 @@ impl Hub {
                     keep_alive: Millis(u64::MAX / 4),
                     silence: None,
                 },
-                sse: silent(None),
+                sse: silent(Some(options.silence)),
                 websocket: silent(Some(options.silence)),
                 probe: options.ack_probe,
                 redelivery: RedeliveryRules {
@@ -263,6 +245,7 @@ impl Hub {
             engine.listen(Box::new(move |wake| mailbox.post(Post::Wake(wake))));
         }
         Ok(Hub {
+            shared,
             mailboxes,
             threads: Mutex::new(threads),
             stats,
@@ -320,6 +303,8 @@ impl Hub {
 
     /// Ends the loops and waits for them.
     pub fn stop(&self) {
+        self.shared.sessions.close();
+        self.shared.asking.close();
         self.mailboxes.iter().for_each(|mailbox| mailbox.post(Post::Stop));
         for thread in self
             .threads
@@ -331,6 +316,14 @@ impl Hub {
                 tracing::error!("a shard panicked");
             }
         }
+    }
+
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    pub(crate) fn mailboxes(&self) -> &[Arc<Mailbox>] {
+        &self.mailboxes
     }
 
     /// What the hub counts.

@@ -21,9 +21,11 @@ mod hub;
 mod live;
 mod mailbox;
 mod outgoing;
+mod presence;
 pub mod problem;
 pub mod response;
 mod ring;
+mod roll;
 mod shard;
 pub mod sse;
 mod stats;
@@ -31,6 +33,12 @@ pub mod tls;
 mod volley;
 pub mod websocket;
 mod wheel;
+
+#[cfg(test)]
+extern crate self as postrider_transports;
+#[cfg(test)]
+#[path = "../tests/node/mod.rs"]
+mod node;
 
 pub use addresses::Address;
 pub use desk::{Answer, Desk, Order, Taken};

@@ -5,7 +5,7 @@ mod poll;
 mod salvo;
 mod sink;
 
-pub(crate) use poll::{More, Poll};
+pub(crate) use poll::{Followed, More, Poll};
 pub(crate) use salvo::{Alike, Salvo};
 
 use crate::connection::{Key, Socket};
@@ -14,8 +14,10 @@ use crate::shard::Turn;
 use crate::websocket::Decoder;
 use crate::{response, sse, websocket};
 use bytes::Bytes;
-use postrider_delivery::{Lifetime, LifetimeEvent, LifetimeRules, Outbox, Probing, Reading, Session};
-use postrider_model::{Entry, Evidence, FeedId, InboxPage, Millis, Timestamp, Transport};
+use postrider_delivery::{
+    Lifetime, LifetimeEvent, LifetimeRules, MemberFeed, Outbox, Probing, Reading, Session,
+};
+use postrider_model::{Entry, Evidence, FeedId, InboxPage, Millis, Timestamp, Topic, Transport};
 use sink::Sink;
 use std::sync::Arc;
 
@@ -61,6 +63,12 @@ pub(crate) struct Live {
     /// Tokens that the client sent in the minute that began at this second, of those of 18 hours.
     renewals_since: u16,
     renewals: u8,
+}
+
+/// Where the feeds of a session stand that begins.
+pub(crate) struct Whereabouts {
+    pub feeds: Vec<postrider_delivery::FeedStart>,
+    pub members: Vec<MemberFeed>,
 }
 
 pub(crate) enum Wire {
@@ -117,7 +125,7 @@ impl Live {
     pub fn open(
         key: Key,
         opening: &postrider_delivery::Opening,
-        starts: &[postrider_delivery::FeedStart],
+        starts: &Whereabouts,
         lifetime: Lifetime,
         mut wire: Wire,
         out: &mut Outgoing,
@@ -133,7 +141,7 @@ impl Live {
             by,
             sent: 0,
         };
-        let session = Session::open(opening, starts, &mut sink);
+        let session = Session::open(opening, &starts.feeds, &starts.members, &mut sink);
         let mut live = Live::new(session, lifetime, wire);
         live.phase = phase(key.slot);
         // Where nothing is to be sent, the client has a place to come back to all the same.
@@ -196,6 +204,10 @@ impl Live {
             Effect::CatchUp => self.session.catch_up(&mut sink),
             Effect::Suspect => self.session.suspect(&mut sink),
             Effect::SuspectFeed(feed) => self.session.suspect_feed(feed, &mut sink),
+            Effect::Joined(topic, head) => self.session.join(topic, head, &mut sink),
+            Effect::Left(topic, head) => self.session.leave(topic, head, &mut sink),
+            Effect::MembersAre(members) => self.session.members_are(members, &mut sink),
+            Effect::SuspectMembers => self.session.suspect_members(&mut sink),
             Effect::Redeliver => self.session.redeliver(now, &mut sink),
             Effect::Proven => self.session.proven(&mut sink),
         }
@@ -232,7 +244,7 @@ impl Live {
         if !held_back && self.session.redeliver_at().is_some_and(|at| at <= turn.now) {
             self.apply(key, out, turn, Evidence::Cursor, Effect::Redeliver);
         }
-        self.keep_alive(held_back, progress_at, out, turn)
+        self.keep_alive(held_back, progress_at, socket, out, turn)
     }
 
     fn push_cursor(&self, tail: &mut Vec<u8>) {
@@ -326,30 +338,34 @@ impl Live {
         &mut self,
         held_back: bool,
         progress_at: Timestamp,
+        socket: &Socket,
         out: &mut Outgoing,
         turn: &mut Turn,
     ) -> Next {
-        let mut rules = *self.rules(turn);
+        let rules = *self.rules(turn);
         if out.waiting() > 0 || !turn.tail.is_empty() {
             self.lifetime.sent(turn.now);
         }
         let stalled_at = progress_at.plus(turn.rules.bounds.stall_timeout);
-        if held_back {
-            // It is slow and not gone: a ping behind all that waits cannot have reached it.
-            rules.silence = None;
-            if turn.now >= stalled_at {
-                return Next::End;
-            }
-        } else if self.held_back {
+        if held_back && turn.now >= stalled_at {
+            return Next::End;
+        }
+        if self.held_back && !held_back {
             self.lifetime.heard(turn.now);
         }
-        if self.paused {
+        if self.paused && !held_back {
             // What it said is left in its socket.
             self.lifetime.heard(turn.now);
         }
         self.held_back = held_back;
         let rules = &rules;
-        match self.lifetime.due(rules, turn.now) {
+        let must_speak = matches!(self.wire, Wire::WebSocket { .. }) && !held_back;
+        let due = match must_speak {
+            true => self.lifetime.due(rules, turn.now),
+            // It need not speak; or it is slow, and a ping behind all that waits cannot have reached it.
+            false => self.lifetime.due_by_sign(rules, turn.now, || socket.last_sign()),
+        };
+        match due {
             Some(LifetimeEvent::TokenExpired) => {
                 // Nothing follows the last word.
                 out.push(std::mem::take(&mut turn.tail).into());
@@ -445,6 +461,14 @@ pub(crate) enum Effect<'a> {
     CatchUp,
     Suspect,
     SuspectFeed(&'a FeedId),
+    /// Its user joined a topic that had so many entries.
+    Joined(&'a Topic, u64),
+    /// Its user left a topic that had so many.
+    Left(&'a Topic, u64),
+    /// Its user is a member of these, says the engine.
+    MembersAre(&'a [MemberFeed]),
+    /// Something may have been appended to the topics that its user is a member of.
+    SuspectMembers,
     Redeliver,
     Proven,
 }

@@ -4,15 +4,17 @@
 
 use crate::addresses::Address;
 use crate::connection::Key;
+use crate::presence::WhoHears;
+use crate::roll::Roll;
 use crate::shard::{Ordered, Word};
 use crate::stats::HubStats;
-use postrider_delivery::{FeedStart, Reading};
-use postrider_engine::{EngineError, Wake};
-use postrider_model::{Attempt, FeedId, InboxPage, Receipt, SessionId, Settlement, UserId};
+use postrider_delivery::Reading;
+use postrider_engine::{EngineError, PresentSession, Starts, Wake};
+use postrider_model::{Attempt, FeedId, InboxPage, Receipt, SessionId, Settlement, Topic, UserId, UserState};
 use std::collections::VecDeque;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, PoisonError};
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 /// Wakes that may wait in one mailbox.
 const MAX_WAKES: usize = 1024;
@@ -28,12 +30,43 @@ pub(crate) struct PageWanted {
     pub feed: FeedId,
     /// From where, and what for.
     pub reading: Reading,
+    /// It is a topic that the inbox has by membership.
+    pub member: bool,
+}
+
+/// A session for which something is looked up.
+pub(crate) struct Relook {
+    pub key: Key,
+    /// Which session of the connection.
+    pub session: SessionId,
+}
+
+/// What was dropped of the wakes since a shard last looked.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Lost {
+    pub entries: bool,
+    pub members: bool,
+    pub states: bool,
+}
+
+impl Lost {
+    fn add(&mut self, wake: &Wake) {
+        match wake {
+            Wake::Appended(_) | Wake::Transient(_) => self.entries = true,
+            Wake::Members(_) => self.members = true,
+            Wake::State(..) => self.states = true,
+        }
+    }
 }
 
 pub(crate) enum Post {
     Wake(Wake),
     /// The answers to connections that are opening a session.
-    Opened(Vec<(Key, Result<Vec<FeedStart>, EngineError>)>),
+    Opened(Vec<(Key, Result<Starts, EngineError>)>),
+    /// Where the topics stand that these sessions' users are members of.
+    Members(Vec<(Relook, Result<Starts, EngineError>)>),
+    /// The state maps that these sessions follow.
+    States(Vec<(Relook, Result<Arc<UserState>, EngineError>)>),
     /// Pages that sessions asked for, read together.
     Pages(Vec<(PageWanted, Result<InboxPage, EngineError>)>),
     /// A page that a session asked for (a poll's connection may have begun another session since); the permit
@@ -53,10 +86,27 @@ pub(crate) enum Post {
     Published(Vec<Ordered>, Vec<Result<Receipt, EngineError>>),
     /// A connection that arrived elsewhere and asks for an inbox.
     Adopt(UnixStream, Option<Address>, Vec<u8>),
+    /// Say which sessions this user has.
+    WhoIs(UserId, oneshot::Sender<Vec<PresentSession>>),
+    /// Say who hears a topic.
+    WhoHears(WhoHears),
+    /// Keep this roll of who hears this topic; no more where there is none.
+    Watched(Topic, Option<Arc<Roll>>),
     /// Accept from this socket, with this TLS if any.
     Listen(std::net::TcpListener, Option<Arc<rustls::ServerConfig>>),
     Drain,
     Stop,
+}
+
+impl Inner {
+    /// Whether no more wakes may wait.
+    fn is_full(&self) -> bool {
+        #[cfg(test)]
+        if self.deaf {
+            return true;
+        }
+        self.wakes >= MAX_WAKES
+    }
 }
 
 pub(crate) struct Mailbox {
@@ -69,8 +119,13 @@ pub(crate) struct Mailbox {
 struct Inner {
     posts: VecDeque<Post>,
     wakes: usize,
-    /// A wake was dropped since the shard last looked.
-    lost: bool,
+    /// What was dropped since the shard last looked.
+    lost: Lost,
+    /// The loop has ended: nobody takes anything any more.
+    closed: bool,
+    /// No wake is taken, as if too many waited.
+    #[cfg(test)]
+    deaf: bool,
 }
 
 impl Mailbox {
@@ -84,9 +139,14 @@ impl Mailbox {
 
     pub fn post(&self, post: Post) {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        if matches!(post, Post::Wake(_)) {
-            if inner.wakes >= MAX_WAKES {
-                inner.lost = true;
+        if inner.closed {
+            // Whoever waits for an answer learns that there is none.
+            drop(inner);
+            return;
+        }
+        if let Post::Wake(wake) = &post {
+            if inner.is_full() {
+                inner.lost.add(wake);
                 self.stats.lost_wake();
                 return;
             }
@@ -100,8 +160,22 @@ impl Mailbox {
         }
     }
 
-    /// Everything that waits, and whether a wake was dropped.
-    pub fn take(&self) -> (VecDeque<Post>, bool) {
+    #[cfg(test)]
+    pub fn set_deaf(&self, deaf: bool) {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner).deaf = deaf;
+    }
+
+    /// The loop has ended: what waits is dropped, and what is still to come.
+    pub fn close(&self) {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.closed = true;
+        let posts = std::mem::take(&mut inner.posts);
+        drop(inner);
+        drop(posts);
+    }
+
+    /// Everything that waits, and what was dropped.
+    pub fn take(&self) -> (VecDeque<Post>, Lost) {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         inner.wakes = 0;
         (std::mem::take(&mut inner.posts), std::mem::take(&mut inner.lost))

@@ -96,6 +96,27 @@ impl Problem {
         }
     }
 
+    /// A user that cannot be one; `detail` says why.
+    pub fn invalid_user(detail: impl Into<String>, pointer: Option<String>) -> Problem {
+        Problem {
+            pointer,
+            ..Problem::new(400, "invalid_user", detail)
+        }
+    }
+
+    /// Users cannot be imported, since some lines are bad; `detail` says how many.
+    pub fn bad_lines(detail: impl Into<String>) -> Problem {
+        Problem::new(400, "bad_lines", detail)
+    }
+
+    /// A state map cannot be changed so, as it is; `detail` says why.
+    pub fn state_conflict(detail: impl Into<String>, pointer: Option<String>) -> Problem {
+        Problem {
+            pointer,
+            ..Problem::new(409, "state_conflict", detail)
+        }
+    }
+
     /// A cursor that is not one; `detail` says why.
     pub fn invalid_cursor(detail: impl Into<String>) -> Problem {
         Problem::new(400, "invalid_cursor", detail)
@@ -167,6 +188,9 @@ impl Problem {
         match self.code {
             "invalid_notification" => "Invalid notification",
             "empty_audience" => "Empty audience",
+            "invalid_user" => "Invalid user",
+            "bad_lines" => "Bad lines",
+            "state_conflict" => "State conflict",
             "invalid_cursor" => "Invalid cursor",
             "token_missing" => "User token missing",
             "token_malformed" => "User token malformed",
@@ -236,6 +260,9 @@ mod tests {
         vec![
             Problem::invalid_notification("The member `data` is missing.", Some("/data".into())),
             Problem::empty_audience(),
+            Problem::invalid_user("The field `email` is no address.", Some("/email".into())),
+            Problem::bad_lines("1 of 2 users cannot be imported."),
+            Problem::state_conflict("The key holds no integer.", Some("/unread".into())),
             Problem::invalid_cursor("The cursor is damaged."),
             Problem::invalid_request("The parameter `wait` is not a number."),
             Problem::token_missing(),

@@ -7,6 +7,7 @@
 //! Invariant: every hearer is passed once with each entry that came while it was there, in order, unless there were
 //! more entries than the window takes: then it is passed once while [`Ring::is_lost`]. Does not know sessions.
 
+use crate::roll::Roll;
 use crate::volley::{Form, Volley};
 use postrider_delivery::Stretch;
 use postrider_model::{Entry, FeedId, Timestamp};
@@ -40,6 +41,10 @@ pub(crate) struct Ring {
     lost: Option<Place>,
     /// How many transient ones were among that, which nobody can look for.
     pub lost_transients: u64,
+    /// Hearers that have kept their seats without a session.
+    pub resting: usize,
+    /// While the topic is watched: its roll, and below which seat whoever sits is on it.
+    pub roll: Option<(Arc<Roll>, usize)>,
     pub volleys: [Volley; 2],
 }
 
@@ -85,6 +90,8 @@ impl Ring {
             expiring: 0,
             lost: None,
             lost_transients: 0,
+            resting: 0,
+            roll: None,
             volleys: [Volley::new(Form::Sse), Volley::new(Form::WebSocket)],
         }
     }
@@ -177,6 +184,11 @@ impl Ring {
 
     pub fn is_empty(&self) -> bool {
         self.hearers.is_empty()
+    }
+
+    /// How many hearers there are, and below which seat they sit.
+    pub fn extent(&self) -> (usize, usize) {
+        (self.hearers.len(), self.seats)
     }
 
     /// Whether those who are passed have to look for themselves.

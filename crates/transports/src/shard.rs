@@ -3,12 +3,17 @@
 
 mod fan;
 mod handing;
+mod members;
+#[cfg(test)]
+mod members_tests;
 mod opening;
+mod presence;
 mod publishing;
 mod reading;
 mod requests;
 mod sessions;
 mod sockets;
+mod states;
 mod tls;
 mod words;
 
@@ -30,7 +35,7 @@ use crate::websocket::Message;
 use crate::wheel::Wheel;
 use crate::{response, websocket};
 use mio::{Events, Interest, Poll as Poller, Token};
-use postrider_delivery::{AckMode, FeedStart, Lifetime, Moment};
+use postrider_delivery::{AckMode, Lifetime, Moment};
 use postrider_engine::{ReadLimit, Sync, Wake, read_inbox};
 use postrider_model::{
     Attempt, Cursor, Entry, Evidence, FeedId, Millis, SessionId, SettleTarget, Settlement, Timestamp,
@@ -155,6 +160,9 @@ pub(crate) struct Shard {
     connections: Slab<Connection>,
     generation: u64,
     hearers: fan::Hearers,
+    members: members::Members,
+    states: states::States,
+    presences: presence::Presences,
     /// Each connection's timer: its slot, and which use of the slot it was.
     wheel: Wheel<(u32, u32)>,
     touched: Vec<usize>,
@@ -209,6 +217,9 @@ impl Shard {
             connections: Slab::new(),
             generation: 0,
             hearers: fan::Hearers::new(),
+            members: members::Members::default(),
+            states: states::States::default(),
+            presences: presence::Presences::default(),
             wheel,
             touched: Vec::new(),
             unread: VecDeque::new(),
@@ -228,7 +239,13 @@ impl Shard {
         Ok((shard, mailbox))
     }
 
-    pub fn run(mut self) {
+    pub fn run(self) {
+        let mailbox = self.mailbox.clone();
+        self.run_loop();
+        mailbox.close();
+    }
+
+    fn run_loop(mut self) {
         let mut events = Events::with_capacity(1024);
         while !self.stopping {
             let wait = self.wait();
@@ -260,6 +277,7 @@ impl Shard {
                 }
             }
             self.open_mail();
+            self.change_members();
             self.run_timers();
             if self.hearers.is_busy() {
                 // What is for one user does not wait for a slice of what is for all.
@@ -274,6 +292,9 @@ impl Shard {
             self.hand_in();
             self.hand_words();
             self.start_reads();
+            self.start_relooks();
+            self.start_state_looks();
+            self.run_presence();
             self.flush_settlements(false);
             self.flush_attempts();
             if self.hearers.is_busy() {
@@ -290,6 +311,8 @@ impl Shard {
         if !self.unread.is_empty()
             || !self.pipelined.is_empty()
             || self.hearers.is_busy()
+            || self.members.is_busy()
+            || self.presences.is_busy()
             || !self.turn.reads.is_empty()
         {
             return Some(Duration::ZERO);
@@ -299,10 +322,17 @@ impl Shard {
         }
         let count_at = self.turn.attempts.front().filter(|_| !self.counting);
         let count_at = count_at.map(|(due, _)| *due);
-        let next = [self.wheel.next_at(), self.flush_at, self.accept_again, count_at]
-            .into_iter()
-            .flatten()
-            .min()?;
+        let look_at = self.presences.next_at();
+        let next = [
+            self.wheel.next_at(),
+            self.flush_at,
+            self.accept_again,
+            count_at,
+            look_at,
+        ]
+        .into_iter()
+        .flatten()
+        .min()?;
         // A millisecond more, so that a timer is due when it is looked at.
         Some(next.since((self.shared.steady)()).as_duration() + Duration::from_millis(1))
     }
@@ -324,7 +354,18 @@ impl Shard {
             match post {
                 Post::Wake(Wake::Appended(entries)) => self.woken(&entries),
                 Post::Wake(Wake::Transient(entries)) => self.woken(&entries),
+                Post::Wake(Wake::Members(changes)) => self.members.changed(changes),
+                Post::Wake(Wake::State(user, state)) => self.state_changed(&user, &state),
                 Post::Opened(opened) => self.opened_together(opened),
+                Post::Members(known) => self.members_known(known),
+                Post::WhoIs(user, reply) => {
+                    if reply.send(self.who_is(&user)).is_err() {
+                        tracing::trace!("whoever asked had gone before the answer");
+                    }
+                }
+                Post::WhoHears(asked) => self.count_hearers(asked),
+                Post::Watched(topic, roll) => self.watched(topic, roll),
+                Post::States(found) => self.states_came(found),
                 Post::Pages(pages) => self.pages_came(pages),
                 Post::Page(wanted, page, permit) => {
                     self.page_came(&wanted, page);
@@ -350,7 +391,13 @@ impl Shard {
                 Post::Stop => self.stopping = true,
             }
         }
-        if lost {
+        if lost.members {
+            self.members_lost();
+        }
+        if lost.states {
+            self.states_lost();
+        }
+        if lost.entries {
             for slot in self.live_slots() {
                 self.apply(slot, Effect::Suspect);
             }
@@ -491,9 +538,13 @@ impl Shard {
                 continue;
             }
             let drained = held && connection.out.waiting() == 0;
+            let has_room = connection.out.waiting() <= self.turn.rules.bounds.outbox / 2;
+            if has_room {
+                self.states.has_room(key);
+            }
             if let Stage::Live(live) = &mut connection.stage
                 && live.session.is_behind()
-                && connection.out.waiting() <= self.turn.rules.bounds.outbox / 2
+                && has_room
             {
                 live.apply(
                     key,

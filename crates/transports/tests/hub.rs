@@ -1,237 +1,14 @@
 //! The hub alone, over real sockets and the engine in memory: each wire, the front's limits, a drain.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, missing_docs)]
 
-use postrider_engine::{Embedded, EmbeddedOptions, Engine, Feeds};
+mod node;
+
+use node::*;
+use postrider_engine::{Directory as _, MemberChange};
 use postrider_model::*;
-use postrider_transports::*;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime};
-
-struct Anyone;
-
-impl Gate for Anyone {
-    fn identify(&self, credentials: &Credentials<'_>, _: Timestamp) -> Result<Identity, Problem> {
-        let user = credentials
-            .authorization
-            .and_then(|text| text.strip_prefix("Bearer "))
-            .ok_or_else(Problem::token_missing)?;
-        Ok(Identity {
-            user: UserId::new(user).unwrap(),
-            expires_at: None,
-            topics: Vec::new(),
-        })
-    }
-    fn spend(&self, _: &str, _: bool, _: Timestamp) -> Result<(), Problem> {
-        Ok(())
-    }
-    fn renew(&self, _: &UserId, _: &str, now: Timestamp) -> Result<Timestamp, Problem> {
-        Ok(now)
-    }
-    fn may_subscribe(&self, _: &Identity, topic: &Topic) -> bool {
-        topic.as_str() != "closed"
-    }
-    fn cors(&self, _: &str) -> Option<Vec<(&'static str, String)>> {
-        None
-    }
-}
-
-/// Takes nothing: what is published in these tests goes straight to the engine.
-struct NoDesk;
-
-impl Desk for NoDesk {
-    fn max_body(&self) -> usize {
-        0
-    }
-    fn admit(&self, _: &head::Head<'_>, _: Option<Address>) -> Result<(), Problem> {
-        Err(Problem::not_found())
-    }
-    fn take(&self, _: &head::Head<'_>, _: Option<Address>, _: &[u8]) -> Taken {
-        Taken::Answer(Err(Problem::not_found()))
-    }
-    fn refused(&self, _: &Problem) {}
-}
-
-#[derive(Default)]
-struct Referred(Mutex<Vec<Vec<u8>>>);
-
-impl Refer for Referred {
-    fn refer(&self, link: Link, already_read: Vec<u8>) {
-        let Link::Plain(mut socket) = link else {
-            panic!("TLS where none was asked for");
-        };
-        self.0.lock().unwrap().push(already_read);
-        socket.set_nonblocking(false).unwrap();
-        socket.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").unwrap();
-    }
-}
-
-struct Node {
-    hub: Hub,
-    engine: Arc<Embedded>,
-    address: std::net::SocketAddr,
-    referred: Arc<Referred>,
-    runtime: tokio::runtime::Runtime,
-}
-
-fn now() -> Timestamp {
-    Timestamp(
-        SystemTime::now()
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap()
-            .as_millis() as u64,
-    )
-}
-
-fn node() -> Node {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .unwrap();
-    let options = EmbeddedOptions {
-        data_dir: None,
-        rules: Default::default(),
-        clock: Arc::new(now),
-        on_commit: Box::new(|_, _| {}),
-    };
-    let engine = Arc::new(Embedded::open(options).unwrap());
-    let options = HubOptions {
-        bounds: Bounds::default(),
-        shards: 2,
-        sessions_per_address: 0,
-        sessions_per_user: 4,
-        max_connections: 1000,
-        ack_probe: Millis(50),
-        ack_flush: Millis(50),
-        ack_timeout: Millis(200),
-        max_attempts: 3,
-        arrivals: false,
-        tcp_evidence: true,
-        keep_alive: Millis(200),
-        silence: Millis(2000),
-        drain_spread: Millis(1000),
-        clock: Arc::new(now),
-        steady: Arc::new(now),
-    };
-    let referred = Arc::<Referred>::default();
-    let as_engine: Arc<dyn Engine> = engine.clone();
-    let hub = Hub::start(
-        &options,
-        as_engine,
-        Arc::new(Anyone),
-        Arc::new(NoDesk),
-        referred.clone(),
-        runtime.handle().clone(),
-        1,
-    )
-    .unwrap();
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    hub.listen(listener).unwrap();
-    Node {
-        hub,
-        engine,
-        address,
-        referred,
-        runtime,
-    }
-}
-
-impl Node {
-    fn connect(&self) -> TcpStream {
-        let socket = TcpStream::connect(self.address).unwrap();
-        socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-        socket
-    }
-
-    fn publish(&self, id: &str, user: &str) {
-        self.publish_to(id, Audience::Users(vec![UserId::new(user).unwrap()]));
-    }
-
-    fn publish_to(&self, id: &str, audience: Audience) {
-        let notification = Notification::plain(
-            NotificationId::new(id).unwrap(),
-            now(),
-            audience,
-            format!("\"{id}\""),
-        );
-        let feeds = notification.feeds();
-        let publication = Publication {
-            notification: Arc::new(notification),
-            feeds,
-            content: 1,
-            request: None,
-        };
-        let receipts = self.runtime.block_on(self.engine.publish(vec![publication]));
-        assert!(receipts.iter().all(Result::is_ok), "{receipts:?}");
-    }
-
-    fn wait_for_poll(&self) {
-        let begin = std::time::Instant::now();
-        while self.hub.stats().sessions(Transport::LongPoll) == 0 {
-            assert!(begin.elapsed() < Duration::from_secs(10), "no poll waits");
-            std::thread::yield_now();
-        }
-    }
-
-    fn floor(&self, user: &str) -> u64 {
-        use postrider_engine::Settlements;
-        let user = UserId::new(user).unwrap();
-        let feed = FeedId::User(user.clone());
-        self.runtime
-            .block_on(self.engine.standing(&user, &feed, 1, 0))
-            .unwrap()
-            .floor
-    }
-
-    fn wait_for_floor(&self, user: &str, floor: u64) {
-        let begin = std::time::Instant::now();
-        while self.floor(user) < floor {
-            assert!(
-                begin.elapsed() < Duration::from_secs(10),
-                "the floor stays at {}",
-                self.floor(user)
-            );
-            std::thread::yield_now();
-        }
-    }
-}
-
-/// One response with a length: status line and body.
-fn response(reader: &mut impl BufRead) -> (String, String) {
-    let mut status = String::new();
-    reader.read_line(&mut status).unwrap();
-    let mut length = 0;
-    loop {
-        let mut line = String::new();
-        reader.read_line(&mut line).unwrap();
-        if line.trim().is_empty() {
-            break;
-        }
-        if let Some(n) = line.to_ascii_lowercase().strip_prefix("content-length:") {
-            length = n.trim().parse().unwrap();
-        }
-    }
-    let mut body = vec![0; length];
-    reader.read_exact(&mut body).unwrap();
-    (status.trim().into(), String::from_utf8(body).unwrap())
-}
-
-fn get(mut socket: impl Write, target: &str, user: &str, more: &str) {
-    write!(
-        socket,
-        "GET {target} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {user}\r\n{more}\r\n"
-    )
-    .unwrap();
-}
-
-fn cursor_of(body: &str) -> String {
-    let body: serde_json::Value = serde_json::from_str(body).unwrap();
-    body["cursor"].as_str().unwrap().to_owned()
-}
+use std::time::Duration;
 
 #[test]
 fn a_long_poll_gets_what_is_there_then_waits_and_settles_by_its_cursor() {
@@ -342,6 +119,64 @@ fn what_stays_of_a_poll_serves_the_next_as_if_it_were_the_first() {
         body.contains(r#""data":"a2""#) && !body.contains(r#""id":"a1""#),
         "{body}"
     );
+}
+
+#[test]
+fn what_stays_of_a_poll_follows_the_memberships_of_its_user() {
+    let node = node();
+    let topic = Topic::new("news").unwrap();
+    let news = Audience::Topics(vec![topic.clone()]);
+    let change = |joins| {
+        let (topic, user) = (topic.clone(), UserId::new("ada").unwrap());
+        let change = MemberChange { topic, user, joins };
+        let changed = node.runtime.block_on(node.engine.change_members(vec![change]));
+        assert!(changed.unwrap().into_iter().all(|changed| changed.unwrap()));
+    };
+    let socket = node.connect();
+    let poll = |cursor: &str, meanwhile: &dyn Fn()| {
+        let target = format!("/v1/inbox?wait=30&cursor={cursor}");
+        get(&mut &socket, &target, "ada", "");
+        node.wait_for_poll();
+        meanwhile();
+        let (status, body) = response(&mut BufReader::new(&socket));
+        assert_eq!(status, "HTTP/1.1 200 OK");
+        body
+    };
+    let ids = |body: &str| -> Vec<String> {
+        let body: serde_json::Value = serde_json::from_str(body).unwrap();
+        let list = body["notifications"].as_array().unwrap();
+        list.iter()
+            .map(|n| n["id"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    let mut body = poll("", &|| node.publish("a0", "ada"));
+    for round in 0..4 {
+        // Joined between two polls, or while one waits.
+        if round % 2 == 0 {
+            change(true);
+        }
+        let id = format!("n{round}");
+        body = poll(&cursor_of(&body), &|| {
+            if round % 2 == 1 {
+                change(true);
+            }
+            node.publish_to(&id, news.clone());
+        });
+        assert_eq!(ids(&body), [id]);
+        // Left between two polls, or while one waits: what comes after that is for nobody here.
+        if round < 2 {
+            change(false);
+        }
+        let (gone, own) = (format!("gone{round}"), format!("a{}", round + 1));
+        body = poll(&cursor_of(&body), &|| {
+            if round >= 2 {
+                change(false);
+            }
+            node.publish_to(&gone, news.clone());
+            node.publish(&own, "ada");
+        });
+        assert_eq!(ids(&body), [own]);
+    }
 }
 
 #[test]

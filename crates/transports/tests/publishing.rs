@@ -152,6 +152,7 @@ fn node() -> Node {
         bounds: Bounds::default(),
         shards: 1,
         sessions_per_address: 0,
+        presence_linger: Millis(300),
         sessions_per_user: 4,
         max_connections: 2000,
         ack_probe: Millis(50),

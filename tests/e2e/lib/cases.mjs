@@ -31,7 +31,7 @@ export async function run(cases, onFailure = async () => {}) {
       console.log(`ok   ${name} (${((performance.now() - started) / 1000).toFixed(2)} s)`);
     } catch (error) {
       failed += 1;
-      const place = /_suite\.mjs:(\d+)/.exec(error.stack ?? '')?.[1];
+      const place = /(?:_suite|_cases)\.mjs:(\d+)/.exec(error.stack ?? '')?.[1];
       console.log(`FAIL ${name}${place ? ` (line ${place})` : ''}: ${error.message}`);
       await onFailure(name).catch(trouble => console.log(`     ${trouble.message}`));
     }

@@ -51,7 +51,7 @@ export class Node {
       drain: { timeout: '10s', spread: '1s' },
       ...this.settings,
     }));
-    const given = this.command === 'serve' ? ['--config', config] : [];
+    const given = this.command === 'serve' ? ['--config', config] : ['--listen', `127.0.0.1:${this.port}`];
     this.#child = spawn(binary(), [this.command, ...given, '--log-format', 'json'], {
       cwd: this.folder, env: environment, stdio: ['ignore', 'pipe', 'pipe'],
     });

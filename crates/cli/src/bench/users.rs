@@ -172,6 +172,7 @@ mod tests {
 
     #[test]
     fn a_command_makes_a_token_for_each() {
+        let _turn = crate::turn();
         let names = Users::names("bench-", 3);
         let users = by_command("sed 's/^/token-of-/'", names.clone()).unwrap();
         assert_eq!(users.tokens[2], "token-of-bench-000002");

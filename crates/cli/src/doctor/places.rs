@@ -334,7 +334,10 @@ mod tests {
 
     #[test]
     fn a_port_in_use_by_a_stranger_is_a_fault() {
-        let (held, address) = taken();
+        let _turn = crate::turn();
+        // An address of its own, so that no other test is given the port once it is free.
+        let held = TcpListener::bind("127.83.1.1:0").unwrap();
+        let address = held.local_addr().unwrap();
         let config = with_addresses(address, "127.0.0.1:0".parse().unwrap());
         assert_eq!(verdicts(&config), [Verdict::Fault, Verdict::Good]);
         drop(held);
@@ -343,6 +346,7 @@ mod tests {
 
     #[test]
     fn one_address_for_both_is_a_fault() {
+        let _turn = crate::turn();
         let (_, address) = taken();
         let everywhere = SocketAddr::new([0, 0, 0, 0].into(), address.port());
         for http in [address, everywhere] {
@@ -360,6 +364,7 @@ mod tests {
 
     #[test]
     fn addresses_in_use_are_good_where_both_are_the_nodes() {
+        let _turn = crate::turn();
         let runtime = crate::serve::runtime().unwrap();
         let any = "127.0.0.1:0".parse().unwrap();
         let mut config = with_addresses(any, any);

@@ -1,7 +1,7 @@
 //! Sending again what the client has not acknowledged. Whether it still may is read from the engine when the time
 //! has come; nothing of single entries is kept.
 
-use super::{AckMode, At, Moment, Outbox, Session, Share};
+use super::{AckMode, At, Moment, Outbox, Reading, Session, Share};
 use crate::redelivery::{Due, Redelivery};
 use postrider_model::{InboxPage, State, Timestamp};
 
@@ -31,6 +31,7 @@ impl Session {
 
     /// A page of what is due: sends what is still pending, as far as there is room; the rest is read again then.
     pub(super) fn page_again(&mut self, at: At, page: &InboxPage, now: Moment, outbox: &mut impl Outbox) {
+        let member = self.reads_as_member(at, Reading::Again { first: 0, last: 0 });
         let progress = self.progress_mut(at);
         progress.floor = progress.floor.max(page.floor);
         progress.judged = progress.judged.max(page.floor);
@@ -46,7 +47,7 @@ impl Session {
             .map_or(u64::MAX, |read| read.entry.position.offset);
         for read in &page.entries {
             let offset = read.entry.position.offset;
-            let pending = read.state == Some(State::Pending) && self.shows(&Share::of(read));
+            let pending = read.state == Some(State::Pending) && self.shows(&Share::of(read, member));
             let Some(due) = redelivery.due(offset).filter(|_| pending) else {
                 continue;
             };

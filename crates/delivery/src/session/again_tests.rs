@@ -51,7 +51,7 @@ impl Bench {
             room,
             ..Wire::default()
         };
-        let session = Session::open(&opening, &[start, start], &mut wire);
+        let session = Session::open(&opening, &[start, start], &[], &mut wire);
         Bench {
             session,
             wire,
@@ -105,6 +105,7 @@ impl Bench {
             0
         };
         let entries = (after + 1..=to).map(|offset| InboxEntry {
+            shown: true,
             entry: entry(offset),
             state: Some(self.states[&offset]),
             dismissed: false,
@@ -303,6 +304,7 @@ fn a_page_that_a_mark_overtook_brings_nothing_back() {
     // Read while it was pending, and under way when the client is told that it was taken.
     let late = InboxPage {
         entries: vec![InboxEntry {
+            shown: true,
             entry: entry(1),
             state: Some(State::Pending),
             dismissed: false,

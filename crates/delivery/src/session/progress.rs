@@ -3,7 +3,7 @@
 
 use super::{AckMode, FeedStart, Reading};
 use crate::redelivery::{Redelivery, RedeliveryRules};
-use postrider_model::{Epoch, Position};
+use postrider_model::{Epoch, FeedSpan, Position};
 
 /// Where a session stands in one feed.
 #[derive(Debug)]
@@ -124,6 +124,49 @@ impl Progress {
         progress
     }
 
+    /// Where a user stands who joins a topic whose head is `head`. Its place has yet to be learned.
+    pub fn joining(head: u64, ack: AckMode, rules: Option<RedeliveryRules>) -> Progress {
+        let position = Position {
+            offset: head,
+            ..Position::START
+        };
+        let start = FeedStart {
+            span: FeedSpan {
+                first: head.saturating_add(1),
+                head: position,
+            },
+            floor: head,
+            begins: head,
+            held: None,
+        };
+        let mut progress = Progress::open(true, start, ack, rules, None);
+        if head > 0 {
+            progress.forget_place();
+        }
+        progress
+    }
+
+    /// By which rules it sends again what is not acknowledged, if it does.
+    pub fn redelivery_rules(&self) -> Option<RedeliveryRules> {
+        Some(self.redelivery.as_ref()?.rules())
+    }
+
+    /// What stands after `head` is the user's from now on, with a state.
+    pub fn begin_to_settle(&mut self, head: u64, counts: bool, rules: Option<RedeliveryRules>) {
+        (self.settles, self.counts) = (true, counts);
+        self.head = self.head.max(head);
+        self.floor = self.floor.max(head);
+        self.judged = self.judged.max(head);
+        let rules = rules.filter(|_| counts);
+        self.redelivery = rules.map(|rules| Box::new(Redelivery::new(rules)));
+    }
+
+    /// Nothing after `through` is the user's any more.
+    pub fn end_at(&mut self, through: u64) {
+        self.head = self.sent.max(through);
+        self.suspect = false;
+    }
+
     pub fn sent(&self) -> u64 {
         self.sent
     }
@@ -166,7 +209,8 @@ impl Progress {
 
     /// Up to where entries were sent that evidence could settle.
     pub fn unsettled(&self) -> Option<Position> {
-        let place = self.place().filter(|place| place.offset == self.sent)?;
+        // Below what was sent: what came after it was not for this session.
+        let place = self.place().filter(|place| place.offset <= self.sent)?;
         (self.settles && !self.gap && place.offset > self.floor).then_some(place)
     }
 

@@ -13,6 +13,8 @@ pub(super) struct Wire {
     pub stalled: Vec<NotificationId>,
     pub gaps: usize,
     pub reads: Vec<(FeedId, Reading)>,
+    /// The same, and whether each is read as a member's.
+    pub pages: Vec<(FeedId, Reading, bool)>,
     pub settled: Vec<(FeedId, Position)>,
 }
 
@@ -31,8 +33,9 @@ impl Outbox for Wire {
     fn stalled(&mut self, ids: &[NotificationId]) {
         self.stalled.extend_from_slice(ids);
     }
-    fn read(&mut self, feed: &FeedId, reading: Reading) {
+    fn read(&mut self, feed: &FeedId, reading: Reading, member: bool) {
         self.reads.push((feed.clone(), reading));
+        self.pages.push((feed.clone(), reading, member));
     }
     fn settle(&mut self, feed: &FeedId, through: Position) {
         self.settled.push((feed.clone(), through));
@@ -89,6 +92,7 @@ fn page(after: u64, head: u64, limit: u64, floor: u64) -> InboxPage {
             State::Pending
         };
         InboxEntry {
+            shown: true,
             entry: entry(offset),
             state: Some(state),
             dismissed: false,
@@ -123,7 +127,7 @@ fn open(ack: AckMode, cursor: Option<u64>, floor: u64, head: u64, wire: &mut Wir
         begins: 0,
         held: None,
     };
-    Session::open(&opening, &[own, all], wire)
+    Session::open(&opening, &[own, all], &[], wire)
 }
 
 fn forward(after: u64) -> Reading {

@@ -9,8 +9,8 @@ use postrider_model::{
     Timestamp,
 };
 
-const TIMEOUT: Millis = Millis::from_secs(30);
-const ATTEMPTS: u32 = 3;
+pub(super) const TIMEOUT: Millis = Millis::from_secs(30);
+pub(super) const ATTEMPTS: u32 = 3;
 
 pub(super) fn rules() -> Rules {
     Rules {
@@ -21,7 +21,7 @@ pub(super) fn rules() -> Rules {
 }
 
 /// Attempts as often as is allowed, and lets the last one's time pass.
-async fn exhaust(kit: &Kit, user: &str, feed: &FeedId, offset: u64) -> Outcome {
+pub(super) async fn exhaust(kit: &Kit, user: &str, feed: &FeedId, offset: u64) -> Outcome {
     for _ in 0..ATTEMPTS {
         kit.attempt(user, feed, offset).await?;
         kit.pass(TIMEOUT).await;

@@ -1,12 +1,15 @@
 //! What the cases are written with: short names for publishing, settling, and looking.
 
 use super::{Fault, Instance, holds};
-use crate::{Engine, EngineError, InboxPage, ReadLimit, RecipientState, Recipients, Sync, read_inbox};
+use crate::{
+    Engine, EngineError, InboxPage, MemberChange, MemberStart, PageWanted, ReadLimit, RecipientState,
+    Recipients, StartsWanted, Sync, read_inbox,
+};
 use bytes::Bytes;
 use postrider_model::{
-    Attempt, Audience, DeadLetter, DeadLetterFilter, Devices, Durability, Entry, EntryKind, Evidence, FeedId,
-    IdError, Millis, Notification, NotificationId, Position, Publication, Receipt, RequestKey, SessionId,
-    SettleKind, SettleTarget, Settlement, State, Timestamp, Topic, Transport, UserId,
+    Attempt, Audience, Cursor, DeadLetter, DeadLetterFilter, Devices, Durability, Entry, EntryKind, Evidence,
+    FeedId, IdError, Millis, Notification, NotificationId, Position, Publication, Receipt, RequestKey,
+    SessionId, SettleKind, SettleTarget, Settlement, State, Timestamp, Topic, Transport, UserId,
 };
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -91,10 +94,17 @@ impl Kit {
         Ok(self.feed(feed).await?.iter().map(|entry| short(entry)).collect())
     }
 
-    /// A user's whole share of a feed.
+    /// A user's whole share of a feed; of a topic, as its member.
     pub async fn inbox(&self, user: &str, feed: &FeedId) -> Result<InboxPage, Fault> {
         let engine = self.engine();
-        Ok(read_inbox(&*engine, &user_id(user)?, feed, 0, WHOLE, self.now()).await?)
+        let wanted = PageWanted {
+            user: user_id(user)?,
+            feed: feed.clone(),
+            member: matches!(feed, FeedId::Topic(_)),
+            after: 0,
+            limit: WHOLE,
+        };
+        Ok(read_inbox(&*engine, wanted, self.now()).await?)
     }
 
     /// The place of the entry at `offset`.
@@ -134,6 +144,51 @@ impl Kit {
     pub async fn floor(&self, user: &str, feed: &FeedId) -> Result<u64, Fault> {
         let user = user_id(user)?;
         Ok(self.engine().standing(&user, feed, 1, 1).await?.floor)
+    }
+
+    /// A user joins a topic, or leaves it. Says whether that changed anything.
+    pub async fn moves(&self, user: &str, topic: &str, joins: bool) -> Result<bool, Fault> {
+        let change = MemberChange {
+            topic: topic_named(topic)?,
+            user: user_id(user)?,
+            joins,
+        };
+        let mut changed = self.engine().change_members(vec![change]).await?;
+        let changed = changed.pop().ok_or_else(|| Fault::from("no answer".to_owned()))?;
+        changed.map_err(|error| Fault::from(format!("{user} was refused: {error}")))
+    }
+
+    /// A user joins a topic.
+    pub async fn join(&self, user: &str, topic: &str) -> Result<bool, Fault> {
+        self.moves(user, topic, true).await
+    }
+
+    /// A user leaves a topic.
+    pub async fn leave(&self, user: &str, topic: &str) -> Result<bool, Fault> {
+        self.moves(user, topic, false).await
+    }
+
+    /// What a user's inbox shows of a topic by membership, with the states.
+    pub async fn shown(&self, user: &str, topic: &str) -> Result<Vec<(String, Option<State>)>, Fault> {
+        let page = self.inbox(user, &of_topic(topic)?).await?;
+        let shown = page.entries.iter().filter(|one| one.shown);
+        Ok(shown.map(|one| (short(&one.entry), one.state)).collect())
+    }
+
+    /// Where the topics stand of which a user is, or was, a member, for a client with this cursor.
+    pub async fn member_starts(&self, user: &str, cursor: Option<Cursor>) -> Result<Vec<MemberStart>, Fault> {
+        let wanted = StartsWanted {
+            user: user_id(user)?,
+            places: Vec::new(),
+            cursor,
+            state: false,
+        };
+        let mut starts = self.engine().starts(std::slice::from_ref(&wanted)).await;
+        let starts = starts.pop().unwrap_or(Err(EngineError::Closed))?;
+        if let Some(now) = self.engine().starts_now(&wanted) {
+            holds!(now == starts, "from memory {now:?}, from the store {starts:?}");
+        }
+        Ok(starts.members)
     }
 
     /// Takes a notification back.
@@ -243,16 +298,20 @@ pub(super) fn of_user(name: &str) -> Result<FeedId, Fault> {
     Ok(FeedId::User(user_id(name)?))
 }
 
+pub(super) fn topic_named(name: &str) -> Result<Topic, Fault> {
+    Topic::new(name).map_err(bad)
+}
+
 /// A topic's feed.
 pub(super) fn of_topic(name: &str) -> Result<FeedId, Fault> {
-    Ok(FeedId::Topic(Topic::new(name).map_err(bad)?))
+    Ok(FeedId::Topic(topic_named(name)?))
 }
 
 fn bad(error: IdError) -> Fault {
     Fault::from(format!("the case itself is wrong: {error}"))
 }
 
-fn short(entry: &Entry) -> String {
+pub(super) fn short(entry: &Entry) -> String {
     match &entry.kind {
         EntryKind::Notification(notification, _) => notification.id.to_string(),
         EntryKind::Read { ids, .. } => {

@@ -5,6 +5,7 @@
 //! Invariant: a case never depends on another, on the wall clock, or on how an engine keeps its data.
 
 mod dead_letters;
+mod directory;
 mod erasing;
 mod fan_out;
 mod feeds;
@@ -12,10 +13,13 @@ mod first_device;
 mod identity;
 mod keeping;
 mod kit;
+mod member_places;
+mod membership;
 mod places;
 mod reading;
 mod schedule;
 mod settling;
+mod states;
 mod wakes;
 mod withdrawing;
 
@@ -219,6 +223,41 @@ cases! {
         others_keep_what_is_theirs,
         a_feed_goes_on_after_erasing,
         scheduled_and_dead_go_too;
+    membership:
+        what_came_during_a_stay_is_the_users,
+        what_came_before_leaving_is_still_delivered,
+        an_empty_stay_vanishes,
+        one_delivery_however_many_topics,
+        a_session_topic_keeps_no_state,
+        acks_move_the_floor_over_what_is_not_the_users,
+        through_a_position_of_a_topic,
+        reading_in_a_topic_tells_the_others,
+        cancelled_and_collapsed_for_members,
+        the_first_device_of_a_member,
+        a_member_gives_up,
+        trimmed_it_is_expired_for_members;
+    member_places:
+        a_new_member_starts_at_the_join,
+        a_cursor_finds_its_place,
+        what_a_member_lost_is_a_gap,
+        old_topics_leave_the_inbox,
+        what_waits_is_for_those_who_are_there,
+        topics_and_stays_are_bounded,
+        members_are_told_in_order,
+        a_session_topic_leaves_to_membership_what_is_shown_there,
+        membership_survives_a_restart;
+    directory:
+        users_are_written_read_and_removed,
+        one_refused_user_leaves_the_others,
+        users_and_members_come_in_pages,
+        a_put_makes_the_topics_exactly_these,
+        erasing_leaves_all_topics;
+    states:
+        changes_are_merged_in_order,
+        a_refused_change_changes_nothing,
+        a_state_is_given_when_it_is_wanted,
+        versions_rise_over_an_erase,
+        a_state_survives_a_restart;
     wakes:
         a_wake_comes_after_what_it_tells,
         marks_wake_too,
@@ -234,6 +273,8 @@ fn rules_of(case: &str) -> Rules {
         },
         Some(("dead_letters", _)) => dead_letters::rules(),
         Some(("keeping", name)) => keeping::rules(name),
+        Some(("membership", "a_member_gives_up")) => dead_letters::rules(),
+        Some(("member_places", name)) => member_places::rules(name),
         _ => Rules::default(),
     }
 }

@@ -2,7 +2,7 @@
 
 use super::kit::{Kit, Make, WHOLE, of_user, user_id};
 use super::{Outcome, holds, same};
-use crate::read_inbox;
+use crate::{PageWanted, read_inbox};
 use postrider_model::{EntryKind, FeedId, MarkKind, SettleKind, SettleTarget, State};
 
 pub(super) async fn read_implies_delivered_and_tells_the_others(kit: &mut Kit) -> Outcome {
@@ -137,7 +137,14 @@ pub(super) async fn an_inbox_page_joins_the_states(kit: &mut Kit) -> Outcome {
     same!(found, wanted, "states and what is dismissed");
     let engine = kit.engine();
     let ada = user_id("ada")?;
-    let rest = read_inbox(&*engine, &ada, &feed, 3, WHOLE, kit.now()).await?;
+    let wanted = PageWanted {
+        user: ada.clone(),
+        feed: feed.clone(),
+        member: false,
+        after: 3,
+        limit: WHOLE,
+    };
+    let rest = read_inbox(&*engine, wanted, kit.now()).await?;
     same!(rest.entries.len(), 5, "a page from the middle");
     same!(rest.entries[0].state, Some(State::Delivered), "its first state");
     let standing = engine.standing(&ada, &feed, 2, 3).await?;

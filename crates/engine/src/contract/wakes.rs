@@ -1,6 +1,6 @@
 //! What listeners are told, and when.
 
-use super::kit::{Kit, Make, notification_id, of_user};
+use super::kit::{Kit, Make, notification_id, of_user, short};
 use super::{Outcome, holds, same};
 use crate::Wake;
 use postrider_model::{Entry, FeedId, FeedSpan, Millis, Position};
@@ -8,10 +8,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 /// What was told so far. A case tells a handful.
 #[derive(Clone, Default)]
-struct Wakes(Arc<Mutex<Vec<Wake>>>);
+pub(super) struct Wakes(Arc<Mutex<Vec<Wake>>>);
 
 impl Wakes {
-    fn listen(kit: &Kit) -> Wakes {
+    pub(super) fn listen(kit: &Kit) -> Wakes {
         let wakes = Wakes::default();
         let heard = wakes.clone();
         kit.engine().listen(Box::new(move |wake| {
@@ -27,9 +27,35 @@ impl Wakes {
             match wake {
                 Wake::Appended(more) => appended.extend(more.iter().cloned()),
                 Wake::Transient(more) => transient.extend(more.iter().cloned()),
+                Wake::Members(_) | Wake::State(..) => {}
             }
         }
         (appended, transient)
+    }
+
+    /// All of it, in order, as short texts.
+    pub(super) fn all(&self) -> Vec<String> {
+        let mut all = Vec::new();
+        for wake in &*self.0.lock().unwrap_or_else(PoisonError::into_inner) {
+            match wake {
+                Wake::Appended(entries) | Wake::Transient(entries) => {
+                    all.extend(
+                        entries
+                            .iter()
+                            .map(|entry| format!("{} {}", entry.feed, short(entry))),
+                    );
+                }
+                Wake::Members(moves) => all.extend(moves.iter().map(|one| {
+                    let what = if one.joins { "joins" } else { "leaves" };
+                    format!("{} {what} {} at {}", one.user, one.topic, one.at)
+                })),
+                Wake::State(user, state) => {
+                    let json = String::from_utf8_lossy(state.json());
+                    all.push(format!("{user} {json} {}", state.version()));
+                }
+            }
+        }
+        all
     }
 
     async fn appended(&self, kit: &Kit, count: usize) -> Result<Vec<Arc<Entry>>, super::Fault> {

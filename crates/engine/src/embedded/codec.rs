@@ -27,11 +27,19 @@
 //! | letters_of | user, 0, dead letter | nothing |
 //! | letter_for | id, 0, user | dead letter |
 //! | erased | digest of a feed's key | the head that the feed had |
+//! | erased | digest of a user's feed's key and `state` | the version at which the user's state map was erased |
 //! | sizes | feed | bytes, first and head offset when they were counted (kept only where feeds are bounded by bytes) |
+//! | users | user | when added, when changed, profile |
+//! | memberships | user | by topic, its stays: the offset after which each began, and the last, if it ended |
+//! | members | topic, 0, user | nothing: this user is a member now |
+//! | topics | topic | how many members it has now |
+//! | states | user | version, texts by name |
 //!
 //! Version 2 of a record has more than version 1: `kept_from` in notifications, `origin` in withdrawn entries.
 //! Version 3 has the whole entries and the cohorts.
 //! A value this version cannot read is an error that names the table; it is never skipped.
+
+pub(super) mod people;
 
 use super::StoreFault;
 use bytes::Bytes;
@@ -675,6 +683,26 @@ pub(super) mod key {
         let mut key = letters_of(user);
         key.extend_from_slice(&letter.to_be_bytes());
         key
+    }
+    pub fn members(of: &Topic) -> Vec<u8> {
+        let mut key = of.as_str().as_bytes().to_vec();
+        key.push(0);
+        key
+    }
+    pub fn member(of: &Topic, user: &UserId) -> Vec<u8> {
+        let mut key = members(of);
+        key.extend_from_slice(user.as_str().as_bytes());
+        key
+    }
+    /// In tables that have one row for each user.
+    pub fn user(user: &UserId) -> Vec<u8> {
+        user.as_str().as_bytes().to_vec()
+    }
+    /// Names a user's state map without saying whose it is.
+    pub fn erased_state(of: &UserId) -> Vec<u8> {
+        let mut key = feed(&FeedId::User(of.clone()));
+        key.extend_from_slice(b"state");
+        xxhash_rust::xxh3::xxh3_128(&key).to_be_bytes().to_vec()
     }
     /// Names a feed without saying whose it is.
     pub fn erased(of: &FeedId) -> Vec<u8> {

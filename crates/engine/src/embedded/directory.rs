@@ -8,8 +8,8 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 
 /// The format that this version writes. 1 had the base alone; 2 the journal in front of it; 3 has notifications
-/// that stand whole in an entry, and cohorts.
-pub(super) const FORMAT: u32 = 3;
+/// that stand whole in an entry, and cohorts; 4 has users, the topics they are members of, and their state maps.
+pub(super) const FORMAT: u32 = 4;
 /// The oldest that it can open.
 const OLDEST: u32 = 1;
 

@@ -295,6 +295,17 @@ fn second_format(dir: &std::path::Path) {
     std::fs::write(dir.join("VERSION"), "postrider 2\n").unwrap();
 }
 
+/// A directory as a kill left it under the last release of format 3, all of it in the journal: `old-1` for ada and bob,
+/// read by ada; `old-ada`; `old-wide` for everyone; `old-topic` for the topic `t`; `old-cancelled` for ada and bob.
+fn third_format(dir: &std::path::Path) {
+    let base = unpacked(include_bytes!("fixtures/format-3.redb.runs"));
+    let segment = unpacked(include_bytes!("fixtures/format-3.log.runs"));
+    std::fs::create_dir(dir.join("journal")).unwrap();
+    std::fs::write(dir.join("feeds.redb"), base).unwrap();
+    std::fs::write(dir.join("journal/00000001.log"), segment).unwrap();
+    std::fs::write(dir.join("VERSION"), "postrider 3\n").unwrap();
+}
+
 #[tokio::test]
 async fn a_directory_of_the_first_format_opens_with_all_it_held() {
     let dir = tempfile::tempdir().unwrap();
@@ -307,7 +318,7 @@ async fn a_directory_of_the_first_format_opens_with_all_it_held() {
         clock.set(Timestamp(1_795_251_200_000));
         let engine = Embedded::open(clock.options(Some(&dir))).unwrap();
         let version = std::fs::read_to_string(dir.path().join("VERSION")).unwrap();
-        assert_eq!(version, "postrider 3\n");
+        assert_eq!(version, "postrider 4\n");
         let id = |text: &str| postrider_model::NotificationId::new(text).unwrap();
         for known in ["old-1", "old-2", "old-3", "old-wide", "old-cancelled"] {
             let stored = engine.lookup(&id(known)).await.unwrap();
@@ -390,5 +401,40 @@ async fn a_directory_of_the_second_format_opens_and_lives_on() {
     ] {
         let id = NotificationId::new(id).unwrap();
         assert!(kit.engine().lookup(&id).await.unwrap().is_none(), "{id}");
+    }
+}
+
+/// It lacks nothing but the tables of users: those who join go on from where its topics stand.
+#[tokio::test]
+async fn a_directory_of_the_third_format_takes_members() {
+    use postrider_model::State::{Cancelled, Pending, Read};
+    /// When the fixture was made.
+    const MADE: Timestamp = Timestamp(1_795_284_243_000);
+    let dir = tempfile::tempdir().unwrap();
+    third_format(dir.path());
+    let version = dir.path().join("VERSION");
+    let mut kit = Kit::new(Box::new(Here::in_dir(dir, MADE)));
+    kit.pass(Millis(MADE.0 - Kit::BEGIN.0)).await;
+    // What an older version would not understand it refuses.
+    assert_eq!(std::fs::read_to_string(version).unwrap(), "postrider 4\n");
+    assert!(kit.join("ada", "t").await.unwrap());
+    kit.publish(Make::new("new-topic").topics(&["t"])).await.unwrap();
+    for opening in 0..2 {
+        let states = [
+            ("old-1", "ada", Some(Read)),
+            ("old-1", "bob", Some(Pending)),
+            ("old-ada", "ada", Some(Pending)),
+            ("old-wide", "cyd", Some(Pending)),
+            ("old-cancelled", "bob", Some(Cancelled)),
+            ("old-topic", "ada", None),
+            ("new-topic", "ada", Some(Pending)),
+        ];
+        for (id, user, state) in states {
+            let found = kit.state(id, user).await.unwrap();
+            assert_eq!(found, state, "{id} for {user}, opening {opening}");
+        }
+        let shown = kit.shown("ada", "t").await.unwrap();
+        assert_eq!(shown, [("new-topic".to_owned(), Some(Pending))]);
+        assert!(kit.restart().await);
     }
 }

@@ -9,14 +9,16 @@
 //!
 //! What an entry says of its notification is not watched: that never changes while the entry stands. Nor is what
 //! erasing leaves behind: it counts only where no entry and no word of trimming does, and both are watched.
-//! Topics are not kept: their sessions carry no state, and read their feeds' ends from the store.
+//! Of several topics of one answer each is as of a moment of its own.
 
 #[cfg(test)]
 pub(super) mod agrees;
 mod ground;
 mod known;
+mod members;
 mod slots;
 mod tail;
+mod topics;
 mod watched;
 
 pub(super) use ground::{Asked, Found, Ground};
@@ -25,22 +27,28 @@ pub(super) use watched::Watched;
 
 use super::StoreFault;
 use super::store::{Batch, Table, View};
-use crate::ReadLimit;
+use crate::{ReadLimit, Starts, StartsWanted};
 use known::{Known, Owner, Place, Slot};
-use postrider_model::{Entry, FeedId, FeedSpan, FeedStart, InboxPage, Position, Standing, Timestamp, UserId};
+use postrider_model::{Entry, FeedId, FeedSpan, FeedStart, InboxPage, Standing, Timestamp, Topic, UserId};
 use slots::{Fate, Slots};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tail::Tail;
+use topics::TopicSlot;
 
-/// Bytes that all of it may take.
-const MAX_BYTES: usize = 64 << 20;
+/// Bytes that users, and topics, may take.
+const MAX_USER_BYTES: usize = 48 << 20;
+const MAX_TOPIC_BYTES: usize = 16 << 20;
+/// Parts of each, with a lock of their own. A topic takes up to half a megabyte, so they are few.
+const USER_STRIPES: usize = 64;
+const TOPIC_STRIPES: usize = 8;
 /// Bits that name the users whom a commit under way changes.
 const MOVING_BITS: usize = 1 << 15;
 
 /// What is in memory.
 pub(super) struct Hot {
     users: Slots<UserId, Slot>,
+    topics: Slots<Topic, TopicSlot>,
     all: Mutex<All>,
     moving: Moving,
     fillings: AtomicU64,
@@ -62,6 +70,7 @@ struct Moving(Box<[AtomicU64]>);
 /// Who a commit changes of those that are in memory.
 pub(super) struct Touched<'b> {
     users: Vec<&'b str>,
+    topics: Vec<&'b str>,
     all: bool,
 }
 
@@ -75,7 +84,8 @@ pub(super) struct Filling<'h> {
 impl Hot {
     pub fn new() -> Hot {
         Hot {
-            users: Slots::new(MAX_BYTES),
+            users: Slots::new(MAX_USER_BYTES, USER_STRIPES),
+            topics: Slots::new(MAX_TOPIC_BYTES, TOPIC_STRIPES),
             all: Mutex::default(),
             moving: Moving((0..MOVING_BITS / 64).map(|_| AtomicU64::new(0)).collect()),
             fillings: AtomicU64::new(0),
@@ -83,9 +93,13 @@ impl Hot {
     }
 
     /// Where a user's feeds stand, if all of it is here.
-    pub fn starts(&self, user: &UserId, places: &[(FeedId, Option<Position>)]) -> Option<Vec<FeedStart>> {
+    pub fn starts(&self, wanted: &StartsWanted) -> Option<Starts> {
+        let user = &wanted.user;
         self.with(user, |known, all| {
-            let starts = places.iter().map(|(feed, place)| {
+            let starts = wanted.places.iter().map(|(feed, place)| {
+                if let FeedId::Topic(topic) = feed {
+                    return self.topic_start(topic, *place);
+                }
                 let (tail, stands) = parts(known, all, user, feed)?;
                 let held = match place {
                     None => None,
@@ -98,7 +112,11 @@ impl Hot {
                     held,
                 })
             });
-            starts.collect()
+            Some(Starts {
+                feeds: starts.collect::<Option<_>>()?,
+                members: self.member_starts(known, wanted)?,
+                state: None,
+            })
         })
     }
 
@@ -107,10 +125,23 @@ impl Hot {
         &self,
         user: &UserId,
         feed: &FeedId,
+        member: bool,
         after: u64,
         limit: ReadLimit,
         now: Timestamp,
     ) -> Option<InboxPage> {
+        match feed {
+            FeedId::Topic(topic) if member => return self.member_page(user, topic, after, limit, now),
+            FeedId::Topic(topic) => {
+                // A session topic carries no delivery state.
+                let found = self.in_topic(topic, |tail| Some((tail.span(), tail.page(after, limit)?)));
+                let (span, entries) = found?;
+                // Which of several topics it is shown in only the store can tell.
+                let is_simple = !entries.iter().any(|entry| entry.is_for_several());
+                return is_simple.then(|| crate::inbox::share(entries, span, &Standing::default(), now));
+            }
+            FeedId::User(_) | FeedId::All => {}
+        }
         let (span, floor, entries) = self.with(user, |known, all| {
             let (tail, stands) = parts(known, all, user, feed)?;
             let entries = tail.page(after, limit)?;
@@ -173,23 +204,17 @@ impl Hot {
         if all.moving || all.version != version {
             return;
         }
-        let tail = all.tail.get_or_insert_with(|| Tail::new(span));
-        let is_end = entries.last().is_some_and(|last| last.position == span.head);
-        let is_more = entries
-            .first()
-            .is_some_and(|first| tail.begins_after(first.position.offset));
-        if is_end && is_more && tail.span() == span {
-            *tail = Tail::with(span, entries);
-        }
+        Tail::fill(&mut all.tail, span, entries);
     }
 
     /// A commit begins: what it changes is not looked at until it has ended.
     fn begin<'b>(&self, batch: &'b Batch) -> Touched<'b> {
         let mut touched = Touched {
             users: Vec::new(),
+            topics: Vec::new(),
             all: false,
         };
-        let mut last = None;
+        let (mut last, mut topics) = (None, Vec::new());
         let mut touch = |user: &'b str| {
             if last.replace(user) == Some(user) {
                 return;
@@ -208,6 +233,7 @@ impl Hot {
                 match known::owner(row) {
                     Some(Owner::User(user)) => touch(user),
                     Some(Owner::All) => touched.all = true,
+                    Some(Owner::Topic(name)) => topics.push(name),
                     None => {}
                 }
             }
@@ -219,8 +245,17 @@ impl Hot {
                 .filter_map(|row| known::user_of(row))
                 .for_each(&mut touch);
         }
+        let members = batch.table(Table::Memberships);
+        members
+            .keys()
+            .filter_map(|row| std::str::from_utf8(row).ok())
+            .for_each(&mut touch);
         touched.users.sort_unstable();
         touched.users.dedup();
+        topics.sort_unstable();
+        topics.dedup();
+        topics.retain(|name| self.begin_topic(name));
+        touched.topics = topics;
         if touched.all {
             let mut all = self.all();
             (all.moving, all.version) = (true, all.version + 1);
@@ -239,6 +274,9 @@ impl Hot {
                 };
                 (fate, ())
             });
+        }
+        for name in &touched.topics {
+            self.end_topic(name, batch, is_done);
         }
         if touched.all {
             let mut all = self.all();
@@ -276,7 +314,7 @@ impl Hot {
                         tail.push(entry);
                     }
                 }
-                FeedId::Topic(_) => {}
+                FeedId::Topic(topic) => self.appended_to_topic(topic, entry),
             }
         }
     }

@@ -2,22 +2,30 @@
 
 use super::Embedded;
 use super::hot::{Filling, Outline};
+use super::people;
 use super::reader::Reader;
+use super::starts::{clipped, member_start};
 use super::store::View;
 use super::tables;
 use crate::inbox::{share, stretch};
-use crate::{EngineError, Inboxes, PageWanted, ReadLimit, StartsWanted, StoreFault, read_inbox};
+use crate::{
+    EngineError, Feeds, Inboxes, MemberStart, Page, PageWanted, ReadLimit, Starts, StartsWanted, StoreFault,
+};
 use async_trait::async_trait;
-use postrider_model::{FeedId, FeedSpan, FeedStart, InboxPage, Position, Timestamp, UserId};
+use postrider_model::{FeedId, FeedSpan, FeedStart, InboxPage, Standing, Timestamp, Topic, UserId};
 use std::collections::HashMap;
+use std::sync::Arc;
 
 #[async_trait]
 impl Inboxes for Embedded {
-    fn starts_now(&self, user: &UserId, places: &[(FeedId, Option<Position>)]) -> Option<Vec<FeedStart>> {
-        self.hot.starts(user, places)
+    fn starts_now(&self, wanted: &StartsWanted) -> Option<Starts> {
+        match wanted.state {
+            true => None,
+            false => self.hot.starts(wanted),
+        }
     }
 
-    async fn starts(&self, wanted: &[StartsWanted]) -> Vec<Result<Vec<FeedStart>, EngineError>> {
+    async fn starts(&self, wanted: &[StartsWanted]) -> Vec<Result<Starts, EngineError>> {
         // Before the view is taken, so that what changes after it is noticed.
         let fillings: Vec<_> = wanted
             .iter()
@@ -35,28 +43,43 @@ impl Inboxes for Embedded {
         }
         let mut wide = HashMap::new();
         let answers = wanted.iter().zip(fillings);
+        let answers = answers
+            .map(|(wanted, filling)| {
+                let feeds = starts(&reader, &mut wide, wanted, filling)?;
+                let members = member_starts(&reader, &mut wide, wanted)?;
+                let state = match wanted.state {
+                    true => Some(Arc::new(people::state(&*reader.view, &wanted.user)?)),
+                    false => None,
+                };
+                Ok(Starts {
+                    feeds,
+                    members,
+                    state,
+                })
+            })
+            .collect();
+        drop(reader);
+        self.remember_topics(wide.keys());
         answers
-            .map(|(wanted, filling)| Ok(starts(&reader, &mut wide, wanted, filling)?))
-            .collect()
     }
 
     fn page_now(
         &self,
         user: &UserId,
         feed: &FeedId,
+        member: bool,
         after: u64,
         limit: ReadLimit,
         now: Timestamp,
     ) -> Option<InboxPage> {
-        self.hot.page(user, feed, after, limit, now)
+        self.hot.page(user, feed, member, after, limit, now)
     }
 
     async fn pages(&self, wanted: &[PageWanted], now: Timestamp) -> Vec<Result<InboxPage, EngineError>> {
         let mut pages = self.pages_in_one_view(wanted, now);
         for (wanted, page) in wanted.iter().zip(&mut pages) {
             if page.is_err() {
-                // Alone, so that what is damaged is given up there.
-                *page = read_inbox(self, &wanted.user, &wanted.feed, wanted.after, wanted.limit, now).await;
+                *page = self.page_alone(wanted, now).await;
             }
         }
         pages
@@ -64,12 +87,45 @@ impl Inboxes for Embedded {
 }
 
 impl Embedded {
+    /// A page that could not be read with others: by itself, so that what is damaged is given up here.
+    async fn page_alone(&self, wanted: &PageWanted, now: Timestamp) -> Result<InboxPage, EngineError> {
+        self.read(&wanted.feed, wanted.after, wanted.limit).await?;
+        let page = self.pages_in_one_view(std::slice::from_ref(wanted), now).pop();
+        page.unwrap_or(Err(EngineError::Closed))
+    }
+
+    /// Sees to it that it is in memory where these topics stand: those who come with their members will ask.
+    fn remember_topics<'f>(&self, feeds: impl Iterator<Item = &'f FeedId>) {
+        let lacking = feeds.filter_map(|feed| match feed {
+            FeedId::Topic(topic) if !self.hot.has_topic(topic) => {
+                Some((feed, topic, self.hot.version_of_topic(topic)?))
+            }
+            _ => None,
+        });
+        // All versions are taken before the view is.
+        let lacking: Vec<_> = lacking.collect();
+        let Some(Ok(reader)) = (!lacking.is_empty()).then(|| self.reader()) else {
+            return;
+        };
+        for (feed, topic, version) in lacking {
+            // Whoever needs one that cannot be read is told so by the store.
+            if let Ok(span) = tables::span(&*reader.view, feed) {
+                self.hot.fill_topic(topic, version, span, &[]);
+            }
+        }
+    }
+
     fn pages_in_one_view(
         &self,
         wanted: &[PageWanted],
         now: Timestamp,
     ) -> Vec<Result<InboxPage, EngineError>> {
         let version = self.hot.version_of_all();
+        let topics = wanted.iter().filter_map(|wanted| match &wanted.feed {
+            FeedId::Topic(topic) => Some((topic, self.hot.version_of_topic(topic)?)),
+            FeedId::All | FeedId::User(_) => None,
+        });
+        let topics: HashMap<_, _> = topics.collect();
         let reader = match self.reader() {
             Ok(reader) => reader,
             Err(fault) => return vec![Err(fault.into()); wanted.len()],
@@ -79,19 +135,102 @@ impl Embedded {
             let page = reader.read_page(feed, wanted.after, wanted.limit);
             let mut page = page.map_err(|unreadable| unreadable.fault)?;
             self.shared.unify(feed, &mut page);
-            if let (FeedId::All, Some(version)) = (feed, version) {
-                // Many read the same.
-                self.hot.fill_all(version, page.span, &page.entries);
+            // Many read the same.
+            match (feed, version) {
+                (FeedId::All, Some(version)) => self.hot.fill_all(version, page.span, &page.entries),
+                (FeedId::Topic(topic), _) => {
+                    if let Some(version) = topics.get(topic) {
+                        self.hot.fill_topic(topic, *version, page.span, &page.entries);
+                    }
+                }
+                (FeedId::All | FeedId::User(_), _) => {}
             }
             let (from, to) = stretch(&page.entries);
-            let standing = tables::standing_for_session(&*reader.view, user, feed, from, to)?;
-            Ok(share(page.entries, page.span, &standing, now))
+            match feed {
+                FeedId::Topic(topic) if wanted.member => member_share(&reader, user, topic, page, now),
+                FeedId::Topic(_) => asked_share(&reader, user, page, now),
+                FeedId::User(_) | FeedId::All => {
+                    let standing = tables::standing_for_session(&*reader.view, user, feed, from, to)?;
+                    Ok(share(page.entries, page.span, &standing, now))
+                }
+            }
         };
         wanted
             .iter()
             .map(|wanted| read(wanted).map_err(|fault: StoreFault| fault.into()))
             .collect()
     }
+}
+
+/// What a session has of a topic that it asked for: all, without a delivery state, but for what its user is shown elsewhere
+/// as a member.
+fn asked_share(
+    reader: &Reader<'_>,
+    user: &UserId,
+    page: Page,
+    now: Timestamp,
+) -> Result<InboxPage, StoreFault> {
+    let view = &*reader.view;
+    let mut share = share(page.entries, page.span, &Standing::default(), now);
+    if !share.entries.iter().any(|one| one.entry.is_for_several()) {
+        return Ok(share);
+    }
+    let memberships = people::memberships(view, user)?;
+    for one in share.entries.iter_mut().filter(|one| one.entry.is_for_several()) {
+        if let Some(notification) = one.entry.notification() {
+            let record = tables::body(view, &notification.id)?;
+            one.shown = people::place(&record, &memberships).is_none();
+        }
+    }
+    Ok(share)
+}
+
+/// A member's share of a topic.
+fn member_share(
+    reader: &Reader<'_>,
+    user: &UserId,
+    topic: &Topic,
+    mut page: Page,
+    now: Timestamp,
+) -> Result<InboxPage, StoreFault> {
+    let (view, feed) = (&*reader.view, FeedId::Topic(topic.clone()));
+    let memberships = people::memberships(view, user)?;
+    if let Some(membership) = people::in_topic(&memberships, topic) {
+        page.span = clipped(reader, &feed, membership, page.span)?;
+    }
+    let head = page.span.head.offset;
+    page.entries.retain(|entry| entry.position.offset <= head);
+    let (from, to) = stretch(&page.entries);
+    let standing = tables::standing_for_session(view, user, &feed, from, to)?;
+    let mut share = share(page.entries, page.span, &standing, now);
+    share.floor = share.floor.min(head);
+    for one in &mut share.entries {
+        one.shown = people::shows(view, &memberships, topic, user, &one.entry)?;
+        if !one.shown {
+            (one.state, one.attempts) = (None, 0);
+        }
+    }
+    Ok(share)
+}
+
+/// Where the topics stand of which the user is, or was, a member. Spans of wide feeds are read once.
+fn member_starts(
+    reader: &Reader<'_>,
+    wide: &mut HashMap<FeedId, FeedSpan>,
+    wanted: &StartsWanted,
+) -> Result<Vec<MemberStart>, StoreFault> {
+    let mut starts = Vec::new();
+    for membership in people::memberships(&*reader.view, &wanted.user)? {
+        let feed = FeedId::Topic(membership.topic.clone());
+        let span = match wide.get(&feed) {
+            Some(span) => *span,
+            None => tables::span(&*reader.view, &feed)?,
+        };
+        wide.insert(feed, span);
+        let cursor = wanted.cursor.as_ref();
+        starts.extend(member_start(reader, &wanted.user, &membership, span, cursor)?);
+    }
+    Ok(starts)
 }
 
 /// Where a session's feeds stand in one view. Spans of wide feeds are read once.

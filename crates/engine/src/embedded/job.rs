@@ -5,8 +5,8 @@
 use super::StoreFault;
 use super::apply::{Apply, Erasing, Settled};
 use super::writer::Command;
-use crate::{EngineError, Redriven, Sync};
-use postrider_model::{DeadLetterId, Receipt};
+use crate::{DirectoryError, EngineError, Put, Redriven, Sync};
+use postrider_model::{DeadLetterId, Receipt, StateError, UserState};
 
 /// Entries that one step of a command may walk: one transaction should take milliseconds.
 const MAX_STEPS: usize = 2048;
@@ -43,6 +43,10 @@ struct Progress {
     discarded: bool,
     buried: Option<DeadLetterId>,
     erasing: Erasing,
+    put: Vec<Result<Put, DirectoryError>>,
+    moved: Vec<Result<bool, DirectoryError>>,
+    removed: bool,
+    state: Option<Result<UserState, StateError>>,
 }
 
 /// What one step did.
@@ -161,6 +165,34 @@ impl Job {
                 apply.arrive(user)?;
                 true
             }
+            Command::PutUsers(batch, _) => {
+                while used < room
+                    && let Some(put) = batch.get(self.progress.put.len())
+                {
+                    used += 1 + put.topics.as_ref().map_or(0, Vec::len);
+                    self.progress.put.push(own_trouble(apply.put_user(put))?);
+                }
+                self.progress.put.len() == batch.len()
+            }
+            Command::ChangeMembers(batch, _) => {
+                while used < room
+                    && let Some(change) = batch.get(self.progress.moved.len())
+                {
+                    used += 1;
+                    self.progress
+                        .moved
+                        .push(own_trouble(apply.change_member(change))?);
+                }
+                self.progress.moved.len() == batch.len()
+            }
+            Command::RemoveUser(user, _) => {
+                self.progress.removed = apply.remove_user(user)?;
+                true
+            }
+            Command::ChangeState(user, change, _) => {
+                self.progress.state = Some(apply.change_state(user, change)?);
+                true
+            }
             // Also what is too old, all of it.
             Command::Tick(_) => (!apply.behind || apply.overdue) && !apply.sweep()?,
             Command::Close => true,
@@ -208,6 +240,13 @@ impl Job {
                 reply.send(Ok(id)).is_ok()
             }
             Command::Erase(_, reply) => reply.send(Ok(self.progress.erasing.known)).is_ok(),
+            Command::PutUsers(_, reply) => reply.send(Ok(self.progress.put)).is_ok(),
+            Command::ChangeMembers(_, reply) => reply.send(Ok(self.progress.moved)).is_ok(),
+            Command::RemoveUser(_, reply) => reply.send(Ok(self.progress.removed)).is_ok(),
+            Command::ChangeState(_, _, reply) => {
+                let state = self.progress.state.ok_or(EngineError::Closed);
+                reply.send(state).is_ok()
+            }
             Command::Trim(_, _, reply)
             | Command::Repair(_, _, reply)
             | Command::Tick(reply)
@@ -231,7 +270,12 @@ impl Job {
             Command::Settle(_, _, Some(reply)) => reply.send(Err(error.clone())).is_ok(),
             Command::Cancel(_, reply) => reply.send(Err(error.clone())).is_ok(),
             Command::Redrive(_, reply) => reply.send(Err(error.clone())).is_ok(),
-            Command::Discard(_, reply) | Command::Erase(_, reply) => reply.send(Err(error.clone())).is_ok(),
+            Command::Discard(_, reply) | Command::Erase(_, reply) | Command::RemoveUser(_, reply) => {
+                reply.send(Err(error.clone())).is_ok()
+            }
+            Command::PutUsers(_, reply) => reply.send(Err(error.clone())).is_ok(),
+            Command::ChangeMembers(_, reply) => reply.send(Err(error.clone())).is_ok(),
+            Command::ChangeState(_, _, reply) => reply.send(Err(error.clone())).is_ok(),
             Command::Bury(_, reply) => reply.send(Err(error.clone())).is_ok(),
             Command::Trim(_, _, reply)
             | Command::Repair(_, _, reply)
@@ -239,6 +283,20 @@ impl Job {
             | Command::Arrive(_, reply) => reply.send(Err(error.clone())).is_ok(),
             Command::Settle(_, _, None) | Command::Attempt(_) | Command::Close => true,
         });
+    }
+}
+
+/// What is kept of one user cannot be read: that is told of this one, and the others go on. Nothing of it was written.
+fn own_trouble<T>(
+    done: Result<Result<T, DirectoryError>, StoreFault>,
+) -> Result<Result<T, DirectoryError>, StoreFault> {
+    match done {
+        Err(fault @ (StoreFault::Corrupt { .. } | StoreFault::Newer { .. })) => {
+            tracing::error!(%fault, "what is kept of a user cannot be read");
+            let fault = fault.to_string();
+            Ok(Err(DirectoryError::Unreadable { fault }))
+        }
+        done => done,
     }
 }
 

@@ -20,15 +20,20 @@ mod job;
 mod journal;
 #[cfg(test)]
 mod model_test;
+mod people;
+#[cfg(test)]
+mod people_tests;
 mod reader;
 mod row_key;
 mod rules;
 mod shared;
+mod starts;
 mod store;
 mod tables;
 #[cfg(test)]
 mod tests;
 mod upgrade;
+mod users;
 mod writer;
 
 pub use rules::{Broadcasts, Rules};

@@ -27,6 +27,8 @@ struct Note {
     deliver_at: Option<u64>,
     placed: bool,
     cancelled: bool,
+    /// Before its time ran out.
+    cancelled_in_time: bool,
     first: bool,
     kept_from: u64,
     /// For these users of a wide one it stands in their own feeds now.
@@ -47,6 +49,10 @@ struct Model {
     notes: BTreeMap<String, Note>,
     feeds: BTreeMap<FeedId, Log>,
     states: BTreeMap<(String, String), State>,
+    /// Who is a member of what now.
+    members: BTreeSet<(FeedId, String)>,
+    /// In which topic a notification, by id, is a user's.
+    homes: BTreeMap<(String, String), FeedId>,
     dismissed: BTreeSet<(String, String)>,
     withdrawn: BTreeSet<(FeedId, usize)>,
     /// Places that were redriven from, by user.
@@ -84,7 +90,11 @@ fn own(user: &str) -> FeedId {
 }
 
 fn topic() -> FeedId {
-    FeedId::Topic(Topic::new("t").unwrap())
+    named("t")
+}
+
+fn named(topic: &str) -> FeedId {
+    FeedId::Topic(Topic::new(topic).unwrap())
 }
 
 impl Model {
@@ -138,7 +148,8 @@ impl Model {
         let note = self.notes.get(id).filter(|note| note.placed)?;
         let feed = match note.redriven.contains(user) || note.feeds.contains(&own(user)) {
             true => own(user),
-            false => note.feeds.iter().find(|feed| **feed == FeedId::All)?.clone(),
+            false if note.feeds.contains(&FeedId::All) => FeedId::All,
+            false => self.homes.get(&(id.to_owned(), user.to_owned()))?.clone(),
         };
         let at = self.feeds[&feed]
             .ids
@@ -248,6 +259,7 @@ impl Model {
         }
         for (_, id) in ages.iter().filter(|(from, _)| from + AUDIT <= now) {
             self.notes.remove(id);
+            self.homes.retain(|(of, _), _| of != id);
             self.states.retain(|(of, _), _| of != id);
             self.dismissed.retain(|(of, _)| of != id);
             self.letters.retain(|(_, of, _)| of != id);
@@ -272,7 +284,13 @@ impl Model {
     fn readers(&self, feed: &FeedId, id: &str) -> Vec<String> {
         match feed {
             FeedId::User(user) => vec![user.to_string()],
-            FeedId::Topic(_) => Vec::new(),
+            FeedId::Topic(_) => {
+                let homes = self.homes.iter();
+                let here = homes.filter(|((of, user), home)| {
+                    of == id && *home == feed && !self.notes[id].redriven.contains(user)
+                });
+                here.map(|((_, user), _)| user.clone()).collect()
+            }
             FeedId::All => USERS
                 .iter()
                 .map(|user| (*user).to_owned())
@@ -313,9 +331,10 @@ impl Model {
         note.placed = true;
         let mut feeds = note.feeds.clone();
         let key = note.collapse;
-        if note.deliver_at.is_some() {
+        if note.deliver_at.is_some() && !feeds.iter().any(FeedId::is_wide) {
             feeds.sort();
         }
+        let exclude = note.exclude.clone();
         for feed in feeds {
             if let Some(key) = key
                 && let Some(&offset) = self.collapse.get(&(feed.clone(), key))
@@ -325,10 +344,32 @@ impl Model {
                 self.withdraw(&feed, offset, &old, "collapsed", State::Cancelled);
             }
             let offset = self.append(&feed, id.to_owned(), Some(id));
+            for user in USERS.map(str::to_owned) {
+                let is_member = self.members.contains(&(feed.clone(), user.clone()));
+                let key = (id.to_owned(), user);
+                if is_member && !exclude.contains(&key.1) && !self.homes.contains_key(&key) {
+                    self.homes.insert(key.clone(), feed.clone());
+                    self.states.insert(key, State::Pending);
+                }
+            }
             if let Some(key) = key {
                 self.collapse.insert((feed, key), offset);
             }
         }
+    }
+
+    /// What is told of one that waits for its time, or never came, to those who are members now.
+    fn prospect(&self, id: &str, user: &str) -> Option<State> {
+        let note = self.notes.get(id).filter(|note| !note.placed)?;
+        let is_member = |feed: &FeedId| self.members.contains(&(feed.clone(), user.to_owned()));
+        let is_for = note.feeds.iter().any(is_member) && !note.exclude.iter().any(|one| one == user);
+        let expired = note.expires_at.is_some_and(|end| end <= self.now);
+        is_for.then_some(match (note.cancelled, note.cancelled_in_time) {
+            (true, true) => State::Cancelled,
+            (true, false) => State::Expired,
+            (false, _) if expired => State::Expired,
+            (false, _) => State::Pending,
+        })
     }
 
     fn withdraw(&mut self, feed: &FeedId, offset: usize, id: &str, reason: &str, to: State) -> u64 {
@@ -407,6 +448,9 @@ impl Model {
         let note = self.notes.get_mut(id)?;
         let wide = note.feeds.iter().any(FeedId::is_wide);
         let again = std::mem::replace(&mut note.cancelled, true);
+        if !again {
+            note.cancelled_in_time = note.expires_at.is_none_or(|end| end > self.now);
+        }
         let changed = if again {
             0
         } else {
@@ -542,9 +586,10 @@ impl World {
         let feed = match c % 4 {
             0 => FeedId::All,
             1 => topic(),
+            2 if b > 128 => named("s"),
             _ => own(user),
         };
-        match kind % 18 {
+        match kind % 20 {
             0..=5 => self.publish(&id, a, c, kind).await,
             6 => {
                 let ids = [id, format!("n-{}", usize::from(c) % IDS)];
@@ -557,7 +602,7 @@ impl World {
                 assert_eq!(found, self.model.settle(user, vec![id], true), "read");
             }
             8 | 9 => {
-                let read = kind % 18 == 9 && c > 128;
+                let read = kind % 20 == 9 && c > 128;
                 self.through(user, &feed, usize::from(b) % 12, read, c & 8 == 0)
                     .await
             }
@@ -574,7 +619,11 @@ impl World {
                 self.model.trim(&feed, usize::from(b % 8));
             }
             13 if c > 100 => drop(self.kit.restart().await),
-            14 | 16 | 17 => self.attempt(user, &feed, b, kind % 18 == 14).await,
+            14 | 16 | 17 => self.attempt(user, &feed, b, kind % 20 == 14).await,
+            18 | 19 => {
+                self.moves(user, if b % 3 == 0 { "s" } else { "t" }, c < 160)
+                    .await
+            }
             15 => {
                 let letters = self.kit.letters(&DeadLetterFilter::default()).await.unwrap();
                 let at = usize::from(b) % letters.len().max(1);
@@ -585,6 +634,19 @@ impl World {
             }
             _ => self.resume(user, usize::from(b % 4)).await,
         }
+    }
+
+    async fn moves(&mut self, user: &str, to: &str, joins: bool) {
+        let row = (named(to), user.to_owned());
+        let changed = match joins {
+            true => self.model.members.insert(row),
+            false => self.model.members.remove(&row),
+        };
+        assert_eq!(
+            self.kit.moves(user, to, joins).await.unwrap(),
+            changed,
+            "{user} and {to}"
+        );
     }
 
     /// Attempts on one entry that is held: one, or as often as is allowed.
@@ -605,6 +667,7 @@ impl World {
     async fn publish(&mut self, id: &str, a: u8, c: u8, kind: u8) {
         let make = Make::new(id).data(format!("{}", a % 3));
         let mut make = match c % 5 {
+            0 if a % 3 == 1 => make.topics(&["t", "s"]),
             0 => make.topics(&["t"]),
             1 => make,
             2 => make.users(USERS),
@@ -645,6 +708,7 @@ impl World {
             deliver_at: delay.map(|delay| self.model.now + delay),
             placed: false,
             cancelled: false,
+            cancelled_in_time: false,
             first,
             kept_from: self.model.now + delay.unwrap_or(0),
             redriven: BTreeSet::new(),
@@ -656,9 +720,6 @@ impl World {
 
     /// Nobody counts what evidence changes: floors move without a look at each entry.
     async fn through(&mut self, user: &str, feed: &FeedId, offset: usize, read: bool, is_counted: bool) {
-        if matches!(feed, FeedId::Topic(_)) {
-            return;
-        }
         let place = self.kit.place(feed, offset as u64).await.unwrap_or(Position {
             offset: offset as u64,
             ..Position::START
@@ -751,19 +812,36 @@ impl World {
         for id in self.model.notes.keys() {
             for user in USERS {
                 let wanted = self.model.states.get(&(id.clone(), user.to_owned())).copied();
+                let wanted = wanted.or_else(|| self.model.prospect(id, user));
                 assert_eq!(self.kit.state(id, user).await.unwrap(), wanted, "{id} for {user}");
             }
         }
         for user in USERS {
-            for feed in [own(user), FeedId::All] {
+            for feed in [own(user), FeedId::All, topic(), named("s")] {
                 self.compare_inbox(user, &feed).await;
             }
-            super::hot::agrees::judge(&self.kit.engine(), user, self.kit.now()).await;
+            let engine = self.kit.engine();
+            super::hot::agrees::judge(&engine, user, self.kit.now()).await;
         }
+        // One user after the other: each step asks a little.
+        let user = USERS[self
+            .model
+            .feeds
+            .values()
+            .map(|log| log.entries.len())
+            .sum::<usize>()
+            % USERS.len()];
+        let (engine, topics) = (self.kit.engine(), [topic(), named("s")]);
+        super::hot::agrees::judge_topics(&engine, user, &topics, self.kit.now()).await;
     }
 
     async fn compare_inbox(&mut self, user: &str, feed: &FeedId) {
         let page = self.kit.inbox(user, feed).await.unwrap();
+        let is_topic = matches!(feed, FeedId::Topic(_));
+        if is_topic && !self.model.members.contains(&(feed.clone(), user.to_owned())) {
+            // Who left stands nowhere, but has what was there before.
+            self.floors.remove(&(user.to_owned(), feed.clone()));
+        }
         let before = self.floors.insert((user.to_owned(), feed.clone()), page.floor);
         assert!(
             before.unwrap_or(0) <= page.floor,
@@ -778,6 +856,17 @@ impl World {
                 continue;
             };
             let key = (notification.id.to_string(), user.to_owned());
+            if is_topic {
+                let home = self.model.homes.get(&key);
+                assert_eq!(
+                    one.shown,
+                    home == Some(feed),
+                    "whether {key:?} is shown in {feed}"
+                );
+                if !one.shown {
+                    continue;
+                }
+            }
             if self
                 .model
                 .moved

@@ -3,15 +3,16 @@
 use super::StoreFault;
 use super::apply::REDRIVEN;
 use super::codec::{EntryKindRecord, EntryRecord, LetterRecord, Record, key};
+use super::people;
 use super::store::{Table, View};
 use super::tables::{self, ALL_ROWS, FLOOR_JOINED};
 use crate::{Page, ReadLimit, RecipientState, Recipients};
 use postrider_model::{
-    DeadBody, DeadLetter, DeadLetterFilter, DeadLetterId, DeadLetterPage, Entry, EntryKind, Epoch, FeedId,
-    FeedSpan, Forms, Mark, MarkKind, Notification, NotificationId, Position, State, Timestamp, UserId,
-    WithdrawReason,
+    Audience, DeadBody, DeadLetter, DeadLetterFilter, DeadLetterId, DeadLetterPage, Entry, EntryKind, Epoch,
+    FeedId, FeedSpan, Forms, Mark, MarkKind, Membership, Notification, NotificationId, Position, State,
+    Timestamp, UserId, WithdrawReason,
 };
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
@@ -26,7 +27,7 @@ const MAX_LETTER_BYTES: usize = 4 << 20;
 const MAX_SOUGHT: usize = 100_000;
 
 /// Offsets have no holes, so where one is a row was lost.
-const MISSING: StoreFault = StoreFault::Corrupt {
+pub(super) const MISSING: StoreFault = StoreFault::Corrupt {
     table: "entries",
     detail: "a row is missing",
 };
@@ -200,24 +201,54 @@ impl Reader<'_> {
             let feed = FeedId::User(user.clone());
             states.push(self.recipient_state(&record, user, &feed, position)?.0);
         }
-        let all = record.placements.iter().find(|(feed, _)| *feed == FeedId::All);
-        if let (None, Some((feed, position))) = (record.recipients, all) {
+        if record.recipients.is_none() {
             let (users, every) = match which {
-                Recipients::One(user) => (vec![user], false),
-                Recipients::All => (self.settlers(feed)?, true),
+                Recipients::One(user) => (BTreeSet::from([user]), false),
+                Recipients::All => (self.settlers(&record)?, true),
             };
             for user in users {
                 // One for whom it was redriven has it in the own feed now.
                 let passed = record.notification.excludes(&user) || known.contains(&user);
-                let joined = tables::floor(&*self.view, &user, feed, FLOOR_JOINED)?;
-                if !passed && (position.offset == 0 || position.offset > joined) {
-                    let (state, has_word) = self.recipient_state(&record, user, feed, *position)?;
+                let place = self.wide_place(&record, &user)?.filter(|_| !passed);
+                if let Some((feed, position)) = place {
+                    let (state, has_word) = self.recipient_state(&record, user, &feed, position)?;
                     states.extend((has_word || !every).then_some(state));
                 }
             }
             states.sort_by(|a, b| a.user.cmp(&b.user));
         }
         Ok(states)
+    }
+
+    /// Where a notification for everyone, or for topics, stands in a user's inbox; at offset 0 where it waits for its
+    /// time. Nowhere for one who is no recipient.
+    fn wide_place(&self, record: &Record, user: &UserId) -> Result<Option<(FeedId, Position)>, StoreFault> {
+        let waits = record
+            .placements
+            .iter()
+            .find(|(_, position)| position.offset == 0);
+        if let Audience::Topics(_) = &record.notification.audience {
+            let memberships = people::memberships(&*self.view, user)?;
+            let is_member = |feed: &FeedId| match feed {
+                FeedId::Topic(topic) => {
+                    people::in_topic(&memberships, topic).is_some_and(Membership::is_current)
+                }
+                FeedId::All | FeedId::User(_) => false,
+            };
+            // What waits will be for those who are members then.
+            let prospect = record.placements.iter().find(|(feed, _)| is_member(feed));
+            let place = match waits {
+                Some(_) => prospect,
+                None => people::place(record, &memberships),
+            };
+            return Ok(place.cloned());
+        }
+        let Some((feed, position)) = record.placements.first() else {
+            return Ok(None);
+        };
+        let joined = tables::floor(&*self.view, user, feed, FLOOR_JOINED)?;
+        let is_for = position.offset == 0 || position.offset > joined;
+        Ok(is_for.then(|| (feed.clone(), *position)))
     }
 
     fn named_recipients(
@@ -299,15 +330,17 @@ impl Reader<'_> {
         }
     }
 
-    /// Every user with anything recorded in a wide feed.
-    fn settlers(&self, feed: &FeedId) -> Result<Vec<UserId>, StoreFault> {
-        let prefix = key::feed(feed);
-        let rows = self
-            .view
-            .scan(Table::Settlers, &prefix, &key::after(&prefix), ALL_ROWS)?;
-        rows.iter()
-            .map(|(row, _)| tables::user_at_end("settlers", prefix.len(), row))
-            .collect()
+    /// Every user with anything recorded in the wide feeds where this stands.
+    fn settlers(&self, record: &Record) -> Result<BTreeSet<UserId>, StoreFault> {
+        let mut users = BTreeSet::new();
+        for (feed, _) in &record.placements {
+            let prefix = key::feed(feed);
+            let end = key::after(&prefix);
+            for (row, _) in self.view.scan(Table::Settlers, &prefix, &end, ALL_ROWS)? {
+                users.insert(tables::user_at_end("settlers", prefix.len(), &row)?);
+            }
+        }
+        Ok(users)
     }
 
     /// Dead letters after `after`, oldest first.

@@ -35,6 +35,8 @@ pub struct Rules {
     pub dead_letters: u64,
     /// What a new user gets of the broadcasts of before.
     pub broadcasts: Broadcasts,
+    /// Topics that a user is a member of, with those left that still hold something of the user's.
+    pub topics_per_user: usize,
 }
 
 impl Default for Rules {
@@ -51,6 +53,7 @@ impl Default for Rules {
             max_total_attempts: 20,
             dead_letters: 1_000_000,
             broadcasts: Broadcasts::Retained,
+            topics_per_user: 98,
         }
     }
 }

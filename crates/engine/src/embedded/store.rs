@@ -77,6 +77,11 @@ tables! {
     LetterFor = "letter_for",
     Erased = "erased",
     Sizes = "sizes",
+    Users = "users",
+    Memberships = "memberships",
+    Members = "members",
+    Topics = "topics",
+    States = "states",
 }
 
 /// A key and its value.

@@ -4,6 +4,7 @@ use super::StoreFault;
 use super::codec::{
     EntryKindRecord, EntryRecord, Held, Home, LetterRecord, Reader, Record, Writer, decode_mark, key,
 };
+use super::people;
 use super::store::{Row, Table, View};
 use postrider_model::{
     EntryKind, Epoch, FeedId, FeedSpan, Mark, MarkKind, Notification, NotificationId, Position, Standing,
@@ -233,9 +234,18 @@ pub(super) fn standing_for_session(
     let (begin, end) = stretch(user, feed, held_from, u64::MAX);
     let open = view.scan(Table::Opens, &begin, &end, 1)?;
     standing.first_open = open.first().map(|(row, _)| offset(row)).transpose()?;
-    if feed.is_wide() {
-        standing.joined = floor(view, user, feed, FLOOR_JOINED)?;
-        standing.floor = standing.floor.max(standing.joined);
+    match feed {
+        FeedId::User(_) => {}
+        FeedId::All => {
+            standing.joined = floor(view, user, feed, FLOOR_JOINED)?;
+            standing.floor = standing.floor.max(standing.joined);
+        }
+        FeedId::Topic(topic) => {
+            if let Some(membership) = people::in_topic(&people::memberships(view, user)?, topic) {
+                standing.joined = membership.stays.first().map_or(0, |stay| stay.after);
+                standing.floor = membership.floor(standing.floor);
+            }
+        }
     }
     let (from, to) = stretch(user, feed, from, to);
     for (row, value) in view.scan(Table::Attempts, &from, &to, ALL_ROWS)? {

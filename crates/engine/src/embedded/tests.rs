@@ -212,9 +212,14 @@ async fn a_damaged_middle_is_given_up_and_the_rest_is_read() {
     let engine: Arc<dyn Engine> = Arc::new(engine);
     let read = async |user: &str, feed: &FeedId| {
         let user = UserId::new(user).unwrap();
-        let page = crate::read_inbox(&*engine, &user, feed, 0, limit, now)
-            .await
-            .unwrap();
+        let wanted = crate::PageWanted {
+            user,
+            feed: feed.clone(),
+            member: false,
+            after: 0,
+            limit,
+        };
+        let page = crate::read_inbox(&*engine, wanted, now).await.unwrap();
         let pending = page
             .entries
             .iter()

@@ -1,5 +1,5 @@
 //! Brings the rows of an older format up to date. Format 1 had nothing by which notifications grow old. Those of
-//! format 2 are read as they are, and written as they are now when they change.
+//! formats 2 and 3 are read as they are, and written as they are now when they change; format 4 has more tables.
 //!
 //! Invariant: every step can be cut short and done again; the directory says the new format only when all of
 //! it is synced.

@@ -6,17 +6,19 @@
 //! fails nobody is told success, and what the writer remembers of feeds is read anew.
 
 use super::StoreFault;
-use super::apply::{Apply, Counts};
+use super::apply::{Apply, Counts, Told};
 use super::codec::Writer;
 use super::hot::Hot;
 use super::job::{Job, Step};
 use super::rules::Rules;
 use super::store::{Batch, Store, Table, Txn};
-use crate::{Answered, EngineError, Redriven, Sync, Wake};
+use crate::{
+    Answered, DirectoryError, EngineError, MemberChange, MemberWake, Put, Redriven, Sync, UserPut, Wake,
+};
 use foldhash::HashMap;
 use postrider_model::{
     Attempt, DeadLetter, DeadLetterId, Entry, Epoch, FeedId, FeedSpan, NotificationId, Publication, Receipt,
-    Settlement, Timestamp, UserId,
+    Settlement, StateChange, StateError, Timestamp, UserId, UserState,
 };
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -92,6 +94,10 @@ pub(super) enum Command {
     Repair(FeedId, u64, Reply<()>),
     Erase(UserId, Reply<bool>),
     Arrive(UserId, Reply<()>),
+    PutUsers(Vec<UserPut>, Reply<Vec<Result<Put, DirectoryError>>>),
+    RemoveUser(UserId, Reply<bool>),
+    ChangeMembers(Vec<MemberChange>, Reply<Vec<Result<bool, DirectoryError>>>),
+    ChangeState(UserId, StateChange, Reply<Result<UserState, StateError>>),
     /// Look at due times now.
     Tick(Reply<()>),
     Close,
@@ -106,6 +112,9 @@ impl Command {
                 .sum(),
             Command::Bury(letter, _) => letter.body.len() + 256,
             Command::Attempt(batch) => batch.len() * 128,
+            Command::PutUsers(batch, _) => batch.iter().map(put_bytes).sum(),
+            Command::ChangeMembers(batch, _) => batch.len() * 256,
+            Command::ChangeState(_, change, _) => 256 + change_bytes(change),
             Command::Close => 0,
             _ => 256,
         }
@@ -115,11 +124,32 @@ impl Command {
             Command::Publish(batch, _) => batch.iter().map(|p| p.feeds.len().max(1)).sum(),
             Command::Settle(batch, ..) => batch.len(),
             Command::Attempt(batch) => batch.len(),
+            Command::PutUsers(batch, _) => batch.len(),
+            Command::ChangeMembers(batch, _) => batch.len(),
             _ => 1,
         }
     }
     pub fn needs_sync(&self) -> bool {
         !matches!(self, Command::Settle(_, Sync::Lazy, _) | Command::Attempt(_))
+    }
+}
+
+/// What a user to be written takes in memory, about.
+fn put_bytes(put: &UserPut) -> usize {
+    let attributes = put.profile.attributes.iter();
+    let attributes: usize = attributes.map(|(key, value)| key.len() + value.len() + 64).sum();
+    let topics = put.topics.as_ref().map_or(0, Vec::len);
+    512 + attributes + topics * 128
+}
+
+fn change_bytes(change: &StateChange) -> usize {
+    match change {
+        StateChange::Merge(members) => members
+            .iter()
+            .map(|(key, value)| key.len() + value.as_ref().map_or(0, String::len) + 64)
+            .sum(),
+        StateChange::Increment(members) => members.iter().map(|(key, _)| key.len() + 64).sum(),
+        StateChange::Clear => 0,
     }
 }
 
@@ -327,6 +357,7 @@ impl WriterThread {
             counts,
             spans,
             appended,
+            told,
             behind,
             overdue,
             calm_until,
@@ -340,7 +371,7 @@ impl WriterThread {
         if let Err(fault) = outcome {
             return self.fail(turn, stepped, fault);
         }
-        self.tell(appended);
+        self.tell(appended, told);
         for (mut job, done) in stepped {
             if done {
                 job.answer();
@@ -451,12 +482,13 @@ impl WriterThread {
                 counts,
                 spans,
                 appended,
+                told,
                 calm_until,
                 ..
             } = apply;
             let sync = !appended.is_empty();
             self.commit(txn, counts, sync, 1, turn)?;
-            self.tell(appended);
+            self.tell(appended, told);
             turn.calm_until = calm_until;
             turn.spans = spans;
             Ok(more)
@@ -507,17 +539,43 @@ impl WriterThread {
         }
     }
 
-    /// Tells of what was appended and is durable.
-    fn tell(&self, appended: Vec<Arc<Entry>>) {
-        if appended.is_empty() {
-            return;
+    /// Tells of what is durable, in the order in which it came about.
+    fn tell(&self, mut appended: Vec<Arc<Entry>>, told: Vec<(usize, Told)>) {
+        if !appended.is_empty() {
+            (self.on_durable)(&appended);
         }
-        (self.on_durable)(&appended);
-        if appended.len() <= MAX_WAKE {
-            return self.wake(&Wake::Appended(appended.into()));
+        let (mut done, mut moves) = (0, Vec::new());
+        for (after, told) in told {
+            if after > done || moves.len() >= MAX_WAKE || matches!(told, Told::State(..)) {
+                self.tell_moves(&mut moves);
+            }
+            let rest = appended.split_off(after - done);
+            self.tell_appended(std::mem::replace(&mut appended, rest));
+            done = after;
+            match told {
+                Told::Member(one) => moves.push(one),
+                Told::State(user, state) => self.wake(&Wake::State(user, state)),
+            }
         }
-        for chunk in appended.chunks(MAX_WAKE) {
-            self.wake(&Wake::Appended(chunk.into()));
+        self.tell_moves(&mut moves);
+        self.tell_appended(appended);
+    }
+
+    fn tell_moves(&self, moves: &mut Vec<MemberWake>) {
+        if !moves.is_empty() {
+            self.wake(&Wake::Members(std::mem::take(moves).into()));
+        }
+    }
+
+    fn tell_appended(&self, appended: Vec<Arc<Entry>>) {
+        match appended.len() {
+            0 => {}
+            1..=MAX_WAKE => self.wake(&Wake::Appended(appended.into())),
+            _ => {
+                for chunk in appended.chunks(MAX_WAKE) {
+                    self.wake(&Wake::Appended(chunk.into()));
+                }
+            }
         }
     }
 

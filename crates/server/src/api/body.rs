@@ -23,23 +23,51 @@ const DISCARD_TIME: Duration = Duration::from_secs(5);
 /// When a client for whose body there is no room may try again.
 const RETRY_AFTER_S: u32 = 1;
 
-/// The body, if it has at most `most` bytes. A declared length is judged before anything is read. The bytes keep
+/// How large a body may be.
+#[derive(Debug, Clone, Copy)]
+pub struct Most {
+    /// Bytes.
+    pub bytes: usize,
+    /// What to do where that is not enough, as a sentence.
+    pub otherwise: &'static str,
+}
+
+impl Most {
+    /// So many bytes; whoever has more can only send less.
+    pub fn bytes(bytes: usize) -> Most {
+        Most {
+            bytes,
+            otherwise: "Send less.",
+        }
+    }
+
+    /// What a body is told that is larger.
+    pub fn problem(self) -> Problem {
+        let Most { bytes, otherwise } = self;
+        Problem::too_large(
+            format!("The body is larger than {bytes} bytes. {otherwise}"),
+            None,
+        )
+    }
+}
+
+/// The body, if it has at most `most`. A declared length is judged before anything is read. The bytes keep
 /// their room until the last of them is dropped.
 pub async fn read_whole(
     api: &Api,
     headers: &HeaderMap,
     mut body: Body,
-    most: usize,
+    most: Most,
 ) -> Result<Bytes, Problem> {
     let declared = headers
         .get(header::CONTENT_LENGTH)
         .and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
-    if let Some(declared) = declared.filter(|n| *n > most as u64) {
+    if let Some(declared) = declared.filter(|n| *n > most.bytes as u64) {
         // A client that waits for `100 Continue` has sent nothing yet, and need not.
         if !headers.contains_key(header::EXPECT) && declared <= DISCARDED_BYTES {
             discard(&mut body).await;
         }
-        return Err(too_large(most));
+        return Err(most.problem());
     }
     let mut whole = Whole {
         bytes: BytesMut::new(),
@@ -60,8 +88,8 @@ pub async fn read_whole(
         };
         let has = whole.bytes.len() + data.len();
         let refusal = match () {
-            () if has > most => Some(too_large(most)),
-            () if !whole.take(&data, most) => Some(Problem::unavailable(RETRY_AFTER_S)),
+            () if has > most.bytes => Some(most.problem()),
+            () if !whole.take(&data, most.bytes) => Some(Problem::unavailable(RETRY_AFTER_S)),
             () => None,
         };
         if let Some(refusal) = refusal {
@@ -107,8 +135,13 @@ impl AsRef<[u8]> for Whole {
     }
 }
 
-/// Which of these types the body has. `None` where none is named: then it is taken as the first.
+/// Which of these types the body has. `None` where none is named: then it is taken as the first. A body that is
+/// compressed, or coded in another way, has none of them.
 pub fn media_type(headers: &HeaderMap, types: &[&'static str]) -> Result<Option<&'static str>, Problem> {
+    let mut codings = headers.get_all(header::CONTENT_ENCODING).iter();
+    if codings.any(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity")) {
+        return Err(coded());
+    }
     let mut given = headers.get_all(header::CONTENT_TYPE).iter();
     let (first, second) = (given.next(), given.next());
     let Some(first) = first else {
@@ -127,7 +160,8 @@ pub fn media_type(headers: &HeaderMap, types: &[&'static str]) -> Result<Option<
     }
 }
 
-async fn discard(body: &mut Body) {
+/// Reads a body that is refused, for a while, and throws it away.
+pub async fn discard(body: &mut Body) {
     let mut left = DISCARDED_BYTES;
     let reading = async {
         while let Some(Ok(frame)) = body.frame().await {
@@ -142,11 +176,12 @@ async fn discard(body: &mut Body) {
     }
 }
 
-fn too_large(most: usize) -> Problem {
-    Problem::too_large(
-        format!("The body is larger than {most} bytes. Send less, or NDJSON."),
-        None,
-    )
+/// The body would have to be decoded.
+fn coded() -> Problem {
+    Problem {
+        detail: "The body's Content-Encoding is not read here. Send the body without one.".into(),
+        ..Problem::unsupported_media_type("")
+    }
 }
 
 fn stopped() -> Problem {
@@ -156,6 +191,7 @@ fn stopped() -> Problem {
     }
 }
 
-fn cut() -> Problem {
+/// The body broke off.
+pub fn cut() -> Problem {
     Problem::invalid_request("The body ended early, or its transfer coding is wrong. Send it again.")
 }

@@ -1,5 +1,6 @@
 //! `/v1/dead-letters`: what nothing could deliver, listed, shown, thrown away, redriven singly.
 
+use super::openapi::shapes;
 use super::refusal::Refusal;
 use super::{Api, query};
 use crate::auth::Scope;
@@ -13,6 +14,7 @@ use base64::engine::general_purpose::STANDARD;
 use postrider_engine::Redriven;
 use postrider_model::{DeadBody, DeadLetter, DeadLetterFilter, DeadLetterId, DeadReason, UserId, json};
 use postrider_transports::Problem;
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -22,13 +24,22 @@ const LIMIT_DEFAULT: usize = 50;
 const LIMIT_MOST: usize = 1000;
 
 /// Which are asked for.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Wanted {
+    /// Of this user.
+    #[schemars(with = "Option<shapes::UserText>")]
     user: Option<String>,
+    /// Given up for this reason.
+    #[schemars(with = "Option<shapes::DeadReason>")]
     reason: Option<String>,
+    /// From this source.
     source: Option<String>,
+    /// Most of a page; 50 where it is not said.
+    #[schemars(range(min = 1, max = LIMIT_MOST))]
     limit: Option<usize>,
+    /// Where to go on: what the page before said.
+    #[schemars(with = "Option<shapes::LetterText>")]
     after: Option<String>,
 }
 

@@ -1,17 +1,20 @@
 //! `GET /v1/inbox/history`: pages back through what an inbox still holds, newest first, with states.
 
 use super::inbox::identify;
+use super::openapi::shapes;
 use super::refusal::{Refusal, sentence};
 use super::{Api, query};
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
-use postrider_engine::{Engine, EngineError, ReadLimit, Recipients};
+use postrider_engine::{Engine, EngineError, PageWanted, ReadLimit, Recipients, read_inbox};
 use postrider_model::{
-    Cursor, Entry, EntryKind, FeedId, MarkKind, Position, Standing, Timestamp, UserId, json, state_of,
+    Cursor, Entry, EntryKind, FeedId, FeedSpan, MarkKind, Membership, Position, Standing, Timestamp, UserId,
+    json, state_of,
 };
 use postrider_transports::Problem;
+use schemars::JsonSchema;
 use serde::Deserialize;
 use std::sync::Arc;
 
@@ -21,13 +24,18 @@ const LIMIT_MOST: usize = 1000;
 /// A page ends early once it has so many bytes, or once so many entries were looked at.
 const PAGE_BYTES: usize = 4 << 20;
 const ENTRIES_SEEN: usize = 4000;
-/// Entries read from a feed at once.
+/// Entries read at once, of all feeds together, and of one at least.
 const STRETCH: u64 = 64;
+const STRETCH_LEAST: u64 = 2;
 
 /// The query.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 pub struct Wanted {
+    /// Where to go on, back from the newest: the cursor of the page before.
+    #[schemars(with = "Option<shapes::CursorOrNone>")]
     before: Option<String>,
+    /// Most notifications of a page; 50 where it is not said.
+    #[schemars(range(min = 1, max = LIMIT_MOST))]
     limit: Option<usize>,
 }
 
@@ -45,54 +53,91 @@ pub async fn history(
             Problem::invalid_request(format!("The parameter limit must be 1 to {LIMIT_MOST}.")).into(),
         );
     }
-    let before = match &wanted.before {
+    let before = match wanted.before.as_deref().filter(|text| !text.is_empty()) {
         Some(text) => Cursor::decode(text, &user).map_err(|e| Problem::invalid_cursor(sentence(&e)))?,
         None => Cursor::default(),
     };
-    let feeds = [FeedId::User(user.clone()), FeedId::All];
-    let spans = api.engine.spans(&feeds).await?;
-    let mut ways = Vec::new();
-    for (feed, span) in feeds.into_iter().zip(spans) {
-        let end = Position {
-            epoch: span.head.epoch,
-            offset: span.head.offset + 1,
-        };
-        let next = before
-            .get(&feed)
-            .filter(|place| place.offset <= end.offset)
-            .unwrap_or(end);
-        ways.push(WayBack {
-            feed,
-            first: span.first,
-            unread: next.offset,
-            next,
-            stretch: Vec::new(),
-        });
-    }
+    let mut ways = ways_back(&*api.engine, &user, &before).await?;
     let page = page(&*api.engine, &user, &mut ways, limit, crate::now()).await?;
     Ok(([(header::CONTENT_TYPE, "application/json")], page).into_response())
+}
+
+/// The feeds of an inbox that are kept for it: the user's own, the one for everyone, and those of topics that the user
+/// is a member of, or was.
+async fn ways_back(engine: &dyn Engine, user: &UserId, before: &Cursor) -> Result<Vec<WayBack>, EngineError> {
+    let memberships = engine.memberships(user).await?;
+    let mut feeds = vec![FeedId::User(user.clone()), FeedId::All];
+    feeds.extend(memberships.iter().map(|one| FeedId::Topic(one.topic.clone())));
+    let spans = engine.spans(&feeds).await?;
+    let at_once = (STRETCH / feeds.len() as u64).max(STRETCH_LEAST);
+    let memberships = [None, None].into_iter().chain(memberships.into_iter().map(Some));
+    let ways = feeds.into_iter().zip(spans).zip(memberships);
+    Ok(ways
+        .map(|((feed, span), membership)| WayBack::new(feed, span, membership, before, at_once))
+        .collect())
 }
 
 /// One feed, read backwards.
 struct WayBack {
     feed: FeedId,
+    /// Of a topic: what of it is the user's.
+    membership: Option<Membership>,
+    /// So many entries are read at once.
+    at_once: u64,
     /// The oldest offset that is held.
     first: u64,
     /// Everything from here on has been read from the engine.
     unread: u64,
     /// Everything from here on has been looked at.
     next: Position,
-    /// Read but not looked at; the newest last.
-    stretch: Vec<(Arc<Entry>, Arc<Standing>)>,
+    /// Read but not looked at, with whether it is this inbox's; the newest last.
+    stretch: Vec<(Arc<Entry>, Arc<Standing>, bool)>,
 }
 
 impl WayBack {
+    fn new(
+        feed: FeedId,
+        span: FeedSpan,
+        membership: Option<Membership>,
+        before: &Cursor,
+        at_once: u64,
+    ) -> WayBack {
+        let end = Position {
+            epoch: span.head.epoch,
+            offset: span.head.offset + 1,
+        };
+        let place = before.get(&feed).filter(|place| place.offset <= end.offset);
+        let next = place.unwrap_or(end);
+        WayBack {
+            feed,
+            membership,
+            at_once,
+            first: span.first,
+            unread: next.offset,
+            next,
+            stretch: Vec::new(),
+        }
+    }
+
+    /// The newest of what was not read and is the user's.
+    fn newest_unread(&self) -> Option<u64> {
+        let to = self.unread.checked_sub(1)?;
+        let newest = match &self.membership {
+            None => Some(to),
+            Some(membership) => membership.newest_at(to),
+        };
+        newest.filter(|newest| *newest >= self.first)
+    }
+
     async fn fill(&mut self, engine: &dyn Engine, user: &UserId) -> Result<(), EngineError> {
-        if !self.stretch.is_empty() || self.unread <= self.first {
+        if !self.stretch.is_empty() {
             return Ok(());
         }
-        let from = self.unread.saturating_sub(STRETCH).max(self.first);
-        let to = self.unread - 1;
+        let Some(to) = self.newest_unread() else {
+            self.unread = self.unread.min(self.first);
+            return Ok(());
+        };
+        let from = (to + 1).saturating_sub(self.at_once).max(self.first);
         let standing = Arc::new(engine.standing(user, &self.feed, from, to).await?);
         let mut after = from - 1;
         while after < to {
@@ -100,21 +145,54 @@ impl WayBack {
                 entries: usize::try_from(to - after).unwrap_or(usize::MAX),
                 bytes: PAGE_BYTES,
             };
-            let page = engine.read(&self.feed, after, limit).await?;
-            let Some(last) = page.entries.last() else { break };
+            let entries = self.read(engine, user, after, limit).await?;
+            let Some((last, _)) = entries.last() else { break };
             after = last.position.offset;
-            let within = page
-                .entries
+            let within = entries
                 .into_iter()
-                .filter(|entry| entry.position.offset <= to);
-            self.stretch.extend(within.map(|entry| (entry, standing.clone())));
+                .filter(|(entry, _)| entry.position.offset <= to);
+            let standing = || standing.clone();
+            self.stretch
+                .extend(within.map(|(entry, shown)| (entry, standing(), shown)));
         }
         self.unread = from;
         Ok(())
     }
 
+    /// Entries, each with whether it is this inbox's.
+    async fn read(
+        &self,
+        engine: &dyn Engine,
+        user: &UserId,
+        after: u64,
+        limit: ReadLimit,
+    ) -> Result<Vec<(Arc<Entry>, bool)>, EngineError> {
+        if self.membership.is_none() {
+            let page = engine.read(&self.feed, after, limit).await?;
+            let shown = |entry: Arc<Entry>| {
+                let holds = |feed: &FeedId| *feed == entry.feed;
+                let shown = entry.is_for(user, holds);
+                (entry, shown)
+            };
+            return Ok(page.entries.into_iter().map(shown).collect());
+        }
+        let wanted = PageWanted {
+            user: user.clone(),
+            feed: self.feed.clone(),
+            member: true,
+            after,
+            limit,
+        };
+        let page = read_inbox(engine, wanted, crate::now()).await?;
+        Ok(page
+            .entries
+            .into_iter()
+            .map(|one| (one.entry, one.shown))
+            .collect())
+    }
+
     fn newest(&self) -> Option<Timestamp> {
-        let (entry, _) = self.stretch.last()?;
+        let (entry, ..) = self.stretch.last()?;
         // A mark is passed over at once.
         Some(
             entry
@@ -146,12 +224,12 @@ async fn page(
             more = false;
             break;
         };
-        let Some((entry, standing)) = way.stretch.pop() else {
+        let Some((entry, standing, is_shown)) = way.stretch.pop() else {
             break;
         };
         way.next = entry.position;
         seen += 1;
-        if let Some(mut object) = object(&entry, &standing, user, now) {
+        if let Some(mut object) = object(&entry, &standing, now).filter(|_| is_shown) {
             if let Some(time) = delivered_in_passing(engine, &entry, &standing, user).await? {
                 object.pop();
                 object.extend_from_slice(format!(r#","delivered_at":"{time}"}}"#).as_bytes());
@@ -198,13 +276,10 @@ async fn delivered_in_passing(
 }
 
 /// A notification with its state; `None` for what this inbox does not show.
-fn object(entry: &Entry, standing: &Standing, user: &UserId, now: Timestamp) -> Option<Vec<u8>> {
+fn object(entry: &Entry, standing: &Standing, now: Timestamp) -> Option<Vec<u8>> {
     let EntryKind::Notification(notification, withdrawn) = &entry.kind else {
         return None;
     };
-    if !entry.is_for(user, |feed| matches!(feed, FeedId::All) || *feed == entry.feed) {
-        return None;
-    }
     let offset = entry.position.offset;
     // Given up and put into the user's feed anew: there it is shown.
     let moved = standing.has(offset, MarkKind::Dead) && standing.has(offset, MarkKind::Dismissed);

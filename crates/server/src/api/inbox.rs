@@ -8,7 +8,8 @@ use axum::extract::State;
 use axum::http::{HeaderMap, header};
 use postrider_engine::Sync;
 use postrider_model::{
-    Cursor, Evidence, FeedId, NotificationId, Position, SettleKind, SettleTarget, Settlement, UserId,
+    Cursor, Evidence, FeedId, Membership, NotificationId, Position, SettleKind, SettleTarget, Settlement,
+    UserId,
 };
 use postrider_transports::{Credentials, Gate as _, Identity, Problem};
 use serde::Deserialize;
@@ -62,8 +63,14 @@ async fn settle(
 ) -> Result<Json<Value>, Refusal> {
     let identity = identify(api, headers)?;
     body::media_type(headers, &["application/json"])?;
-    let body = body::read_whole(api, headers, body, BODY_BYTES).await?;
-    let target = target(&body, &identity.user)?;
+    let body = body::read_whole(api, headers, body, body::Most::bytes(BODY_BYTES)).await?;
+    let target = match word(&body, &identity.user)? {
+        Word::Ids(ids) => SettleTarget::Ids(ids),
+        Word::Cursor(cursor) => {
+            let memberships = api.engine.memberships(&identity.user).await?;
+            SettleTarget::Through(positions(&cursor, &identity.user, &memberships))
+        }
+    };
     let settlement = Settlement {
         user: identity.user,
         kind,
@@ -80,28 +87,34 @@ async fn settle(
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Word {
+struct Written {
     ids: Option<Vec<String>>,
     cursor: Option<String>,
 }
 
 /// What the client speaks of: ids, or everything up to a cursor.
-fn target(body: &[u8], user: &UserId) -> Result<SettleTarget, Problem> {
+#[derive(Debug, PartialEq)]
+enum Word {
+    Ids(Vec<NotificationId>),
+    Cursor(Cursor),
+}
+
+fn word(body: &[u8], user: &UserId) -> Result<Word, Problem> {
     const SHAPE: &str = "Send {\"ids\":[…]} or {\"cursor\":\"…\"}, exactly one of them.";
-    let word: Word = serde_json::from_slice(body)
+    let word: Written = serde_json::from_slice(body)
         .map_err(|e| Problem::invalid_request(format!("The body cannot be read: {e}. {SHAPE}")))?;
     match (word.ids, word.cursor) {
         (Some(ids), None) if ids.len() > IDS => Err(Problem::too_large(
             format!("At most {IDS} ids fit in one request."),
             Some("/ids".into()),
         )),
-        (Some(ids), None) => ids_of(&ids).map(SettleTarget::Ids),
+        (Some(ids), None) => ids_of(&ids).map(Word::Ids),
         (None, Some(cursor)) => {
             let cursor = Cursor::decode(&cursor, user).map_err(|e| Problem {
                 pointer: Some("/cursor".into()),
                 ..Problem::invalid_cursor(sentence(&e))
             })?;
-            Ok(SettleTarget::Through(positions(&cursor, user)))
+            Ok(Word::Cursor(cursor))
         }
         _ => Err(Problem::invalid_request(SHAPE)),
     }
@@ -118,11 +131,13 @@ fn ids_of(texts: &[String]) -> Result<Vec<NotificationId>, Problem> {
     ids.collect()
 }
 
-/// The feeds of an inbox that carry a delivery state; session topics do not.
-fn positions(cursor: &Cursor, user: &UserId) -> Vec<(FeedId, Position)> {
+/// The feeds of an inbox that carry a delivery state: topics only where the user is a member, or was.
+fn positions(cursor: &Cursor, user: &UserId, memberships: &[Membership]) -> Vec<(FeedId, Position)> {
+    let topics = memberships.iter().map(|one| FeedId::Topic(one.topic.clone()));
     let feeds = [FeedId::User(user.clone()), FeedId::All];
     feeds
         .into_iter()
+        .chain(topics)
         .filter_map(|feed| cursor.get(&feed).map(|position| (feed, position)))
         .collect()
 }
@@ -130,7 +145,7 @@ fn positions(cursor: &Cursor, user: &UserId) -> Vec<(FeedId, Position)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use postrider_model::Epoch;
+    use postrider_model::{Epoch, Topic};
 
     #[test]
     fn exactly_one_of_ids_and_cursor() {
@@ -140,10 +155,10 @@ mod tests {
             offset: 7,
         };
         let cursor = Cursor::new([(&FeedId::All, place)]).encode(&ada);
-        let of = |body: &str| target(body.as_bytes(), &ada).map_err(|problem| problem.code);
-        let ids = SettleTarget::Ids(vec![NotificationId::new("a").unwrap()]);
+        let of = |body: &str| word(body.as_bytes(), &ada).map_err(|problem| problem.code);
+        let ids = Word::Ids(vec![NotificationId::new("a").unwrap()]);
         assert_eq!(of(r#"{"ids":["a"]}"#), Ok(ids));
-        let through = SettleTarget::Through(vec![(FeedId::All, place)]);
+        let through = Word::Cursor(Cursor::new([(&FeedId::All, place)]));
         assert_eq!(of(&format!(r#"{{"cursor":"{cursor}"}}"#)), Ok(through));
         for body in [
             "",
@@ -159,5 +174,19 @@ mod tests {
         assert_eq!(of(r#"{"cursor":"x"}"#), Err("invalid_cursor"));
         let bobs = Cursor::new([(&FeedId::All, place)]).encode(&UserId::new("bob").unwrap());
         assert_eq!(of(&format!(r#"{{"cursor":"{bobs}"}}"#)), Err("invalid_cursor"));
+    }
+    #[test]
+    fn a_topic_counts_for_its_members() {
+        let ada = UserId::new("ada").unwrap();
+        let place = Position {
+            epoch: Epoch(1),
+            offset: 7,
+        };
+        let feed = |name| FeedId::Topic(Topic::new(name).unwrap());
+        let (member, session) = (feed("member"), feed("session"));
+        let cursor = Cursor::new([(&member, place), (&session, place), (&FeedId::All, place)]);
+        let membership = Membership::new(Topic::new("member").unwrap());
+        let settled = positions(&cursor, &ada, &[membership]);
+        assert_eq!(settled, [(FeedId::All, place), (member, place)]);
     }
 }

@@ -1,5 +1,6 @@
 //! `GET /v1/notifications/{id}`: what became of it, in numbers.
 
+use super::openapi::shapes;
 use super::refusal::Refusal;
 use super::{Api, query};
 use crate::auth::Scope;
@@ -11,6 +12,7 @@ use axum::response::{IntoResponse as _, Response};
 use postrider_engine::Recipients;
 use postrider_model::{Audience, NotificationId, State as DeliveryState, Timestamp};
 use postrider_transports::Problem;
+use schemars::JsonSchema;
 use serde::Serialize;
 use std::sync::Arc;
 
@@ -55,25 +57,33 @@ pub async fn show(
     Ok(Json(shown).into_response())
 }
 
-#[derive(Serialize)]
-struct Shown<'a> {
+/// What became of a notification.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "NotificationStatus")]
+pub struct Shown<'a> {
+    #[schemars(with = "shapes::NotificationText")]
     id: &'a NotificationId,
+    /// When it was accepted.
+    #[schemars(with = "shapes::Time")]
     time: Timestamp,
     subject: Option<&'a str>,
     audience: Reach,
     counts: Counts,
 }
 
-#[derive(Serialize)]
+/// Whom it was for.
+#[derive(Serialize, JsonSchema)]
 struct Reach {
+    /// `users`, `topics` or `everyone`.
     kind: &'static str,
-    /// Unknown for a wide audience.
+    /// How many; null for a wide audience.
     count: Option<u64>,
 }
 
 /// Recipients by state; for a wide audience, those of whom something is recorded.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Counts {
+    /// Null for a wide audience.
     pending: Option<usize>,
     delivered: usize,
     read: usize,

@@ -33,7 +33,11 @@ pub async fn publish(
     if body::media_type(&headers, &TYPES)?.is_some_and(|given| NDJSON.contains(&given)) {
         return Ok(stream::answer(&api, submission, body));
     }
-    let body = body::read_whole(&api, &headers, body, api.max_body)
+    let most = body::Most {
+        bytes: api.max_body,
+        otherwise: "Send less, or NDJSON.",
+    };
+    let body = body::read_whole(&api, &headers, body, most)
         .await
         .inspect_err(|p| api.metrics.count_rejected(p.code))?;
     let mut order = Order::take(submission, &body)?;

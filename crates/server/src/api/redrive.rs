@@ -5,6 +5,7 @@
 //! letter.
 
 use super::dead_letters::filter;
+use super::openapi::shapes;
 use super::refusal::Refusal;
 use super::{Api, body};
 use crate::auth::Scope;
@@ -15,6 +16,7 @@ use axum::http::{HeaderMap, StatusCode};
 use postrider_engine::{EngineError, Redriven};
 use postrider_model::{DeadLetterFilter, DeadLetterId};
 use postrider_transports::Problem;
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -34,13 +36,20 @@ const TICK: Duration = Duration::from_millis(100);
 const BODY: usize = 16 << 10;
 
 /// Which, and how fast.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "Redrive")]
 pub struct Wanted {
+    /// Of this user.
+    #[schemars(with = "Option<shapes::UserText>")]
     user: Option<String>,
+    /// Given up for this reason.
+    #[schemars(with = "Option<shapes::DeadReason>")]
     reason: Option<String>,
+    /// From this source.
     source: Option<String>,
-    /// Dead letters per second.
+    /// So many in a second, rather than all at once.
+    #[schemars(range(min = 1))]
     rate: Option<u32>,
 }
 
@@ -52,7 +61,7 @@ pub async fn by_filter(
 ) -> Result<(StatusCode, Json<Value>), Refusal> {
     api.key(&headers, Scope::Manage)?;
     body::media_type(&headers, &["application/json"])?;
-    let bytes = body::read_whole(&api, &headers, request, BODY).await?;
+    let bytes = body::read_whole(&api, &headers, request, body::Most::bytes(BODY)).await?;
     let refused = |error: &str| {
         let detail = format!("The body must be a JSON object of user, reason, source and rate: {error}.");
         Problem::invalid_request(detail)

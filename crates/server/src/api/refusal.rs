@@ -3,8 +3,9 @@
 use axum::body::Body;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use postrider_engine::EngineError;
+use postrider_engine::{DirectoryError, EngineError};
 use postrider_router::{Fault, FaultCode};
+use postrider_sources::InputFault;
 use postrider_transports::{Problem, problem};
 use std::fmt;
 
@@ -75,6 +76,33 @@ pub fn intake_problem(fault: Fault) -> Problem {
             ..Problem::scope("broadcast")
         },
         FaultCode::TooLarge => Problem::too_large(detail, pointer),
+    }
+}
+
+/// A fault of what was written of a user or a state, as the client is told it; where it is no bound that is passed, as
+/// this problem.
+pub fn input_problem(fault: InputFault, invalid: Problem) -> Problem {
+    let detail = sentence(&fault);
+    match fault.is_too_large {
+        true => Problem::too_large(detail, fault.pointer),
+        false => Problem {
+            detail,
+            pointer: fault.pointer,
+            ..invalid
+        },
+    }
+}
+
+/// Why the directory does not take a user, as the client is told it.
+pub fn directory_problem(error: &DirectoryError, pointer: Option<&str>) -> Problem {
+    match error {
+        DirectoryError::TooManyTopics { .. } | DirectoryError::TooManyStays { .. } => {
+            Problem::too_large(sentence(error), pointer.map(str::to_owned))
+        }
+        error => {
+            tracing::error!(%error, "the directory refused");
+            Problem::unavailable(RETRY_FULL_S)
+        }
     }
 }
 

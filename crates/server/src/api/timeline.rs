@@ -1,5 +1,6 @@
 //! `GET /v1/notifications/{id}/timeline`: the story of a notification, for all or for one user.
 
+use super::openapi::shapes;
 use super::refusal::Refusal;
 use super::{Api, query};
 use crate::auth::Scope;
@@ -11,6 +12,7 @@ use axum::response::{IntoResponse as _, Response};
 use postrider_engine::{RecipientState, Recipients, Stored};
 use postrider_model::{Mark, MarkKind, NotificationId, State as DeliveryState, Timestamp, UserId};
 use postrider_transports::Problem;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -18,8 +20,10 @@ use std::sync::Arc;
 const EVENTS: usize = 10_000;
 
 /// The query.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 pub struct Wanted {
+    /// Of this user only.
+    #[schemars(with = "Option<shapes::UserText>")]
     user: Option<String>,
 }
 
@@ -52,26 +56,36 @@ pub async fn timeline(
     Ok(Json(story).into_response())
 }
 
-#[derive(Serialize)]
-struct Story<'a> {
+/// The story of a notification.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Timeline")]
+pub struct Story<'a> {
+    #[schemars(with = "shapes::NotificationText")]
     id: &'a NotificationId,
     /// Of the one user who was asked for, if that is a recipient.
     #[serde(skip_serializing_if = "Option::is_none")]
     state: Option<&'static str>,
+    /// In the order of time.
     events: Vec<Event<'a>>,
 }
 
 /// One line of the story.
-#[derive(Debug, PartialEq, Serialize)]
+#[derive(Debug, PartialEq, Serialize, JsonSchema)]
+#[schemars(rename = "TimelineEvent")]
 struct Event<'a> {
+    #[schemars(with = "shapes::Time")]
     time: Timestamp,
+    /// `accepted`, `scheduled`, `delivered`, `read`, `withdrawn`, `expired`, `cancelled`, `dead` or `redriven`.
     event: &'static str,
+    /// Whom it befell; not there for what befell all.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<shapes::UserText>")]
     user: Option<&'a UserId>,
     #[serde(skip_serializing_if = "Option::is_none")]
     session: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     transport: Option<&'static str>,
+    /// What told that it was delivered: `pong`, `tcp`, `cursor` or `client`.
     #[serde(skip_serializing_if = "Option::is_none")]
     evidence: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -14,7 +14,13 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 /// Variables that belong to the client commands.
-const ENV_OF_CLIENTS: [&str; 3] = ["POSTRIDER_URL", "POSTRIDER_KEY", "POSTRIDER_TOKEN"];
+const ENV_OF_CLIENTS: [&str; 5] = [
+    "POSTRIDER_URL",
+    "POSTRIDER_CA",
+    "POSTRIDER_KEY",
+    "POSTRIDER_TOKEN",
+    "POSTRIDER_SECRET",
+];
 
 /// What was given beside the defaults.
 #[derive(Debug, Clone, Default)]

@@ -282,7 +282,8 @@ pub struct SessionConfig {
     /// After so much silence a session is sent a comment or a ping, so that nothing on the way closes it.
     #[schemars(extend("x-minimum" = "1s", "x-maximum" = "10m"))]
     pub keep_alive: Millis,
-    /// A WebSocket client that says nothing for so long, not even a pong, is gone. More than `session.keep_alive`.
+    /// A WebSocket client that says nothing for so long, not even a pong, is gone; so is, `session.keep_alive` later, a
+    /// client on a stream whose system does not acknowledge what it is sent. More than `session.keep_alive`.
     #[schemars(extend("x-minimum" = "2s", "x-maximum" = "1h"))]
     pub silence: Millis,
     /// Bytes that may wait for one session's socket. Above it nothing more is kept for the session; once the socket
@@ -317,6 +318,24 @@ impl Default for SessionConfig {
 pub struct TopicsConfig {
     /// Patterns of topics that any user may have as session topics; `*` matches any run.
     pub open: Vec<String>,
+}
+
+/// `presence.*`
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct PresenceConfig {
+    /// A user counts as online for so long after the last session ended, so that one who only reconnects, or polls
+    /// again, does not leave and join.
+    #[schemars(extend("x-minimum" = "0s", "x-maximum" = "5m"))]
+    pub linger: Millis,
+}
+
+impl Default for PresenceConfig {
+    fn default() -> Self {
+        PresenceConfig {
+            linger: Millis::from_secs(10),
+        }
+    }
 }
 
 /// `drain.*`

@@ -5,10 +5,10 @@ use super::layers::Loaded;
 use super::tree;
 use serde_json::Value;
 
-/// One line per key: `key: value  # where it came from`. Secrets show as `***`.
-pub fn show(loaded: &Loaded) -> String {
+/// Every key in order, with its value (secrets as `***`) and where that came from.
+pub fn entries(loaded: &Loaded) -> Vec<(String, Value, String)> {
     let tree = tree::of(&loaded.config);
-    let lines: Vec<(String, String)> = keys()
+    keys()
         .iter()
         .map(|key| {
             let reference = loaded.references.get(&key.name);
@@ -21,8 +21,16 @@ pub fn show(loaded: &Loaded) -> String {
             let from = reference
                 .map(|reference| format!(", from {reference}"))
                 .unwrap_or_default();
-            (format!("{}: {value}", key.name), format!("{origin}{from}"))
+            (key.name.clone(), value, format!("{origin}{from}"))
         })
+        .collect()
+}
+
+/// One line per key: `key: value  # where it came from`. Secrets show as `***`.
+pub fn show(loaded: &Loaded) -> String {
+    let lines: Vec<(String, String)> = entries(loaded)
+        .into_iter()
+        .map(|(key, value, origin)| (format!("{key}: {value}"), origin))
         .collect();
     let widths = lines.iter().map(|(line, _)| line.chars().count());
     let width = widths.filter(|n| *n <= 60).max().unwrap_or(0);

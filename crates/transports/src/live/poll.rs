@@ -10,7 +10,7 @@ use crate::shard::Turn;
 use crate::sse::with_attempt;
 use bytes::Bytes;
 use postrider_delivery::{LifetimeEvent, Session};
-use postrider_model::{Cursor, Entry, Timestamp};
+use postrider_model::{Cursor, Entry, Timestamp, UserState};
 use std::sync::Arc;
 
 /// A waiting poll's answer, as it grows.
@@ -22,7 +22,6 @@ pub(crate) struct Poll {
     /// How many of them may be in one answer.
     pub limit: u16,
     pub gap: bool,
-    pub state: bool,
     /// Transient notifications were dropped for want of room.
     pub dropped_transient: bool,
     pub keep_alive: bool,
@@ -41,14 +40,36 @@ pub(crate) struct More {
     /// Where there is that: when an answer of nothing but repeats may go.
     pub repeats_at: Timestamp,
     pub cors: Cors,
+    /// The user's state map, where the client follows it.
+    pub state: Option<Followed>,
     /// What the client sent after the request: the next one.
     pub rest: Vec<u8>,
+}
+
+/// A state map that a poll's client follows.
+pub(crate) struct Followed {
+    /// The version that it has, once it has the answer.
+    version: u64,
+    /// What it is to be told.
+    news: Option<Arc<UserState>>,
+}
+
+impl Followed {
+    /// By a client that has this version, or none.
+    pub fn new(state: &Arc<UserState>, had: Option<u64>) -> Followed {
+        let version = state.version();
+        Followed {
+            version,
+            news: (had != Some(version)).then(|| state.clone()),
+        }
+    }
 }
 
 impl More {
     /// This, if there is anything.
     pub fn any(self) -> Option<Box<More>> {
-        let has_some = self.had.is_some() || !self.cors.is_empty() || !self.rest.is_empty();
+        let has_some =
+            self.had.is_some() || self.state.is_some() || !self.cors.is_empty() || !self.rest.is_empty();
         has_some.then(|| Box::new(self))
     }
 }
@@ -80,6 +101,23 @@ impl Poll {
         let new = transient || had.is_none_or(|had| entry.position.offset > had.offset);
         self.news += u32::from(new);
         self.entries.push((entry.clone(), attempt));
+    }
+
+    fn followed(&self) -> Option<&Followed> {
+        self.more.as_ref()?.state.as_ref()
+    }
+
+    /// The user's state map, if the client is to be told.
+    fn state(&self) -> Option<&Arc<UserState>> {
+        self.followed()?.news.as_ref()
+    }
+
+    /// The user's state map changed, and the client follows it.
+    pub fn state_changed(&mut self, state: &Arc<UserState>) {
+        if let Some(followed) = self.more.as_mut().and_then(|more| more.state.as_mut()) {
+            let (version, news) = (state.version(), Some(state.clone()));
+            *followed = Followed { version, news };
+        }
     }
 
     /// The client sent this behind its request.
@@ -132,16 +170,15 @@ impl Poll {
         }
         body.own(br#"],"events":["#);
         separator = b"";
-        let own: [(bool, &[u8]); 2] = [
-            (self.state, br#"{"type":"state","state":{}}"#),
-            (
-                self.dropped_transient,
-                br#"{"type":"error","code":"transient_dropped"}"#,
-            ),
-        ];
-        for (_, event) in own.into_iter().filter(|(is_said, _)| *is_said) {
+        if let Some(state) = self.state() {
+            body.own(br#"{"type":"state","state":"#);
+            body.shared(state.json());
+            body.own(b"}");
+            separator = b",";
+        }
+        if self.dropped_transient {
             body.own(separator);
-            body.own(event);
+            body.own(br#"{"type":"error","code":"transient_dropped"}"#);
             separator = b",";
         }
         for (entry, _) in &self.entries {
@@ -152,7 +189,10 @@ impl Poll {
             }
         }
         body.own(br#"],"cursor":""#);
-        session.push_cursor(&mut body.last);
+        match self.followed() {
+            Some(followed) => session.push_cursor_with_state(&mut body.last, followed.version),
+            None => session.push_cursor(&mut body.last),
+        }
         body.own(br#"","gap":"#);
         body.own(if self.gap { b"true}" } else { b"false}" });
     }
@@ -193,7 +233,8 @@ impl Live {
         let is_reading = self.session.is_reading();
         let repeats_at = poll.more.as_ref().map_or(Timestamp::MAX, |more| more.repeats_at);
         let repeats = !poll.entries.is_empty() && turn.now >= repeats_at;
-        let something = poll.news > 0 || poll.gap || poll.dropped_transient || repeats;
+        let something =
+            poll.news > 0 || poll.gap || poll.dropped_transient || repeats || poll.state().is_some();
         let complete = (!is_reading && (something || turn.now >= poll.deadline))
             || turn.draining
             || turn.now >= poll.deadline.plus(READ_GRACE);

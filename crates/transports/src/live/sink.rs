@@ -88,13 +88,14 @@ impl Outbox for Sink<'_> {
         }
     }
 
-    fn read(&mut self, feed: &FeedId, reading: Reading) {
+    fn read(&mut self, feed: &FeedId, reading: Reading, member: bool) {
         self.turn.reads.push(PageWanted {
             key: self.key,
             user: self.by.0.clone(),
             session: self.by.1.clone(),
             feed: feed.clone(),
             reading,
+            member,
         });
     }
 

@@ -7,6 +7,7 @@
 use super::*;
 use crate::live::{Alike, Salvo};
 use crate::ring::Ring;
+use crate::roll::Roll;
 use postrider_delivery::Stretch;
 use postrider_model::Topic;
 
@@ -23,6 +24,10 @@ pub(super) struct Hearers {
     topics: HashMap<Topic, usize>,
     /// Those with something in their window, each once, the next first.
     busy: VecDeque<usize>,
+    /// The topics that are watched.
+    watched: HashMap<Topic, Arc<Roll>>,
+    /// Who came to a watched topic, or went, in order.
+    news: Vec<(Arc<Roll>, UserId, bool)>,
 }
 
 /// A user's slots, mostly one.
@@ -56,7 +61,21 @@ pub(crate) struct Seats {
 }
 
 /// Few have any.
-struct TopicSeats(Vec<(u32, u32)>);
+#[derive(Default)]
+struct TopicSeats {
+    /// Each with its ring's number.
+    seats: Vec<(u32, u32)>,
+    /// They are kept between two polls: nobody sits there.
+    resting: bool,
+}
+
+impl Seats {
+    /// Whether there is one in this ring.
+    pub fn has(&self, ring: usize) -> bool {
+        let mut rings = self.topics.iter().flat_map(|topics| &topics.seats);
+        rings.any(|(number, _)| *number as usize == ring)
+    }
+}
 
 impl Hearers {
     pub fn new() -> Hearers {
@@ -68,7 +87,18 @@ impl Hearers {
             all,
             topics: HashMap::new(),
             busy: VecDeque::new(),
+            watched: HashMap::new(),
+            news: Vec::new(),
         }
+    }
+
+    /// The ring to go on, or `all`'s if it is to be no topic's.
+    fn next_busy(&mut self, no_topic: bool) -> Option<usize> {
+        if !no_topic {
+            return self.busy.pop_front();
+        }
+        let all = self.busy.iter().position(|busy| *busy == self.all)?;
+        self.busy.remove(all)
     }
 
     /// Whether a ring has yet to go on.
@@ -83,15 +113,156 @@ impl Hearers {
             .and_modify(|few| *few = Few::of([few.slots(), &[slot]].concat()))
             .or_insert(Few::One(slot));
         let all = self.fans.get_mut(self.all).map(|fan| fan.sit(slot));
-        let seats = topics.iter().map(|topic| {
-            let fans = &mut self.fans;
-            let new = || fans.insert(Ring::new(FeedId::Topic(topic.clone())));
-            let fan = *self.topics.entry(topic.clone()).or_insert_with(new);
-            (fan as u32, self.fans[fan].sit(slot))
-        });
-        Seats {
-            all,
-            topics: (!topics.is_empty()).then(|| Box::new(TopicSeats(seats.collect()))),
+        let mut seats = Seats { all, topics: None };
+        self.reseat(slot as usize, user, &mut seats, topics.iter());
+        seats
+    }
+
+    /// The connections that hear for a user, or have kept their seats.
+    pub fn slots_of(&self, user: &UserId) -> Vec<u32> {
+        self.users
+            .get(user)
+            .map_or_else(Vec::new, |few| few.slots().to_vec())
+    }
+
+    /// Has a connection sit where these topics are heard, and nowhere else but where `all` is. Says whether it sat down
+    /// anywhere.
+    pub fn reseat<'t>(
+        &mut self,
+        slot: usize,
+        user: &UserId,
+        seats: &mut Seats,
+        heard: impl Iterator<Item = &'t Topic>,
+    ) -> bool {
+        let mut left = seats.topics.take().map(|topics| topics.seats).unwrap_or_default();
+        let mut taken = Vec::with_capacity(left.len());
+        let mut sat_down = false;
+        for topic in heard {
+            let number = self.ring_of(topic);
+            let has = left.iter().position(|(held, _)| *held == number as u32);
+            taken.push(match has {
+                Some(at) => left.swap_remove(at),
+                None => {
+                    let seat = self.fans[number].sit(slot as u32);
+                    sat_down = true;
+                    self.changes(number, seat, user, true);
+                    (number as u32, seat)
+                }
+            });
+        }
+        for (number, seat) in left {
+            self.changes(number as usize, seat, user, false);
+            self.leave_topic((number, seat));
+        }
+        let resting = false;
+        let kept = |seats| Box::new(TopicSeats { seats, resting });
+        seats.topics = (!taken.is_empty()).then(|| kept(taken));
+        sat_down
+    }
+
+    /// Somebody sat down, or is to leave: to be told if the topic is watched.
+    fn changes(&mut self, number: usize, seat: u32, user: &UserId, came: bool) {
+        if let Some((roll, told)) = self.fans.get(number).and_then(|fan| fan.roll.as_ref())
+            && (seat as usize) < *told
+        {
+            self.news.push((roll.clone(), user.clone(), came));
+        }
+    }
+
+    /// A connection keeps its seats without a session, or has one again.
+    pub fn rest(&mut self, user: &UserId, seats: &mut Seats, resting: bool) {
+        let Some(topics) = seats.topics.as_mut().filter(|topics| topics.resting != resting) else {
+            return;
+        };
+        topics.resting = resting;
+        for (number, seat) in topics.seats.clone() {
+            self.changes(number as usize, seat, user, !resting);
+            if let Some(fan) = self.fans.get_mut(number as usize) {
+                match resting {
+                    true => fan.resting += 1,
+                    false => fan.resting -= 1,
+                }
+            }
+        }
+    }
+
+    /// Who came to watched topics, and went, since this was last asked.
+    pub fn take_news(&mut self) -> Vec<(Arc<Roll>, UserId, bool)> {
+        std::mem::take(&mut self.news)
+    }
+
+    /// Watches a topic, or stops watching it.
+    pub fn watch(&mut self, topic: &Topic, roll: Option<Arc<Roll>>) {
+        if let Some(fan) = self
+            .topics
+            .get(topic)
+            .and_then(|number| self.fans.get_mut(*number))
+        {
+            fan.roll = roll.clone().map(|roll| (roll, 0));
+        }
+        match roll {
+            Some(roll) => _ = self.watched.insert(topic.clone(), roll),
+            None => _ = self.watched.remove(topic),
+        }
+    }
+
+    /// The next seats of a watched topic that are to be told, at most so many: they count as told.
+    pub fn untold(&mut self, topic: &Topic, most: usize) -> Option<(usize, std::ops::Range<usize>)> {
+        let number = *self.topics.get(topic)?;
+        let fan = self.fans.get_mut(number)?;
+        let seats = fan.extent().1;
+        let (_, told) = fan.roll.as_mut().filter(|(_, told)| *told < usize::MAX)?;
+        let from = *told;
+        let end = seats.min(from + most);
+        *told = if end < seats { end } else { usize::MAX };
+        Some((number, from..end))
+    }
+
+    /// Somebody who had sat there before is told.
+    pub fn sits(&mut self, number: usize, user: &UserId) {
+        if let Some((roll, _)) = self.fans.get(number).and_then(|fan| fan.roll.as_ref()) {
+            self.news.push((roll.clone(), user.clone(), true));
+        }
+    }
+
+    /// A topic's ring, how many sessions hear it, and below which seat they sit.
+    pub fn extent(&self, topic: &Topic) -> Option<(usize, u64, usize)> {
+        let number = *self.topics.get(topic)?;
+        let fan = self.fans.get(number)?;
+        let (hearers, seats) = fan.extent();
+        Some((number, hearers.saturating_sub(fan.resting) as u64, seats))
+    }
+
+    /// Whose seat this is.
+    pub fn sitter(&self, number: usize, seat: usize) -> Option<usize> {
+        Some(self.fans.get(number)?.hearer(seat)?.0)
+    }
+
+    /// The ring of a topic; there is one from now on.
+    fn ring_of(&mut self, topic: &Topic) -> usize {
+        if let Some(number) = self.topics.get(topic) {
+            return *number;
+        }
+        let mut ring = Ring::new(FeedId::Topic(topic.clone()));
+        // Nobody sat there before it was watched.
+        ring.roll = self.watched.get(topic).map(|roll| (roll.clone(), usize::MAX));
+        let number = self.fans.insert(ring);
+        self.topics.insert(topic.clone(), number);
+        number
+    }
+
+    fn leave_topic(&mut self, (number, seat): (u32, u32)) {
+        let number = number as usize;
+        let Some(fan) = self.fans.get_mut(number) else {
+            return;
+        };
+        fan.leave(seat);
+        if fan.is_empty() {
+            let fan = self.fans.remove(number);
+            self.busy.retain(|busy| *busy != number);
+            if let FeedId::Topic(topic) = &fan.feed {
+                self.topics.remove(topic);
+            }
         }
     }
 
@@ -113,19 +284,17 @@ impl Hearers {
         if let Some(seat) = seats.all {
             self.fans[self.all].leave(seat);
         }
-        for (number, seat) in seats.topics.iter().flat_map(|topics| &topics.0) {
-            let number = *number as usize;
-            let Some(fan) = self.fans.get_mut(number) else {
-                continue;
-            };
-            fan.leave(*seat);
-            if fan.is_empty() {
-                let fan = self.fans.remove(number);
-                self.busy.retain(|busy| *busy != number);
-                if let FeedId::Topic(topic) = &fan.feed {
-                    self.topics.remove(topic);
+        let Some(topics) = &seats.topics else { return };
+        for (number, seat) in &topics.seats {
+            match topics.resting {
+                true => {
+                    if let Some(fan) = self.fans.get_mut(*number as usize) {
+                        fan.resting -= 1;
+                    }
                 }
+                false => self.changes(*number as usize, *seat, user, false),
             }
+            self.leave_topic((*number, *seat));
         }
     }
 
@@ -200,7 +369,8 @@ impl Shard {
     pub(super) fn fan_out(&mut self) {
         let mut left = SLICE;
         while left > 0 {
-            let Some(number) = self.hearers.busy.pop_front() else {
+            // Nothing of a topic goes out by seats that may have been left.
+            let Some(number) = self.hearers.next_busy(self.members.is_busy()) else {
                 return;
             };
             let Some(fan) = self.hearers.fans.get_mut(number) else {

@@ -5,10 +5,14 @@
 //!
 //! Invariant: a connection that opens a session is counted for its user and its address, and has its seats.
 
+use super::members::member_feeds;
 use super::*;
 use crate::addresses::Place;
-use crate::connection::Cors;
+use crate::connection::{Cors, Meanwhile};
+use crate::live::{Followed, Whereabouts};
 use postrider_delivery::{Opening as Asked, Session};
+use postrider_engine::{EngineError, Starts};
+use postrider_model::UserState;
 
 /// With more seats of one user in a loop, its sessions' among them, a connection keeps none between two polls:
 /// `limits.sessions_per_user` counts sessions only.
@@ -28,28 +32,29 @@ impl Shard {
             return self.answer(slot, &too_many_of_address(), false, &cors);
         };
         let user = &request.identity.user;
-        if !self.shared.sessions.take(user) {
+        let Some(came) = self.shared.sessions.take(user) else {
             return self.refuse_session(slot, &request.wire, &cors);
-        }
+        };
         // The last check: a request that was refused has not used its ticket up.
         let spent = request.ticket.as_ref().map_or(Ok(()), |(ticket, resumes)| {
             self.shared.gate.spend(ticket, *resumes, self.turn.wall)
         });
         if let Err(problem) = spent {
-            self.shared.sessions.release(user);
+            self.session_refused(user, &came);
             return self.answer(slot, &problem, false, &cors);
         }
+        self.shared.sessions.tell(user, &came, self.roll_now());
         self.turn.stats.opened(request.wire.transport());
         let opening = self.opening(request, cors, rest);
         let kept = self.take_seats(slot, &opening.asked);
-        let starts = self.starts_at_once(&opening.asked);
+        let starts = self.starts_at_once(&opening.asked, opening.state);
         let Some(connection) = self.connections.get_mut(slot) else {
             return;
         };
         connection.place = place;
         match starts {
             Ok(starts) => {
-                self.open(slot, opening, &starts, kept);
+                self.open(slot, opening, starts, kept, false);
                 self.read_from_memory();
             }
             Err(wanted) => {
@@ -90,8 +95,7 @@ impl Shard {
             wire: request.wire,
             cors,
             rest,
-            missed: Vec::new(),
-            missed_more: false,
+            meanwhile: Meanwhile::default(),
         }
     }
 
@@ -105,6 +109,7 @@ impl Shard {
         };
         let hears = |session: &Session| *session.user() == asked.user && session.topics().eq(&asked.topics);
         if kept.as_ref().is_some_and(|kept| hears(&kept.session)) {
+            self.hearers.rest(&asked.user, &mut connection.seats, false);
             return kept;
         }
         if let Some(kept) = &kept {
@@ -115,7 +120,7 @@ impl Shard {
     }
 
     /// The engine said where the feeds of a session that waited for it stand.
-    pub(super) fn opened(&mut self, key: Key, starts: Result<Vec<FeedStart>, postrider_engine::EngineError>) {
+    pub(super) fn opened(&mut self, key: Key, starts: Result<Starts, EngineError>) {
         let slot = key.slot;
         let Some(connection) = self.connections.get_mut(slot).filter(|at| at.key == key) else {
             return;
@@ -138,12 +143,20 @@ impl Shard {
             deadline: self.turn.now.plus(CLOSING_TIMEOUT),
         };
         if let Stage::Opening(opening) = std::mem::replace(&mut connection.stage, closing) {
-            self.open(slot, *opening, &starts, None);
+            self.open(slot, *opening, starts, None, true);
         }
     }
 
-    /// The session is there: its client is greeted, and gets what is in memory for it.
-    fn open(&mut self, slot: usize, opening: Opening, starts: &[FeedStart], mut kept: Option<Box<Live>>) {
+    /// The session is there: its client is greeted, and gets what is in memory for it. `is_late`: the engine said `starts`
+    /// some time ago.
+    fn open(
+        &mut self,
+        slot: usize,
+        opening: Opening,
+        starts: Starts,
+        mut kept: Option<Box<Live>>,
+        is_late: bool,
+    ) {
         let Opening {
             asked,
             expires_at,
@@ -151,9 +164,13 @@ impl Shard {
             wire,
             cors,
             rest,
-            missed,
-            missed_more,
+            meanwhile,
         } = opening;
+        let state = state.then(|| starts.state.unwrap_or_default());
+        let starts = Whereabouts {
+            feeds: starts.feeds,
+            members: member_feeds(starts.members),
+        };
         let mut frames = Vec::new();
         let wire = match wire {
             WireRequest::WebSocket(handshake) => {
@@ -172,7 +189,6 @@ impl Shard {
                     room: self.poll_room(slot),
                     limit: u16::try_from(limit).unwrap_or(u16::MAX),
                     gap: false,
-                    state,
                     dropped_transient: false,
                     keep_alive,
                     news: 0,
@@ -182,6 +198,10 @@ impl Shard {
                         had: asked.cursor.clone().filter(|_| asked.ack == AckMode::Explicit),
                         repeats_at: self.turn.now.plus(REPEAT_PAUSE),
                         cors,
+                        state: state.as_ref().map(|state| {
+                            let had = asked.cursor.as_ref().and_then(Cursor::state);
+                            Followed::new(state, had)
+                        }),
                         rest,
                     }
                     .any(),
@@ -194,12 +214,8 @@ impl Shard {
             return;
         };
         let (key, out, turn) = (connection.key, &mut connection.out, &mut self.turn);
-        greet(&wire, &asked, state, out);
-        let mut live = Live::open(key, &asked, starts, lifetime, wire, out, turn);
-        live.apply(key, out, turn, Evidence::Cursor, Effect::Appended(&missed));
-        if missed_more {
-            live.apply(key, out, turn, Evidence::Cursor, Effect::Suspect);
-        }
+        greet(&wire, &asked, state.as_deref(), out);
+        let live = Live::open(key, &asked, &starts, lifetime, wire, out, turn);
         connection.stage = Stage::Live(match kept {
             Some(mut kept) => {
                 *kept = live;
@@ -207,11 +223,44 @@ impl Shard {
             }
             None => Box::new(live),
         });
+        if let Some(state) = state {
+            self.states.follow(slot, state.version());
+        }
+        self.hear_what_was_missed(slot, meanwhile, is_late);
         self.touch(slot);
         if !frames.is_empty() {
             self.received_frames(slot, &mut frames);
         }
         self.read_what_was_left(slot);
+    }
+
+    /// What happened while it was opening: first who is a member of what, as the entries that came are judged by that.
+    fn hear_what_was_missed(&mut self, slot: usize, meanwhile: Meanwhile, is_late: bool) {
+        if self.reseat(slot) && is_late {
+            // What came before it had these seats is found by one look.
+            self.apply(slot, Effect::SuspectMembers);
+        }
+        for change in &meanwhile.members {
+            self.change_session(slot, change);
+        }
+        if meanwhile.members_unsure
+            && let Some(live) = self.connections.get_mut(slot).and_then(Connection::live)
+        {
+            live.session.doubt_members();
+            self.look_up_members(slot);
+        }
+        if !meanwhile.entries.is_empty() {
+            self.apply(slot, Effect::Appended(&meanwhile.entries));
+        }
+        if meanwhile.more {
+            self.apply(slot, Effect::Suspect);
+        }
+        if let Some(state) = &meanwhile.state {
+            self.state_came(slot, state);
+        }
+        if meanwhile.state_unsure {
+            self.look_up_state(slot);
+        }
     }
 
     fn begin_stream(&mut self, slot: usize, cors: &Cors) -> Wire {
@@ -250,8 +299,9 @@ impl Shard {
             return None;
         };
         live.rest();
+        self.states.forget(slot);
         connection.place = Place::default();
-        self.shared.sessions.release(live.session.user());
+        self.session_ended(live.session.user());
         self.turn.stats.ended(Transport::LongPoll);
         Some(live)
     }
@@ -260,6 +310,8 @@ impl Shard {
     pub(super) fn keep_seats(&mut self, slot: usize, live: Box<Live>) -> Option<Box<Live>> {
         let user = live.session.user();
         if self.hearers.seats_of(user) <= MAX_KEPT_SEATS {
+            let seats = &mut self.connections.get_mut(slot)?.seats;
+            self.hearers.rest(user, seats, true);
             return Some(live);
         }
         let seats = std::mem::take(&mut self.connections.get_mut(slot)?.seats);
@@ -269,8 +321,8 @@ impl Shard {
 }
 
 /// What a session over time says before anything else.
-fn greet(wire: &Wire, asked: &Asked, state: bool, out: &mut Outgoing) {
-    let state = state.then_some(&b"{}"[..]);
+fn greet(wire: &Wire, asked: &Asked, state: Option<&UserState>, out: &mut Outgoing) {
+    let state = state.map(UserState::json);
     match wire {
         Wire::Poll(_) => {}
         Wire::Sse { .. } => state

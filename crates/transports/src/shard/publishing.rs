@@ -320,7 +320,7 @@ impl Shard {
 /// that comes at once and has at most `most` bytes.
 fn own_body(head: &Head<'_>, most: usize) -> Option<usize> {
     let plain = head.method == "POST" && head.target == PATH && head.version_minor == 1;
-    let special = ["transfer-encoding", "expect", "upgrade"];
+    let special = ["transfer-encoding", "content-encoding", "expect", "upgrade"];
     if !plain || special.iter().any(|name| head.header(name).is_some()) {
         return None;
     }
@@ -369,6 +369,7 @@ mod tests {
             "Content-Length: 101",
             "Content-Length: 99999999999999999999999",
             "Transfer-Encoding: chunked",
+            "Content-Length: 7\r\nContent-Encoding: gzip",
             "Content-Length: 7\r\nExpect: 100-continue",
             "Content-Length: 7\r\nUpgrade: h2c",
             "Content-Length: 7\r\nContent-Type: application/x-ndjson",

@@ -8,7 +8,7 @@
 use super::*;
 use crate::mailbox::PageWanted;
 use postrider_delivery::Reading;
-use postrider_engine::{EngineError, StartsWanted};
+use postrider_engine::{EngineError, Starts, StartsWanted};
 use postrider_model::{FeedSpan, InboxPage};
 
 /// Sessions that one task opens, and such tasks of one loop at a time.
@@ -37,7 +37,8 @@ impl Shard {
     pub(super) fn starts_at_once(
         &self,
         asked: &postrider_delivery::Opening,
-    ) -> Result<Vec<FeedStart>, StartsWanted> {
+        state: bool,
+    ) -> Result<Starts, StartsWanted> {
         let place = |feed: FeedId| {
             let place = asked
                 .cursor
@@ -46,12 +47,15 @@ impl Shard {
             (feed, place)
         };
         let places: Vec<_> = asked.feeds().into_iter().map(place).collect();
-        // The engine may have to take note of the user first.
-        let now = (!self.shared.arrivals).then(|| self.shared.engine.starts_now(&asked.user, &places));
-        now.flatten().ok_or_else(|| StartsWanted {
+        let wanted = StartsWanted {
             user: asked.user.clone(),
             places,
-        })
+            cursor: asked.cursor.clone(),
+            state,
+        };
+        // The engine may have to take note of the user first.
+        let now = (!self.shared.arrivals).then(|| self.shared.engine.starts_now(&wanted));
+        now.flatten().ok_or(wanted)
     }
 
     /// Asks where they stand, with those of others.
@@ -60,7 +64,7 @@ impl Shard {
     }
 
     /// The engine said where these stand.
-    pub(super) fn opened_together(&mut self, opened: Vec<(Key, Result<Vec<FeedStart>, EngineError>)>) {
+    pub(super) fn opened_together(&mut self, opened: Vec<(Key, Result<Starts, EngineError>)>) {
         self.questions.opening = self.questions.opening.saturating_sub(1);
         for (key, starts) in opened {
             self.opened(key, starts);
@@ -83,7 +87,7 @@ impl Shard {
                 match self
                     .shared
                     .engine
-                    .page_now(user, feed, after, PAGE, self.turn.wall)
+                    .page_now(user, feed, wanted.member, after, PAGE, self.turn.wall)
                 {
                     None => self.questions.pages.push_back(wanted),
                     Some(page) => {
@@ -178,7 +182,7 @@ impl Shard {
 }
 
 /// Where the feeds of each stand.
-async fn starts(shared: &Shared, wanted: &[StartsWanted]) -> Vec<Result<Vec<FeedStart>, EngineError>> {
+async fn starts(shared: &Shared, wanted: &[StartsWanted]) -> Vec<Result<Starts, EngineError>> {
     if shared.arrivals {
         for user in wanted.iter().map(|wanted| &wanted.user) {
             if let Err(error) = shared.engine.arrive(user).await {
@@ -195,6 +199,7 @@ async fn read_pages(shared: &Shared, wanted: &[PageWanted]) -> Vec<Result<InboxP
         .map(|wanted| postrider_engine::PageWanted {
             user: wanted.user.clone(),
             feed: wanted.feed.clone(),
+            member: wanted.member,
             after: match wanted.reading {
                 Reading::Forward { after } => after,
                 Reading::Again { first, .. } => first.saturating_sub(1),
@@ -225,5 +230,12 @@ async fn read_page(shared: &Shared, wanted: &PageWanted) -> Result<InboxPage, En
             (after, ReadLimit { entries, ..PAGE })
         }
     };
-    read_inbox(engine, user, feed, after, limit, (shared.clock)()).await
+    let wanted = postrider_engine::PageWanted {
+        user: user.clone(),
+        feed: feed.clone(),
+        member: wanted.member,
+        after,
+        limit,
+    };
+    read_inbox(engine, wanted, (shared.clock)()).await
 }

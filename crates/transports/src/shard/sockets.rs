@@ -241,7 +241,8 @@ impl Shard {
             Stage::Head { .. } | Stage::Closing { .. } => return,
         };
         self.hearers.leave(slot, user, seats);
-        self.shared.sessions.release(user);
+        self.states.forget(slot);
+        self.session_ended(user);
         self.turn.stats.ended(transport);
     }
 

@@ -1,7 +1,7 @@
 //! Forgetting a user: all rows that name the user, and the notifications that were for nobody else.
 //!
-//! What stays: the head of the user's feed under a digest of its name, so that no place is ever given twice;
-//! and the user's id in the exclusions of others' notifications, for as long as those are kept.
+//! What stays: the head of the user's feed, and the version of the state map, under digests of the user's name, so
+//! that no place and no version is ever given twice; and the user's id in the exclusions of others' notifications, for as long as those are kept.
 
 use super::{Apply, Due};
 use crate::embedded::codec::{EntryKindRecord, EntryRecord, Writer, key};
@@ -28,6 +28,8 @@ impl Apply<'_> {
             && self.erase_scheduled(user, erasing, steps)?
             && self.erase_rows(user, erasing, steps)?;
         if done {
+            erasing.known |= self.erase_from_directory(user)?;
+            erasing.known |= self.erase_state(user)?;
             self.erase_head(user, &feed)?;
         }
         Ok(done)

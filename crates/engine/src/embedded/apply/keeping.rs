@@ -383,9 +383,7 @@ impl Apply<'_> {
             let row = key::entry(feed, position.offset);
             self.txn.remove(Table::Dropped, row.clone());
             self.txn.remove(Table::Firsts, row);
-            if *feed == FeedId::All {
-                self.clean_up_to(position.offset)?;
-            }
+            self.clean_up_to(feed, position.offset)?;
         }
         if let Some(at) = record.notification.expires_at {
             self.txn

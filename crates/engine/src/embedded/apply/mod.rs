@@ -6,14 +6,18 @@
 
 mod attempts;
 mod cleaning;
+#[cfg(test)]
+mod cleaning_tests;
 mod cohorts;
 mod erase;
 mod keeping;
 mod letters;
+mod people;
 mod publish;
 mod repair;
 mod rows;
 mod settle;
+mod states;
 mod withdraw;
 
 pub(super) use erase::Erasing;
@@ -26,10 +30,11 @@ use super::hot::Hot;
 use super::rules::Rules;
 use super::store::Txn;
 use super::tables::{Due, Stage};
+use crate::MemberWake;
 use foldhash::HashMap;
 use postrider_model::{
-    DeadReason, Entry, Epoch, FeedId, FeedSpan, Notification, NotificationId, Settlement, Timestamp,
-    WithdrawReason,
+    DeadReason, Entry, Epoch, FeedId, FeedSpan, Membership, Notification, NotificationId, Settlement,
+    Timestamp, UserId, UserState, WithdrawReason,
 };
 use std::sync::Arc;
 
@@ -42,6 +47,8 @@ pub(super) struct Apply<'a> {
     pub spans: HashMap<FeedId, FeedSpan>,
     /// What was appended, in order.
     pub appended: Vec<Arc<Entry>>,
+    /// What else listeners are told, each after so many of those.
+    pub told: Vec<(usize, Told)>,
     /// Some of what has run out by now is not recorded as such yet, so whoever moves a floor has to look.
     pub behind: bool,
     /// What is due cannot be done for now.
@@ -58,6 +65,14 @@ pub(super) struct Apply<'a> {
     pub counts: Counts,
     /// Notifications without their data, as the rules look at them again and again.
     heads: HashMap<NotificationId, Arc<Notification>>,
+    /// The memberships of the user who was last looked at.
+    members: Option<(UserId, Arc<[Membership]>)>,
+}
+
+/// What listeners are told beside entries.
+pub(super) enum Told {
+    Member(MemberWake),
+    State(UserId, Arc<UserState>),
 }
 
 /// Heads remembered in one transaction.
@@ -109,6 +124,8 @@ impl<'a> Apply<'a> {
             now,
             spans,
             appended: Vec::new(),
+            told: Vec::new(),
+            members: None,
             behind: false,
             overdue: false,
             calm_until: Timestamp(0),

@@ -2,6 +2,7 @@
 
 use super::{Apply, Due, Stage};
 use crate::EngineError;
+use crate::embedded::codec::people::MEMBERSHIPS;
 use crate::embedded::codec::{EntryRecord, Held, Record, Writer, key};
 use crate::embedded::store::{Table, View};
 use crate::embedded::{StoreFault, tables};
@@ -275,7 +276,17 @@ impl Apply<'_> {
     /// Does one thing that is due; returns how many feeds that touched.
     fn do_due(&mut self, row: &[u8], kind: Due, id: &NotificationId) -> Result<u64, StoreFault> {
         if kind == Due::GiveUp {
-            self.attempts_ended(&tables::due_user(row)?, id)?;
+            match self.attempts_ended(&tables::due_user(row)?, id) {
+                // That is this user's trouble alone: the notification is whole.
+                Err(
+                    fault @ StoreFault::Corrupt {
+                        table: MEMBERSHIPS, ..
+                    },
+                ) => {
+                    tracing::error!(%id, %fault, "a user's last attempt cannot be judged");
+                }
+                done => done?,
+            }
             return Ok(1);
         }
         let Some(record) = tables::record(&self.txn, id)? else {

@@ -1,21 +1,22 @@
 //! The rows of one transaction, read and written.
 
 use super::{Apply, By, MAX_HEADS};
-use crate::embedded::StoreFault;
 use crate::embedded::codec::{
     EntryKindRecord, EntryRecord, Home, Record, Writer, encode_mark, encode_range, key,
 };
 use crate::embedded::store::{Table, View};
 use crate::embedded::tables::{self, FLOOR_JOINED};
+use crate::embedded::{StoreFault, people};
 use bytes::Bytes;
 use postrider_model::{
-    Devices, FeedId, FeedSpan, Mark, MarkKind, Notification, NotificationId, Position, Standing, State,
-    UserId,
+    Audience, Devices, FeedId, FeedSpan, Mark, MarkKind, Notification, NotificationId, Position, Standing,
+    State, UserId,
 };
 use std::sync::Arc;
 
 impl Apply<'_> {
-    /// Where `id` stands for `user`, if the user is one of its recipients. Topics carry no delivery state.
+    /// Where `id` stands for `user`, if the user is one of its recipients. In a topic that is a member's alone: session
+    /// topics carry no delivery state.
     pub(super) fn find(
         &mut self,
         user: &UserId,
@@ -27,18 +28,26 @@ impl Apply<'_> {
         let Some(record) = tables::record(&self.txn, id)? else {
             return Ok(None);
         };
+        if record.recipients.is_some() || record.notification.excludes(user) {
+            return Ok(None);
+        }
+        if let Audience::Topics(_) = &record.notification.audience {
+            let memberships = self.memberships(user)?;
+            let place = people::place(&record, &memberships);
+            return Ok(place.map(|(feed, at)| (feed.clone(), at.offset)));
+        }
         let placed = record
             .placements
             .iter()
             .find(|(feed, position)| *feed == FeedId::All && position.offset > 0);
-        let Some((feed, at)) = placed.filter(|_| !record.notification.excludes(user)) else {
+        let Some((feed, at)) = placed else {
             return Ok(None);
         };
         let joined = tables::floor(&self.txn, user, feed, FLOOR_JOINED)?;
         Ok((at.offset > joined).then(|| (feed.clone(), at.offset)))
     }
 
-    /// The state of `id` at this place for a user; an excluded one has nothing to settle.
+    /// The state of `id` at this place for a user; one who is no recipient has nothing to settle.
     pub(super) fn state(
         &mut self,
         user: &UserId,
@@ -47,10 +56,28 @@ impl Apply<'_> {
         id: &NotificationId,
     ) -> Result<(State, Standing), StoreFault> {
         let head = self.head(id)?;
-        if head.excludes(user) {
+        if !self.is_shown(user, feed, offset, &head)? {
             return Ok((State::Delivered, Standing::default()));
         }
         tables::state(&self.txn, user, feed, offset, &head, self.now)
+    }
+
+    /// Whether a notification is the user's where it stands.
+    pub(super) fn is_shown(
+        &mut self,
+        user: &UserId,
+        feed: &FeedId,
+        offset: u64,
+        notification: &Notification,
+    ) -> Result<bool, StoreFault> {
+        if notification.excludes(user) {
+            return Ok(false);
+        }
+        let FeedId::Topic(topic) = feed else {
+            return Ok(true);
+        };
+        let memberships = self.memberships(user)?;
+        people::is_shown(&self.txn, &memberships, topic, offset, notification)
     }
 
     /// A notification without its data.

@@ -9,8 +9,8 @@ use crate::embedded::rules::Broadcasts;
 use crate::embedded::store::{Table, View};
 use crate::embedded::tables::{self, ALL_ROWS, FLOOR_DELIVERED, FLOOR_JOINED, FLOOR_READ};
 use postrider_model::{
-    Devices, EntryKind, Evidence, FeedId, MarkKind, NotificationId, Position, SessionId, SettleKind,
-    SettleTarget, Settlement, State, UserId, WithdrawReason,
+    Devices, EntryKind, Evidence, FeedId, MarkKind, Membership, NotificationId, Position, SessionId,
+    SettleKind, SettleTarget, Settlement, State, UserId, WithdrawReason,
 };
 use std::sync::Arc;
 
@@ -58,10 +58,13 @@ impl Apply<'_> {
             done: true,
         };
         for (feed, position) in places {
-            let own = !matches!(feed, FeedId::User(user) if *user != settlement.user);
-            if own && self.is_place(feed, *position)? {
-                all.changed += self.settle_dead(settlement, feed, position.offset)?;
-                let settled = self.settle_through(settlement, feed, position.offset, count, steps)?;
+            let Some(most) = self.settles_through(&settlement.user, feed)? else {
+                continue;
+            };
+            if self.is_place(feed, *position)? {
+                let through = position.offset.min(most);
+                all.changed += self.settle_dead(settlement, feed, through)?;
+                let settled = self.settle_through(settlement, feed, through, count, steps)?;
                 all.changed += settled.changed;
                 all.walked += settled.walked;
                 all.done = settled.done;
@@ -71,6 +74,19 @@ impl Apply<'_> {
             }
         }
         Ok(all)
+    }
+
+    /// Up to which offset a user's word can settle something in a feed; `None` where it cannot.
+    fn settles_through(&mut self, user: &UserId, feed: &FeedId) -> Result<Option<u64>, StoreFault> {
+        Ok(match feed {
+            FeedId::All => Some(u64::MAX),
+            FeedId::User(of) => (of == user).then_some(u64::MAX),
+            FeedId::Topic(topic) if self.hot.is_member(self.asked(user), topic) => Some(u64::MAX),
+            FeedId::Topic(_) => {
+                let membership = self.membership(user, feed)?;
+                membership.map(|one| one.end().unwrap_or(u64::MAX))
+            }
+        })
     }
 
     fn settle_ids(&mut self, settlement: &Settlement, ids: &[NotificationId]) -> Result<u64, StoreFault> {
@@ -221,7 +237,7 @@ impl Apply<'_> {
     ) -> Result<bool, StoreFault> {
         let (user, head) = (&settlement.user, self.head(id)?);
         let first = head.devices == Devices::First;
-        if head.excludes(user) || (first && !by_id) {
+        if (first && !by_id) || !self.is_shown(user, feed, offset, &head)? {
             return Ok(false);
         }
         let (state, standing) = self.state(user, feed, offset, id)?;
@@ -281,11 +297,7 @@ impl Apply<'_> {
             return Ok(settled);
         }
         let kind = if read { FLOOR_READ } else { FLOOR_DELIVERED };
-        let mut floor = tables::floor(&self.txn, user, feed, kind)?;
-        if feed.is_wide() {
-            // What came before is none of the user's.
-            floor = floor.max(tables::floor(&self.txn, user, feed, FLOOR_JOINED)?);
-        }
+        let floor = self.floor(user, feed, kind)?;
         if offset <= floor {
             return Ok(Settled {
                 changed: 0,
@@ -461,11 +473,19 @@ impl Apply<'_> {
 
     /// Moves the floor over what is settled right above it.
     fn advance_floor(&mut self, user: &UserId, feed: &FeedId) -> Result<(), StoreFault> {
-        let old = tables::floor(&self.txn, user, feed, FLOOR_DELIVERED)?;
         let span = *self.span(feed)?;
-        let head = span.head.offset;
-        let mut floor = old.max(span.first.saturating_sub(1)).min(head);
-        for next in floor + 1..=head.min(floor + MAX_FLOOR_STEPS) {
+        let membership = self.membership(user, feed)?;
+        // What is not the user's is passed over at once.
+        let lifted = |floor: u64| membership.as_ref().map_or(floor, |one| one.floor(floor));
+        let old = lifted(tables::floor(&self.txn, user, feed, FLOOR_DELIVERED)?);
+        let end = membership.as_ref().and_then(Membership::end);
+        let head = span.head.offset.min(end.unwrap_or(u64::MAX));
+        let mut floor = lifted(old.max(span.first.saturating_sub(1))).min(head);
+        for _ in 0..MAX_FLOOR_STEPS {
+            let next = floor + 1;
+            if next > head {
+                break;
+            }
             if let Some(id) = self.notification_at(feed, next)? {
                 let (state, standing) = self.state(user, feed, next, &id)?;
                 let settled = match state {
@@ -478,7 +498,7 @@ impl Apply<'_> {
                     break;
                 }
             }
-            floor = next;
+            floor = lifted(next);
         }
         if floor > old {
             self.move_floor(user, feed, old, floor)?;

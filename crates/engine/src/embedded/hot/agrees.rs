@@ -3,10 +3,11 @@
 
 use crate::contract::{Kit, Make, settlement};
 use crate::embedded::tests::Here;
-use crate::{Engine, PageWanted, ReadLimit, StartsWanted, read_inbox};
+use crate::inbox::{share, stretch};
+use crate::{Engine, PageWanted, ReadLimit, Starts, StartsWanted};
 use postrider_model::{
-    Entry, EntryKind, Epoch, FeedId, FeedStart, InboxPage, Millis, NotificationId, Position, SettleKind,
-    SettleTarget, Timestamp, UserId,
+    Cursor, Entry, EntryKind, Epoch, FeedId, InboxPage, Millis, NotificationId, Position, SettleKind,
+    SettleTarget, Timestamp, Topic, UserId,
 };
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -46,6 +47,76 @@ pub(in crate::embedded) async fn judge(engine: &Arc<dyn Engine>, user: &str, now
     }
 }
 
+/// How many answers about these topics came from memory, to a user who may be a member; each is what the store says.
+pub(in crate::embedded) async fn judge_topics(
+    engine: &Arc<dyn Engine>,
+    user: &str,
+    topics: &[FeedId],
+    now: Timestamp,
+) -> usize {
+    let user = UserId::new(user).unwrap();
+    let mut hits = 0;
+    for feed in topics {
+        let head = head(engine, feed).await.offset;
+        let mut cursors = vec![None, Some(Cursor::default())];
+        for back in [0, 1, head] {
+            let after = head.saturating_sub(back);
+            let place = place(engine, feed, after).await;
+            cursors.extend(place.map(|place| Some(Cursor::new([(feed, place)]))));
+            for member in [true, false] {
+                hits += usize::from(topic_page_agrees(engine, &user, feed, member, after, now).await);
+            }
+        }
+        for cursor in cursors {
+            let places = vec![(feed.clone(), cursor.as_ref().and_then(|cursor| cursor.get(feed)))];
+            for places in [places, Vec::new()] {
+                let wanted = StartsWanted {
+                    user: user.clone(),
+                    places,
+                    cursor: cursor.clone(),
+                    state: false,
+                };
+                let hot = engine.starts_now(&wanted);
+                let cold = engine
+                    .starts(std::slice::from_ref(&wanted))
+                    .await
+                    .remove(0)
+                    .unwrap();
+                hits += usize::from(hot.is_some());
+                assert_eq!(*hot.as_ref().unwrap_or(&cold), cold, "for {wanted:?}");
+            }
+        }
+    }
+    hits
+}
+
+async fn topic_page_agrees(
+    engine: &Arc<dyn Engine>,
+    user: &UserId,
+    feed: &FeedId,
+    member: bool,
+    after: u64,
+    now: Timestamp,
+) -> bool {
+    let limit = ReadLimit {
+        entries: 100,
+        bytes: usize::MAX,
+    };
+    let hot = engine.page_now(user, feed, member, after, limit, now);
+    let wanted = PageWanted {
+        user: user.clone(),
+        feed: feed.clone(),
+        member,
+        after,
+        limit,
+    };
+    let cold = engine.pages(&[wanted], now).await.remove(0).unwrap();
+    if let Some(hot) = &hot {
+        assert_eq!(told(hot), told(&cold), "{feed} after {after} of {user}: {member}");
+    }
+    hot.is_some()
+}
+
 async fn head(engine: &Arc<dyn Engine>, feed: &FeedId) -> Position {
     engine.spans(std::slice::from_ref(feed)).await.unwrap()[0].head
 }
@@ -75,7 +146,13 @@ async fn starts_agree(
         _ => FeedId::All,
     };
     let places = vec![(feed.clone(), place), (other, None)];
-    let hot = engine.starts_now(user, &places);
+    let wanted = StartsWanted {
+        user: user.clone(),
+        places,
+        cursor: None,
+        state: false,
+    };
+    let (hot, places) = (engine.starts_now(&wanted), &wanted.places);
     // By the plain looks, which know of no memory.
     let spans: Vec<_> = places.iter().map(|(feed, _)| feed.clone()).collect();
     let spans = engine.spans(&spans).await.unwrap();
@@ -88,15 +165,12 @@ async fn starts_agree(
         };
         plain.push((span, standing.floor, standing.start(), held));
     }
-    let told = |starts: Vec<FeedStart>| -> Vec<_> {
+    let told = |starts: Starts| -> Vec<_> {
         let parts = starts
+            .feeds
             .into_iter()
             .map(|start| (start.span, start.floor, start.begins, start.held));
         parts.collect()
-    };
-    let wanted = StartsWanted {
-        user: user.clone(),
-        places,
     };
     let cold = engine.starts(&[wanted]).await.pop().unwrap().unwrap();
     assert_eq!(told(cold), plain, "where feeds of {user} stand, from the store");
@@ -119,13 +193,16 @@ async fn page_agrees(
         entries,
         bytes: usize::MAX,
     };
-    let hot = engine.page_now(user, feed, after, limit, now);
-    let plain = read_inbox(&**engine, user, feed, after, limit, now)
-        .await
-        .unwrap();
+    let hot = engine.page_now(user, feed, false, after, limit, now);
+    // By the plain looks.
+    let read = engine.read(feed, after, limit).await.unwrap();
+    let (from, to) = stretch(&read.entries);
+    let standing = engine.standing(user, feed, from, to).await.unwrap();
+    let plain = share(read.entries, read.span, &standing, now);
     let wanted = PageWanted {
         user: user.clone(),
         feed: feed.clone(),
+        member: false,
         after,
         limit,
     };
@@ -158,8 +235,8 @@ fn told(page: &InboxPage) -> String {
             mark => format!("{mark:?}"),
         };
         format!(
-            "{position:?} {what} {:?} {} {}",
-            one.state, one.dismissed, one.attempts
+            "{position:?} {what} {} {:?} {} {}",
+            one.shown, one.state, one.dismissed, one.attempts
         )
     });
     let entries: Vec<_> = entries.collect();
@@ -174,11 +251,13 @@ async fn kit(on_disk: bool) -> Kit {
 async fn what_was_opened_once_is_answered_from_memory() {
     let kit = kit(true).await;
     let engine = kit.engine();
-    assert_eq!(
-        engine.starts_now(&UserId::new("ada").unwrap(), &[]),
-        None,
-        "not seen yet"
-    );
+    let wanted = StartsWanted {
+        user: UserId::new("ada").unwrap(),
+        places: Vec::new(),
+        cursor: None,
+        state: false,
+    };
+    assert_eq!(engine.starts_now(&wanted), None, "not seen yet");
     let before = hits(&engine, "ada", kit.now()).await;
     assert!(before > 0, "an inbox that holds nothing is known too");
     for n in 0..4 {
@@ -194,6 +273,45 @@ async fn what_was_opened_once_is_answered_from_memory() {
     kit.settle("ada", SettleKind::Delivered, ids).await.unwrap();
     let after = hits(&engine, "ada", kit.now()).await;
     assert!(after > 10, "{after}: above a mark memory answers");
+}
+
+#[tokio::test]
+async fn members_are_answered_from_memory() {
+    let kit = kit(true).await;
+    let engine = kit.engine();
+    let topic = FeedId::Topic(Topic::new("t").unwrap());
+    for user in ["ada", "bob"] {
+        kit.join(user, "t").await.unwrap();
+    }
+    for n in 0..4 {
+        kit.publish(Make::new(format!("t-{n}")).topics(&["t"]))
+            .await
+            .unwrap();
+    }
+    let judge = async |user| judge_topics(&engine, user, std::slice::from_ref(&topic), kit.now()).await;
+    judge("ada").await;
+    // Three places with two pages each; five cursors, with the topic asked for and without.
+    const ALL: usize = 3 * 2 + 5 * 2;
+    assert_eq!(judge("ada").await, ALL, "what was asked once");
+    judge("bob").await;
+    kit.publish(Make::new("t-4").topics(&["t"])).await.unwrap();
+    assert_eq!(judge("bob").await, ALL, "what was appended since");
+    let at = kit.place(&topic, 5).await.unwrap();
+    let target = SettleTarget::Through(vec![(topic.clone(), at)]);
+    kit.settle("bob", SettleKind::Delivered, target).await.unwrap();
+    assert_eq!(judge("bob").await, ALL, "what was acknowledged");
+    kit.leave("bob", "t").await.unwrap();
+    judge("bob").await;
+    kit.join("bob", "t").await.unwrap();
+    judge("bob").await;
+    assert_eq!(judge("bob").await, ALL, "who came back");
+    // One who is no member hears a session topic.
+    judge("eve").await;
+    assert_eq!(
+        judge("eve").await,
+        ALL - 3,
+        "a session topic: no pages by membership"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -214,8 +332,10 @@ async fn beside_a_writer_no_answer_is_older_than_its_question() {
                 let wanted = StartsWanted {
                     user: user.clone(),
                     places: places.clone(),
+                    cursor: None,
+                    state: false,
                 };
-                let starts = match engine.starts_now(&user, &places) {
+                let starts = match engine.starts_now(&wanted) {
                     Some(starts) => {
                         hits += 1;
                         starts
@@ -223,7 +343,7 @@ async fn beside_a_writer_no_answer_is_older_than_its_question() {
                     None => engine.starts(&[wanted]).await.pop().unwrap().unwrap(),
                 };
                 let after = engine.spans(&feeds).await.unwrap();
-                for ((before, start), after) in before.iter().zip(&starts).zip(after) {
+                for ((before, start), after) in before.iter().zip(&starts.feeds).zip(after) {
                     let at = start.span.head.offset;
                     assert!(before.head.offset <= at && at <= after.head.offset, "{start:?}");
                     assert!(start.floor <= at, "a floor above the head: {start:?}");

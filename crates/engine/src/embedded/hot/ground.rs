@@ -71,6 +71,16 @@ impl Hot {
     /// What lies between a user's floor and an entry of a feed.
     pub fn ground(&self, asked: Asked<'_>, feed: &FeedId, to: u64) -> Option<Ground> {
         self.with(asked.user, |known, all| {
+            if let FeedId::Topic(topic) = feed {
+                let (membership, place) = self.member_place(known, asked, topic)?;
+                // Not where some of it lies outside the stay.
+                let is_within = membership
+                    .stays
+                    .last()
+                    .is_some_and(|stay| stay.after <= place.floor);
+                let judge = |tail: &Tail| Some(ground(tail, place, asked, feed, to));
+                return is_within.then(|| self.in_topic(topic, judge)).flatten();
+            }
             let (tail, place) = super::parts(known, all, asked.user, feed)?;
             let place = place.after(asked.batch, asked.user, feed)?;
             Some(ground(tail, place, asked, feed, to))
@@ -80,6 +90,9 @@ impl Hot {
     /// How a user stands in a feed.
     pub fn place(&self, asked: Asked<'_>, feed: &FeedId) -> Option<Place> {
         self.with(asked.user, |known, all| {
+            if let FeedId::Topic(topic) = feed {
+                return self.member_place(known, asked, topic).map(|(_, place)| place);
+            }
             let (_, place) = super::parts(known, all, asked.user, feed)?;
             place.after(asked.batch, asked.user, feed)
         })

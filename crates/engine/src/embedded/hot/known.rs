@@ -1,6 +1,7 @@
 //! What is known of one user: where the own feed stands, and the user's floors. Pure: built from one look at the
 //! store, and moved along by what a commit writes.
 
+use super::members::Members;
 use super::slots::{Cost, Fate};
 use super::tail::{Lost, Tail};
 use crate::embedded::StoreFault;
@@ -38,6 +39,8 @@ pub(super) struct Known {
     pub own: Place,
     /// In `all`.
     pub all: Place,
+    /// The topics of which the user is, or was, a member.
+    pub members: Option<Box<Members>>,
 }
 
 /// What is known of a user, but for entries.
@@ -76,6 +79,7 @@ pub(in crate::embedded) struct Place {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Owner<'k> {
     User(&'k str),
+    Topic(&'k str),
     All,
 }
 
@@ -84,7 +88,10 @@ impl Cost for Slot {
         match self {
             Slot::Filled {
                 known: Some(known), ..
-            } => SLOT_BYTES + KNOWN_BYTES + known.tail.bytes(),
+            } => {
+                let members = known.members.as_ref().map_or(0, |members| members.bytes());
+                SLOT_BYTES + KNOWN_BYTES + known.tail.bytes() + members
+            }
             Slot::Filled { known: None, .. } | Slot::Filling(_) => SLOT_BYTES,
         }
     }
@@ -96,6 +103,7 @@ impl Known {
             tail: Tail::new(FeedSpan::EMPTY),
             own: Place::default(),
             all: Place::default(),
+            members: None,
         }
     }
 
@@ -136,12 +144,18 @@ impl Known {
                 }
             }
         }
-        let nothing = known.tail.is_nothing() && [known.own, known.all] == [Place::default(); 2];
+        known.members = Members::read(view, user)?;
+        let nothing = known.members.is_none()
+            && known.tail.is_nothing()
+            && [known.own, known.all] == [Place::default(); 2];
         Ok((!nothing).then(|| Box::new(known)))
     }
 
     /// Follows what a commit wrote about this user. Where it cannot, nothing is known any more.
     pub fn follow(&mut self, user: &str, batch: &Batch) -> Result<(), Lost> {
+        if batch.table(Table::Memberships).get(user.as_bytes()).is_some() {
+            return Err(Lost);
+        }
         let mut feed = Vec::with_capacity(user.len() + 3);
         FeedId::join_key(FeedKind::User, user, &mut feed);
         follow_feed(&mut self.tail, &feed, batch)?;
@@ -153,10 +167,8 @@ impl Known {
         self.tail.settled(self.own.floor);
         for table in [Table::Marks, Table::Attempts, Table::Opens] {
             for (row, value) in rows(batch, table, &prefix) {
-                let place = match owner(row.get(prefix.len()..).unwrap_or_default()) {
-                    Some(Owner::User(name)) if name == user => &mut self.own,
-                    Some(Owner::All) => &mut self.all,
-                    _ => continue,
+                let Some(place) = self.place_mut(user, row) else {
+                    continue;
                 };
                 // Of what is taken away there may be more: what was noted stays.
                 if value.is_some() {
@@ -170,11 +182,16 @@ impl Known {
     }
 
     fn floor_written(&mut self, user: &str, row: &[u8], value: &[u8]) -> Result<(), StoreFault> {
-        let rest = row.get(user.len() + 1..).unwrap_or_default();
-        match owner(rest) {
-            Some(Owner::User(name)) if name == user => self.own.floor_written(row, value),
-            Some(Owner::All) => self.all.floor_written(row, value),
-            _ => Ok(()),
+        let place = self.place_mut(user, row);
+        place.map_or(Ok(()), |place| place.floor_written(row, value))
+    }
+
+    /// The user's place in the feed that one of the user's rows is about.
+    fn place_mut(&mut self, user: &str, row: &[u8]) -> Option<&mut Place> {
+        match owner(row.get(user.len() + 1..).unwrap_or_default())? {
+            Owner::User(name) => (name == user).then_some(&mut self.own),
+            Owner::Topic(name) => self.members.as_mut()?.place_mut(name),
+            Owner::All => Some(&mut self.all),
         }
     }
 }
@@ -201,7 +218,7 @@ impl Place {
         Some(self)
     }
 
-    fn floor_written(&mut self, row: &[u8], value: &[u8]) -> Result<(), StoreFault> {
+    pub(super) fn floor_written(&mut self, row: &[u8], value: &[u8]) -> Result<(), StoreFault> {
         let kind = row.last();
         if let Some(&FLOOR_DELIVERED | &FLOOR_JOINED) = kind {
             let floor = tables::one_u64("floors", value)?;
@@ -214,7 +231,7 @@ impl Place {
         Ok(())
     }
 
-    fn noted(&mut self, table: Table, row: &[u8]) -> Result<(), StoreFault> {
+    pub(super) fn noted(&mut self, table: Table, row: &[u8]) -> Result<(), StoreFault> {
         // A mark's key ends in its kind.
         let row = match table {
             Table::Marks => row.split_last().map_or(row, |(_, row)| row),
@@ -294,12 +311,12 @@ pub(super) fn follow_feed(tail: &mut Tail, feed: &[u8], batch: &Batch) -> Result
     Ok(())
 }
 
-/// Whose a row of `entries` or `feeds` is; `None` where that is a topic's.
+/// Whose a row of `entries` or `feeds` is.
 pub(super) fn owner(row: &[u8]) -> Option<Owner<'_>> {
     match FeedId::split_key(row)? {
         (FeedKind::User, name, _) => Some(Owner::User(name)),
         (FeedKind::All, ..) => Some(Owner::All),
-        (FeedKind::Topic, ..) => None,
+        (FeedKind::Topic, name, _) => Some(Owner::Topic(name)),
     }
 }
 

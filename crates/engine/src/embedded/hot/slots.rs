@@ -9,8 +9,6 @@ use std::borrow::Borrow;
 use std::hash::{BuildHasher, Hash};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Parts with a lock each, so that loops do not wait for each other.
-const STRIPES: usize = 64;
 /// What a name costs beyond its letters: its place in the map, and the text's own header.
 const NAME_OVERHEAD: usize = 48;
 
@@ -42,8 +40,9 @@ struct Stripe<K, V> {
 }
 
 impl<K: Borrow<str> + Eq + Hash, V: Cost> Slots<K, V> {
-    /// Holds up to so many bytes.
-    pub fn new(bytes: usize) -> Slots<K, V> {
+    /// Holds up to so many bytes, in so many parts with a lock each, so that loops do not wait for each other. One
+    /// generation of a part should hold several values.
+    pub fn new(bytes: usize, stripes: usize) -> Slots<K, V> {
         let stripe = || {
             Mutex::new(Stripe {
                 young: HashMap::new(),
@@ -52,9 +51,9 @@ impl<K: Borrow<str> + Eq + Hash, V: Cost> Slots<K, V> {
             })
         };
         Slots {
-            stripes: (0..STRIPES).map(|_| stripe()).collect(),
+            stripes: (0..stripes).map(|_| stripe()).collect(),
             hashing: RandomState::default(),
-            bound: bytes / STRIPES / 2,
+            bound: bytes / stripes / 2,
         }
     }
 
@@ -122,6 +121,8 @@ impl<K, V> Stripe<K, V> {
 mod tests {
     use super::*;
 
+    const STRIPES: usize = 64;
+
     impl Cost for usize {
         fn cost(&self) -> usize {
             *self
@@ -134,7 +135,7 @@ mod tests {
 
     #[test]
     fn what_is_used_stays_and_the_rest_is_forgotten() {
-        let slots = Slots::<String, usize>::new(STRIPES * 2 * 10_000);
+        let slots = Slots::<String, usize>::new(STRIPES * 2 * 10_000, STRIPES);
         assert!(slots.add("used".into(), 100));
         assert!(!slots.add("used".into(), 7), "it is there");
         for n in 0..STRIPES * 1000 {
@@ -148,7 +149,7 @@ mod tests {
 
     #[test]
     fn what_grows_counts_and_what_is_dropped_is_gone() {
-        let slots = Slots::<String, usize>::new(STRIPES * 2 * 1000);
+        let slots = Slots::<String, usize>::new(STRIPES * 2 * 1000, STRIPES);
         assert!(slots.add("a".into(), 1));
         assert_eq!(slots.look("a", true, |value| (Fate::Drop, *value)), Some(1));
         assert_eq!(held(&slots, "a"), None);

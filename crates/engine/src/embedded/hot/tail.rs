@@ -57,6 +57,18 @@ impl Tail {
         tail
     }
 
+    /// Fills what is known of a feed with what a view shows. Entries that are more than what is there take its place.
+    pub fn fill(tail: &mut Option<Tail>, span: FeedSpan, entries: &[Arc<Entry>]) {
+        let tail = tail.get_or_insert_with(|| Tail::new(span));
+        let is_end = entries.last().is_some_and(|last| last.position == span.head);
+        let is_more = entries
+            .first()
+            .is_some_and(|first| tail.begins_after(first.position.offset));
+        if is_end && is_more && tail.span() == span {
+            *tail = Tail::with(span, entries);
+        }
+    }
+
     pub fn span(&self) -> FeedSpan {
         self.span
     }
