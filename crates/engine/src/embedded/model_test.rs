@@ -944,3 +944,16 @@ proptest! {
         live(&steps, true);
     }
 }
+
+/// A topic's notification that its member was given up on can be redriven, though it was replaced in another topic.
+#[test]
+fn what_was_replaced_in_another_topic_is_redriven() {
+    let steps = [
+        (18, 44, 3, 0),
+        (60, 10, 0, 0),
+        (40, 8, 1, 30),
+        (116, 140, 129, 22),
+        (175, 0, 0, 0),
+    ];
+    live(&steps, false);
+}

@@ -5,7 +5,7 @@
 
 use super::{Apply, By};
 use crate::Redriven;
-use crate::embedded::codec::{LetterRecord, Record, Writer, key};
+use crate::embedded::codec::{LetterRecord, Writer, key};
 use crate::embedded::store::{Table, View};
 use crate::embedded::{StoreFault, tables};
 use postrider_model::{
@@ -130,11 +130,11 @@ impl Apply<'_> {
         if record.notification.expires_at.is_some_and(|at| at <= self.now) {
             return Ok(Redriven::Expired);
         }
-        if record.cancelled_at.is_some() || self.is_withdrawn(&record)? {
+        let before = self.find(user, id)?;
+        if record.cancelled_at.is_some() || self.is_withdrawn(before.as_ref())? {
             return Ok(Redriven::Impossible);
         }
         self.leave_home(&mut record)?;
-        let before = self.find(user, id)?;
         let feed = FeedId::User(user.clone());
         let kind = EntryKind::Notification(record.notification.clone(), None);
         self.remove_letter(letter_id, &letter);
@@ -154,15 +154,14 @@ impl Apply<'_> {
         Ok(Redriven::Yes)
     }
 
-    /// Whether it was taken back from everyone.
-    fn is_withdrawn(&self, record: &Record) -> Result<bool, StoreFault> {
-        for (feed, position) in &record.placements {
-            let row = key::entry(feed, position.offset);
-            if self.txn.get(Table::Dropped, &row)?.is_some() {
-                return Ok(true);
-            }
-        }
-        Ok(false)
+    /// Whether what stands at this place was taken back from everyone who has it there. It may have been replaced in another
+    /// topic.
+    fn is_withdrawn(&self, place: Option<&(FeedId, u64)>) -> Result<bool, StoreFault> {
+        let Some((feed, offset)) = place else {
+            return Ok(false);
+        };
+        let row = key::entry(feed, *offset);
+        Ok(self.txn.get(Table::Dropped, &row)?.is_some())
     }
 
     /// What comes with the same key replaces it where it stands now, unless something newer has the key.
