@@ -106,6 +106,8 @@ fn user(args: &UserArgs) -> Result<(), Failure> {
         .map(Vec::as_slice)
         .unwrap_or_default();
     let told = match answer["online"] == true {
+        // Whoever left counts as online for a while.
+        true if sessions.is_empty() => look.good("online, the last session has just ended".to_owned()),
         true => look.good(format!(
             "connected, {}",
             counted(sessions.len() as u64, "session")
