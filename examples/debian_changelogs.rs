@@ -167,6 +167,7 @@ fn readers(
             name: format!("reader {number} ({user})"),
             user,
             topics: topics.choose_multiple(&mut rng, count).cloned().collect(),
+            member_of: Vec::new(),
             transports: transports.to_vec(),
             ack: AckMode::Auto,
             leaves_after: (number > 0).then_some(20..=800),

@@ -11,6 +11,9 @@ usage: cargo xtask TASK
                              NAME: cargo, a part of it, or one of the end-to-end suites (`test --only list` names them)
   check-docs [FILE]…         run every ```sh block of README.md and docs/**/*.md
   kill-loop [--kills N]      kill a node N times (200) and account for every accepted notification
+  siege-redis [--rounds N] [--seed N] [--shape NAME]
+                             three nodes over one Redis, 300 sessions, N rounds (20) in which everything dies, fails over,
+                             pauses or is cut off; prints the account of each. NAME: single, cluster, sentinel or careless
   conformance                Autobahn's suite against the WebSocket endpoint (also a part of `test`)
   fuzz [--seconds N] [NAME]… run each fuzz target, or those named, for N seconds (60); needs about 3 minutes to build
   bench [--short]            measure everything, the peers beside it, and write bench/RESULTS.md (under 20 minutes);
@@ -18,6 +21,7 @@ usage: cargo xtask TASK
   counts [--write]           instructions of the inner functions, by callgrind, against bench/counts.json
   dist [--binary FILE]       build what is handed out, smallest and fastest: target/dist/postrider-VERSION-HOST.tar.gz
                              with a binary, pack that one into target/dist/trial, to see what is in an archive
+  proto                      make the Rust code of the Twirp services from proto/, without protoc
   ci                         what continuous integration runs: .ci/run
 
 environment:
@@ -37,6 +41,12 @@ pub enum Task {
     KillLoop {
         kills: u32,
     },
+    /// Of one shape, or of all by turns; of one seed, or of any.
+    SiegeRedis {
+        rounds: u32,
+        seed: Option<String>,
+        shape: Option<String>,
+    },
     Bench {
         short: bool,
     },
@@ -53,12 +63,15 @@ pub enum Task {
     Dist {
         binary: Option<PathBuf>,
     },
+    /// Makes code from `proto/`.
+    Proto,
     Ci,
 }
 
 pub fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Task> {
     const DEFAULT_KILLS: u32 = 200;
     const DEFAULT_SECONDS: u32 = 60;
+    const DEFAULT_ROUNDS: u32 = 20;
 
     let mut arguments = arguments.into_iter();
     let task = arguments.next().unwrap_or_default();
@@ -67,6 +80,7 @@ pub fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Task> {
     let mut flag = false;
     let mut binary = None;
     let mut seconds = DEFAULT_SECONDS;
+    let (mut rounds, mut seed, mut shape) = (DEFAULT_ROUNDS, None, None);
     while let Some(argument) = arguments.next() {
         let (name, inline) = match argument.split_once('=') {
             Some((name, value)) => (name, Some(value.to_owned())),
@@ -75,6 +89,9 @@ pub fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Task> {
         match (task.as_str(), name) {
             ("test", "--only") => only.push(value(name, inline, &mut arguments)?),
             ("kill-loop", "--kills") => kills = number(name, inline, &mut arguments)?,
+            ("siege-redis", "--rounds") => rounds = number(name, inline, &mut arguments)?,
+            ("siege-redis", "--seed") => seed = Some(value(name, inline, &mut arguments)?),
+            ("siege-redis", "--shape") => shape = Some(value(name, inline, &mut arguments)?),
             ("fuzz", "--seconds") => seconds = number(name, inline, &mut arguments)?,
             ("dist", "--binary") => binary = Some(PathBuf::from(value(name, inline, &mut arguments)?)),
             ("bench", "--short") | ("counts", "--write") => flag = true,
@@ -86,11 +103,13 @@ pub fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Task> {
         "test" => Ok(Task::Test { only }),
         "check-docs" => Ok(Task::CheckDocs { only }),
         "kill-loop" => Ok(Task::KillLoop { kills }),
+        "siege-redis" => Ok(Task::SiegeRedis { rounds, seed, shape }),
         "conformance" => Ok(Task::Conformance),
         "fuzz" => Ok(Task::Fuzz { seconds, only }),
         "bench" => Ok(Task::Bench { short: flag }),
         "counts" => Ok(Task::Counts { write: flag }),
         "dist" => Ok(Task::Dist { binary }),
+        "proto" => Ok(Task::Proto),
         "ci" => Ok(Task::Ci),
         "" | "help" | "--help" | "-h" => Ok(Task::Help),
         other => bail!("no task `{other}`\n\n{USAGE}"),
@@ -132,6 +151,16 @@ mod tests {
             words("kill-loop").unwrap(),
             Task::KillLoop { kills: 200 }
         ));
+    }
+
+    #[test]
+    fn a_siege_has_rounds_a_seed_and_a_shape() {
+        let Task::SiegeRedis { rounds, seed, shape } = words("siege-redis --rounds 3 --seed=7").unwrap()
+        else {
+            panic!("not a siege")
+        };
+        assert_eq!((rounds, seed.as_deref(), shape), (3, Some("7"), None));
+        assert!(words("kill-loop --rounds 3").is_err());
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
+use crate::install::{Installed, Need};
 use crate::run;
 use crate::summary::{Summary, Tally};
 use crate::workspace::Workspace;
@@ -18,13 +19,23 @@ const FORGIVABLE: [&str; 3] = ["root", "loop devices", "ptrace"];
 const LIMIT: Duration = Duration::from_secs(40 * 60);
 
 /// `which`: the arguments that say which tests.
-pub fn run(workspace: &Workspace, which: &[&str], binary: &Path, summary: &mut Summary) -> Result<()> {
+pub fn run(
+    workspace: &Workspace,
+    which: &[&str],
+    binary: &Path,
+    installed: &Installed,
+    summary: &mut Summary,
+) -> Result<()> {
     let mut command = workspace.cargo();
     command
         .arg("test")
         .args(which)
         .arg("--no-fail-fast")
         .env("POSTRIDER_BIN", binary);
+    if installed.missing(&[Need::Redis]).is_none() {
+        // It is here: a test that does not find it is at fault.
+        command.env("POSTRIDER_TEST_REDIS", "required");
+    }
     let mut reader = Reader::default();
     let ended = run::stream(&mut command, LIMIT, |line| {
         println!("{line}");

@@ -22,6 +22,8 @@ const PROBE_LIMIT: Duration = Duration::from_secs(60);
 const PYTHON: (u32, u32) = (3, 10);
 /// The oldest Node.js that the pinned browser driver runs on.
 const NODE: u32 = 18;
+/// The oldest Redis that the engine runs on.
+const REDIS: u32 = 7;
 
 /// One thing that a suite cannot do without.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -39,6 +41,8 @@ pub enum Need {
     Python27,
     Autobahn,
     Systemd,
+    Redis,
+    HaProxy,
 }
 
 impl Need {
@@ -57,6 +61,8 @@ impl Need {
             Need::Python27 => "python2.7",
             Need::Autobahn => "Autobahn",
             Need::Systemd => "systemd-analyze",
+            Need::Redis => "redis-server",
+            Need::HaProxy => "haproxy",
         }
     }
 
@@ -81,6 +87,8 @@ impl Need {
             Need::XfsIo => &["xfsprogs"],
             Need::Mkfs => &["e2fsprogs", "mount"],
             Need::Systemd => &["systemd"],
+            Need::Redis => &["redis-server"],
+            Need::HaProxy => &["haproxy"],
             Need::PythonPackages | Need::NodePackages | Need::Python27 | Need::Autobahn => &[],
         }
     }
@@ -174,10 +182,18 @@ fn probe(need: Need) -> Result<Option<String>> {
         Need::Mkfs => answer("mkfs.ext4", &["-V"])?,
         // Its own first line names the whole, the last one its features.
         Need::Systemd => answer("systemd-analyze", &["--version"])?.map(|_| "systemd-analyze".to_owned()),
+        // 7 is the first with functions and sharded channels.
+        Need::Redis => answer("redis-server", &["--version"])?.filter(|said| redis_major(said) >= REDIS),
+        Need::HaProxy => answer("haproxy", &["-v"])?,
         Need::Python27 => autobahn::python()?.map(|path| path.display().to_string()),
         Need::PythonPackages | Need::NodePackages | Need::Autobahn => None,
     };
     Ok(said)
+}
+
+/// `Redis server v=7.0.15 sha=…`
+fn redis_major(said: &str) -> u32 {
+    said.split_once("v=").map_or(0, |(_, version)| major(version))
 }
 
 fn major(version: &str) -> u32 {
@@ -253,7 +269,7 @@ fn node_packages(workspace: &Workspace) -> Result<()> {
         return Ok(());
     }
     println!(
-        "install   Node.js packages: playwright-core, oauth2-mock-server, axe-core → {}",
+        "install   Node.js packages: playwright-core, oauth2-mock-server, axe-core, protobuf-ts → {}",
         folder.display()
     );
     finish(
@@ -329,5 +345,10 @@ mod tests {
         assert_eq!(answer("no-such-program-here", &[]).unwrap(), None);
         assert_eq!(major("v18.20.4"), 18);
         assert_eq!(major("nonsense"), 0);
+        assert_eq!(
+            redis_major("Redis server v=7.0.15 sha=00000000:0 malloc=jemalloc"),
+            7
+        );
+        assert_eq!(redis_major("nonsense"), 0);
     }
 }

@@ -59,11 +59,13 @@ fn perform() -> Result<bool> {
         Task::Test { only } => suites::test(&workspace, &only),
         Task::CheckDocs { only } => check_docs(&workspace, &only),
         Task::KillLoop { kills } => kill_loop(&workspace, kills),
+        Task::SiegeRedis { rounds, seed, shape } => siege_redis(&workspace, rounds, seed, shape),
         Task::Conformance => suites::test(&workspace, &["conformance".to_owned()]),
         Task::Fuzz { seconds, only } => fuzz::fuzz(&workspace, seconds, &only),
         Task::Bench { short } => bench::bench(&workspace, short),
         Task::Counts { write } => counts::counts(&workspace, write),
         Task::Dist { binary } => dist::dist(&workspace, binary.as_deref()),
+        Task::Proto => proto(&workspace),
         Task::Ci => ci(&workspace),
     }
 }
@@ -78,28 +80,75 @@ fn check_docs(workspace: &Workspace, only: &[String]) -> Result<bool> {
 /// Kills a node at random instants, again and again, and has every accepted notification accounted for.
 fn kill_loop(workspace: &Workspace, kills: u32) -> Result<bool> {
     const PER_KILL: Duration = Duration::from_secs(10);
+
+    let variables = [("POSTRIDER_KILLS", Some(kills.to_string()))];
+    harness(
+        workspace,
+        &["--test", "kill_loop", "--"],
+        &variables,
+        PER_KILL * kills,
+    )
+}
+
+/// Three nodes over one Redis, and everything that can happen to them.
+fn siege_redis(
+    workspace: &Workspace,
+    rounds: u32,
+    seed: Option<String>,
+    shape: Option<String>,
+) -> Result<bool> {
+    const PER_ROUND: Duration = Duration::from_secs(5 * 60);
+
+    let installed = install::install(workspace, &[install::Need::Redis]);
+    if let Some(missing) = installed.missing(&[install::Need::Redis]) {
+        println!("NOT RUN siege-redis: needs {missing}");
+        return Ok(false);
+    }
+    let variables = [
+        ("POSTRIDER_TEST_REDIS", Some("required".to_owned())),
+        ("POSTRIDER_ROUNDS", Some(rounds.to_string())),
+        ("POSTRIDER_SEED", seed),
+        ("POSTRIDER_SHAPE", shape),
+    ];
+    let arguments = ["--test", "nodes", "--", "siege::nothing_is_lost_over_faults"];
+    harness(workspace, &arguments, &variables, PER_ROUND * rounds)
+}
+
+/// One test of the harness, against a release build of the binary.
+fn harness(
+    workspace: &Workspace,
+    arguments: &[&str],
+    variables: &[(&str, Option<String>)],
+    limit: Duration,
+) -> Result<bool> {
     const BUILD: Duration = Duration::from_secs(30 * 60);
 
     let binary = build::binary(workspace, build::Profile::Release)?;
     let mut command = workspace.cargo();
     command
-        .args([
-            "test",
-            "-p",
-            "postrider-harness",
-            "--release",
-            "--test",
-            "kill_loop",
-            "--",
-            "--nocapture",
-        ])
-        .env("POSTRIDER_KILLS", kills.to_string())
+        .args(["test", "-p", "postrider-harness", "--release"])
+        .args(arguments)
+        .arg("--nocapture")
         .env("POSTRIDER_BIN", &binary);
-    let ended = run::stream(&mut command, BUILD + PER_KILL * kills, |line| println!("{line}"))?;
+    let set = variables
+        .iter()
+        .filter_map(|(name, value)| Some((name, value.as_ref()?)));
+    command.envs(set);
+    let ended = run::stream(&mut command, BUILD + limit, |line| println!("{line}"))?;
     if !ended.succeeded() {
-        bail!("the kill loop {}", ended.describe());
+        bail!("it {}", ended.describe());
     }
     Ok(true)
+}
+
+/// By a program of its own, whose dependencies would make every start of this one slower.
+fn proto(workspace: &Workspace) -> Result<bool> {
+    const LIMIT: Duration = Duration::from_secs(10 * 60);
+
+    let mut command = workspace.cargo();
+    command.args(["run", "--quiet", "--package", "postrider-proto-codegen"]);
+    let ended = run::stream(&mut command, LIMIT, |line| println!("{line}"))?;
+    Ok(ended.succeeded())
 }
 
 fn ci(workspace: &Workspace) -> Result<bool> {

@@ -59,6 +59,13 @@ const SUITES: &[Suite] = &[
         limit: Duration::from_secs(180),
     },
     Suite {
+        name: "notify",
+        says: "the preset redis-notify by its flags and variables: every line of its contract, with a private Redis",
+        needs: &[Need::Python, Need::PythonPackages, Need::Redis],
+        runner: Runner::Python("notify_suite.py"),
+        limit: Duration::from_secs(180),
+    },
+    Suite {
         name: CONFORMANCE,
         says: "Autobahn: every frame, fault and close of RFC 6455 against the WebSocket endpoint, but compression",
         needs: &[Need::PythonPackages, Need::Autobahn],
@@ -101,6 +108,20 @@ const SUITES: &[Suite] = &[
         limit: Duration::from_secs(180),
     },
     Suite {
+        name: "twirp",
+        says: "Twirp's client for Python, with types by protoc: every method, and refusals, by protobuf",
+        needs: &[Need::Python, Need::PythonPackages],
+        runner: Runner::Python("twirp_suite.py"),
+        limit: Duration::from_secs(120),
+    },
+    Suite {
+        name: "twirp-ts",
+        says: "protobuf-ts's Twirp client, with types by its own plugin: the same over protobuf and over JSON",
+        needs: &[Need::Node, Need::NodePackages, Need::Python, Need::PythonPackages],
+        runner: Runner::Node("twirp_ts_suite.mjs"),
+        limit: Duration::from_secs(120),
+    },
+    Suite {
         name: "snippets",
         says: "the documentation's JavaScript, Python, JSON and YAML, in Chromium and by themselves",
         needs: &[
@@ -119,6 +140,13 @@ const SUITES: &[Suite] = &[
         needs: &[Need::Python, Need::PythonPackages],
         runner: Runner::Python("packaging_suite.py"),
         limit: Duration::from_secs(600),
+    },
+    Suite {
+        name: "deploy",
+        says: "the compose example: its YAML, its nodes' settings, its load balancer's file",
+        needs: &[Need::Python, Need::PythonPackages, Need::HaProxy],
+        runner: Runner::Python("deploy_suite.py"),
+        limit: Duration::from_secs(60),
     },
     Suite {
         name: "systemd",
@@ -142,7 +170,7 @@ const CONFORMANCE: &str = "conformance";
 const FORGIVABLE: [Need; 1] = [Need::Python27];
 
 /// Parts of `cargo test` that can be chosen alone: a test binary of the harness each.
-const CARGO_PARTS: [(&str, &str); 2] = [
+const CARGO_PARTS: [(&str, &str); 3] = [
     (
         "abuse",
         "clients that flood, tarry or say nothing, and clocks that are set",
@@ -151,9 +179,13 @@ const CARGO_PARTS: [(&str, &str); 2] = [
         "faults",
         "a full, failing, slow, lost or damaged disk under the node",
     ),
+    (
+        "nodes",
+        "several nodes over one Redis: what they tell each other, and a siege of them and of Redis",
+    ),
 ];
 /// What some of its tests need; each says so itself where one is missing.
-const CARGO_NEEDS: [Need; 3] = [Need::Strace, Need::XfsIo, Need::Mkfs];
+const CARGO_NEEDS: [Need; 5] = [Need::Strace, Need::XfsIo, Need::Mkfs, Need::Redis, Need::HaProxy];
 
 /// Runs the chosen suites, or all; whether the run counts as passed.
 pub fn test(workspace: &Workspace, only: &[String]) -> Result<bool> {
@@ -196,12 +228,12 @@ pub fn test(workspace: &Workspace, only: &[String]) -> Result<bool> {
     };
     if chosen(CARGO) {
         heading("cargo test");
-        cargo_tests::run(workspace, &["--workspace"], &binary, &mut summary)?;
+        cargo_tests::run(workspace, &["--workspace"], &binary, &installed, &mut summary)?;
     }
     for part in parts {
         heading(part);
         let arguments = ["-p", "postrider-harness", "--test", part];
-        cargo_tests::run(workspace, &arguments, &binary, &mut summary)?;
+        cargo_tests::run(workspace, &arguments, &binary, &installed, &mut summary)?;
     }
     for suite in suites {
         run_suite(suite, workspace, &binary, &installed, &mut summary)?;

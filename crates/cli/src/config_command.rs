@@ -67,7 +67,8 @@ With --json: {\"http.listen\":{\"value\":…,\"from\":…}, …}.
 
 Examples:
   postrider config show --config postrider.yaml --json | jq '.[\"http.listen\"]'
-  postrider config show --config postrider.yaml | grep -v '# default$'    only what somebody set";
+  postrider config show --config postrider.yaml | grep -v '# default$'    only what somebody set
+  postrider config show --preset redis-notify | grep '# preset'           what a preset sets";
 
 const DOC_HELP: &str = "\
 Examples:

@@ -5,12 +5,13 @@
 
 mod machine;
 mod places;
+mod redis;
 
 use crate::exit::Failure;
 use crate::serve::ConfigArgs;
 use crate::term::{Look, plain, wrapped};
 use clap::Args;
-use postrider_server::config::{Config, Loaded};
+use postrider_server::config::{Config, EngineKind, Loaded};
 use postrider_server::{auth, check_tls};
 use serde_json::json;
 use std::io::Write as _;
@@ -21,7 +22,8 @@ use std::io::Write as _;
 #[command(
     about = "Look at all that a node needs, and say how to mend what is wrong",
     long_about = "Look at all that a node needs, before it is started or beside a running one, and say how to mend \
-    what is wrong: the configuration, the addresses, how long the disk takes to sync, the free room, who can receive and \
+    what is wrong: the configuration, the addresses, how long the disk takes to sync, the free room, or Redis where that \
+    is the engine (version, role, Cluster, eviction, memory, persistence, replicas, clock), who can receive and \
     publish, the key set's URL, the certificate, the limit of open files, the clock. Nothing that it writes stays."
 )]
 pub struct DoctorArgs {
@@ -105,7 +107,10 @@ pub fn run(args: &DoctorArgs) -> Result<(), Failure> {
     let mut findings = configuration(&loaded);
     let config = &loaded.config;
     findings.extend(places::listeners(config));
-    findings.extend(places::data_dir(config));
+    findings.extend(match config.engine.kind {
+        EngineKind::Redis => redis::findings(config)?,
+        EngineKind::Embedded | EngineKind::Memory => places::data_dir(config),
+    });
     findings.extend(identity(config));
     findings.push(tls(config));
     findings.push(machine::open_files());

@@ -25,6 +25,7 @@ mod openapi;
 mod output;
 mod pages;
 mod presence;
+mod preset_options;
 mod pretty;
 mod progress;
 mod publish;

@@ -2,6 +2,7 @@
 
 use crate::exit::Failure;
 use crate::logging::{self, LogFormat};
+use crate::preset_options::PresetOptions;
 use anyhow::Context as _;
 use clap::Args;
 use postrider_server::config::{self, Given, Loaded};
@@ -13,15 +14,17 @@ use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
-/// Where the configuration comes from; the later wins: defaults, files, environment, `--set`.
+/// Where the configuration comes from; the later wins: defaults, presets, files, environment, `--set`.
 #[derive(Args)]
 pub struct ConfigArgs {
     /// A configuration file: .yaml, .yml, .json, .toml or .properties; may be given several times
     #[arg(long, value_name = "FILE")]
     pub config: Vec<PathBuf>,
-    /// A ready-made configuration (none in this release)
+    /// A ready-made configuration, e.g. redis-notify; `config doc` lists them; may be given several times
     #[arg(long, value_name = "NAME")]
-    pub preset: Option<String>,
+    pub preset: Vec<String>,
+    #[command(flatten)]
+    pub preset_options: PresetOptions,
     /// One key, e.g. --set http.listen=0.0.0.0:8080; lists as JSON
     #[arg(long, value_name = "KEY=VALUE")]
     pub set: Vec<String>,
@@ -30,12 +33,9 @@ pub struct ConfigArgs {
 impl ConfigArgs {
     /// Joins all layers.
     pub fn load(&self) -> Result<Loaded, Failure> {
-        if let Some(preset) = &self.preset {
-            return Err(Failure::usage(format!(
-                "--preset: there is no preset `{preset}` in this release"
-            )));
-        }
         let given = Given {
+            presets: self.preset.clone(),
+            options: self.preset_options.0.clone(),
             files: self.config.clone(),
             env: std::env::vars_os().collect(),
             sets: self.set.clone(),
@@ -64,7 +64,8 @@ When the node is up it writes one line to standard output. SIGTERM or Ctrl-C dra
 SIGHUP reads the configuration again: keys, origins, rates, certificates and the log level change at once.
 
 Examples:
-  postrider serve --config postrider.yaml --set log.level=debug";
+  postrider serve --config postrider.yaml --set log.level=debug
+  postrider serve --preset redis-notify --notify-jwt-secret \"$SECRET\"";
 
 /// Runs until a signal, then drains.
 pub fn run(args: &ServeArgs) -> Result<(), Failure> {

@@ -6,7 +6,8 @@ use postrider_model::{Millis, Timestamp};
 /// The intervals, the same for all sessions of a transport.
 #[derive(Debug, Clone, Copy)]
 pub struct LifetimeRules {
-    /// After so much silence of our own, something is sent.
+    /// After so much silence of our own, something is sent; to a client that has to speak, so long after it was last
+    /// asked to.
     pub keep_alive: Millis,
     /// After so much silence a client is gone, unless it need not speak and its TCP shows that it is there; `None`
     /// where nobody listens for it.
@@ -31,6 +32,8 @@ pub struct Lifetime {
     expires_at: Timestamp,
     heard_at: Timestamp,
     sent_at: Timestamp,
+    /// What a keep-alive counts from.
+    kept_at: Timestamp,
 }
 
 impl Lifetime {
@@ -40,6 +43,7 @@ impl Lifetime {
             expires_at: expires_at.unwrap_or(Timestamp::MAX),
             heard_at: now,
             sent_at: now,
+            kept_at: now,
         }
     }
 
@@ -58,8 +62,13 @@ impl Lifetime {
         self.heard_at = now;
     }
 
-    /// Something was sent.
+    /// Something was sent, which keeps alive what is on the way.
     pub fn sent(&mut self, now: Timestamp) {
+        (self.sent_at, self.kept_at) = (now, now);
+    }
+
+    /// Something was sent to a client that has to speak: it calls for no answer, so that a keep-alive is due as before.
+    pub fn sent_without_asking(&mut self, now: Timestamp) {
         self.sent_at = now;
     }
 
@@ -70,7 +79,7 @@ impl Lifetime {
 
     /// When to look again, at the latest.
     pub fn next_at(&self, rules: &LifetimeRules) -> Timestamp {
-        let keep_alive = self.sent_at.plus(rules.keep_alive);
+        let keep_alive = self.kept_at.plus(rules.keep_alive);
         let silent = rules
             .silence
             .map_or(Timestamp::MAX, |silence| self.heard_at.plus(silence));
@@ -103,7 +112,7 @@ impl Lifetime {
             .is_some_and(|silence| self.heard_at.plus(silence) <= now)
         {
             Some(LifetimeEvent::Silent)
-        } else if self.sent_at.plus(rules.keep_alive) <= now {
+        } else if self.kept_at.plus(rules.keep_alive) <= now {
             Some(LifetimeEvent::KeepAlive)
         } else {
             None
@@ -160,6 +169,30 @@ mod tests {
             assert_ne!(due, Some(LifetimeEvent::Silent), "at {now}");
             life.sent(Timestamp(now));
         }
+    }
+
+    /// A client that is sent something all the time is asked for a sign of life all the same.
+    #[test]
+    fn who_is_spoken_to_is_asked_too() {
+        let rules = LifetimeRules {
+            keep_alive: Millis(15),
+            silence: Some(Millis(45)),
+        };
+        let mut life = Lifetime::new(None, Timestamp(0));
+        let mut asked = Vec::new();
+        for now in 1..=100 {
+            life.sent_without_asking(Timestamp(now));
+            match life.due(&rules, Timestamp(now)) {
+                Some(LifetimeEvent::KeepAlive) => {
+                    asked.push(now);
+                    life.sent(Timestamp(now));
+                    life.heard(Timestamp(now));
+                }
+                due => assert_eq!(due, None, "at {now}"),
+            }
+        }
+        assert_eq!(asked, [15, 30, 45, 60, 75, 90]);
+        assert_eq!(life.last_sent(), Timestamp(100));
     }
 
     #[test]

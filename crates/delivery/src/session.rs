@@ -5,10 +5,12 @@
 //!
 //! Under `explicit`, what is not acknowledged is sent again, beside this: neither waits for the other.
 //!
-//! Invariant: per feed, `sent` only rises, by one entry at a time, save over a gap that the client is told.
+//! Invariant: per feed, `sent` only rises, by one entry at a time, save over a gap that the client is told; where the
+//! engine has lost what was sent, it begins again, with a gap.
 //! Knows nothing of transports; a transport is an [`Outbox`].
 
 mod again;
+mod fallen_back;
 mod opening;
 mod progress;
 mod topics;
@@ -124,6 +126,8 @@ pub struct Session {
     moved: bool,
     /// News of memberships may have been lost.
     members_in_doubt: bool,
+    /// The engine may lose what it had while the session is there.
+    may_fall_back: bool,
 }
 
 impl Session {
@@ -154,6 +158,7 @@ impl Session {
             ack: opening.ack,
             moved: false,
             members_in_doubt: false,
+            may_fall_back: false,
         };
         if session.ack == AckMode::Auto && opening.cursor.is_some() {
             session.settle_through_cursor(outbox);
@@ -286,12 +291,14 @@ impl Session {
     }
 
     fn doubt(&mut self, at: At, outbox: &mut impl Outbox) {
-        let progress = self.progress(at);
+        let (progress, may_fall_back) = (self.progress(at), self.may_fall_back);
         let ends = self
             .topic(at)
             .map_or(u64::MAX, |place| place.ends(progress.sent()).1);
         if progress.sent() < ends {
-            self.progress_mut(at).suspect = true;
+            let progress = self.progress_mut(at);
+            progress.suspect = true;
+            progress.check |= may_fall_back;
         }
         self.ask(at, outbox);
     }
@@ -310,11 +317,12 @@ impl Session {
         if !self.is_live(at) {
             return None;
         }
+        let may_fall_back = self.may_fall_back;
         let progress = self.progress_mut(at);
         let next = progress.sent() + 1;
         let last = stretch.last.offset;
-        let is_plain = !progress.reading && !progress.gap && !progress.suspect && !progress.counts;
-        if !is_plain || next < stretch.first {
+        let is_plain = progress.is_sure() && !progress.counts;
+        if !is_plain || (may_fall_back && progress.differs(stretch.last)) || next < stretch.first {
             return None;
         }
         progress.head = progress.head.max(last);
@@ -337,10 +345,11 @@ impl Session {
             if !live && self.has_ended(at, entry.position.offset) {
                 continue;
             }
+            let may_fall_back = self.may_fall_back;
             let progress = self.progress_mut(at);
             progress.head = progress.head.max(entry.position.offset);
-            let is_sure = !progress.reading && !progress.gap && !progress.suspect;
-            let next = is_sure && entry.position.offset == progress.sent() + 1;
+            progress.check |= may_fall_back && progress.differs(entry.position);
+            let next = progress.is_sure() && entry.position.offset == progress.sent() + 1;
             if at > ALL && live && self.may_be_elsewhere(entry) {
                 self.doubt(at, outbox);
                 continue;
@@ -400,8 +409,11 @@ impl Session {
         let topic = self.topic(at);
         let member = topic.is_some_and(|place| place.reads_as_member(after));
         let (last, ends) = topic.map_or((u64::MAX, u64::MAX), |place| place.ends(after));
+        let asked = std::mem::take(&mut self.progress_mut(at).reading);
+        if asked && self.may_fall_back && !self.stands(at, after, ends, page) {
+            return;
+        }
         let progress = self.progress_mut(at);
-        progress.reading = false;
         progress.head = progress.head.max(page.span.head.offset.min(ends));
         progress.floor = progress.floor.max(page.floor);
         progress.judged = progress.judged.max(page.floor);
@@ -444,9 +456,14 @@ impl Session {
     /// A page could not be read; asks again.
     pub fn page_failed(&mut self, feed: &FeedId, reading: Reading, outbox: &mut impl Outbox) {
         if let Some(at) = self.at(feed) {
+            let may_fall_back = self.may_fall_back;
             let progress = self.progress_mut(at);
             match (reading, &mut progress.redelivery) {
-                (Reading::Forward { .. }, _) => progress.reading = false,
+                (Reading::Forward { .. }, _) => {
+                    progress.reading = false;
+                    // Perhaps it was to tell.
+                    progress.check |= may_fall_back;
+                }
                 (Reading::Again { .. }, Some(redelivery)) => {
                     redelivery.page_came();
                 }
@@ -585,6 +602,8 @@ impl Session {
 
 #[cfg(test)]
 mod again_tests;
+#[cfg(test)]
+mod fallen_back_tests;
 #[cfg(test)]
 mod member_tests;
 #[cfg(test)]

@@ -19,6 +19,7 @@ mod embedded;
 mod error;
 mod inbox;
 mod presence;
+pub mod redis;
 
 pub use directory::{
     Directory, DirectoryError, MemberChange, MemberPage, Put, States, UserEntry, UserPage, UserPut,
@@ -32,7 +33,8 @@ pub use embedded::{Broadcasts, Embedded, EmbeddedOptions, Rules, StoreFault};
 pub use error::EngineError;
 pub use inbox::{InboxEntry, InboxPage, read_inbox};
 pub use presence::{
-    Presence, PresenceFilter, PresenceNews, PresenceWatch, PresentSession, TopicPresence, UserPresence,
+    Marks, NodePresence, Presence, PresenceFilter, PresenceNews, PresenceWatch, PresentSession,
+    TopicPresence, TopicShare, UserPresence,
 };
 
 use async_trait::async_trait;
@@ -335,11 +337,14 @@ pub enum Wake {
     Appended(Arc<[Arc<Entry>]>),
     /// A transient notification for the sessions that are here now.
     Transient(Arc<[Arc<Entry>]>),
-    /// Users joined topics, or left them: durable, and in order with what was appended. Whoever missed one asks where
-    /// the feeds stand.
+    /// Users joined topics, or left them: durable, and for each user in order. What was appended to a topic may be told
+    /// before or after; `at` says where it belongs. Whoever missed one asks where the feeds stand.
     Members(Arc<[MemberWake]>),
     /// A user's state map changed, and is durable. Versions rise; some may be missed.
     State(UserId, Arc<UserState>),
+    /// Wakes of any kind may have been lost up to here, as where a node had lost the way to its engine: whoever
+    /// depends on them looks where the feeds stand.
+    Missed,
 }
 
 /// A user joined a topic, or left it.
@@ -362,4 +367,13 @@ pub trait Wakes: Send + std::marker::Sync {
 
     /// Hands a transient notification to the listeners of all nodes. At most once; nothing is kept.
     fn transmit(&self, publication: Publication);
+
+    /// A session of this node hears this feed from now on: what is appended to it, and, of a user's feed, what else
+    /// that user is told, comes to the listeners. Counted: a feed is followed until it was let go as often. What an
+    /// engine answers about a feed's place after this is followed by every wake of what comes later. Listeners may
+    /// hear of feeds that nobody follows. An engine that shares no store tells everything, and has nothing to do.
+    fn follow(&self, _feed: &FeedId) {}
+
+    /// One session less hears this feed.
+    fn unfollow(&self, _feed: &FeedId) {}
 }

@@ -8,6 +8,7 @@
 use crate::EngineError;
 use async_trait::async_trait;
 use postrider_model::{SessionId, Timestamp, Topic, Transport, UserId};
+use xxhash_rust::xxh3::xxh3_64;
 
 /// A session of a user.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -104,4 +105,93 @@ pub trait Presence: Send + Sync {
 pub trait PresenceWatch: Send {
     /// What comes next. Cancel-safe. `None` once the node has stopped.
     async fn next(&mut self) -> Option<PresenceNews>;
+}
+
+/// One node's part of presence, for whoever answers for several nodes.
+#[async_trait]
+pub trait NodePresence: Presence {
+    /// Gathers from now on whose number of sessions changes here, and first of all everyone who is here. Again, where
+    /// what was told may be lost.
+    fn gather(&self);
+
+    /// Whose number of sessions here changed since this was last asked, at most `most` of them: how many there are now,
+    /// 0 for one who lingers, `None` for one who is gone.
+    fn changed(&self, most: usize) -> Vec<(UserId, Option<u32>)>;
+
+    /// Waits until [`NodePresence::changed`] has something to tell. Cancel-safe.
+    async fn has_changed(&self);
+
+    /// [`Presence::topic_presence`] of this node, with marks of the users.
+    ///
+    /// # Errors
+    /// [`EngineError::Busy`] where too many ask at a time.
+    async fn topic_share(
+        &self,
+        topic: &Topic,
+        after: Option<UserId>,
+        limit: usize,
+    ) -> Result<TopicShare, EngineError>;
+}
+
+/// Who hears a topic on one node.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TopicShare {
+    /// As one node tells it.
+    pub presence: TopicPresence,
+    /// By which users are known again who are on other nodes too.
+    pub marks: Marks,
+}
+
+/// Marks of distinct users: of all, as long as they are few; of more of them, those whose digest ends in so many zero
+/// bits, a sample that is the same wherever it is taken.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Marks {
+    zeros: u32,
+    digests: std::collections::BTreeSet<u64>,
+}
+
+impl Marks {
+    /// Marks that are kept. With no more users on any node the counts over nodes are exact.
+    pub const MOST: usize = 16_384;
+
+    /// Those of other marks, as they were told.
+    pub fn of(zeros: u32, digests: impl IntoIterator<Item = u64>) -> Marks {
+        let mut marks = Marks {
+            zeros: zeros.min(u64::BITS),
+            digests: Default::default(),
+        };
+        digests.into_iter().for_each(|digest| marks.keep(digest));
+        marks
+    }
+
+    /// In how many zero bits a digest must end to be among them.
+    pub fn zeros(&self) -> u32 {
+        self.zeros
+    }
+
+    /// The digests, ascending.
+    pub fn digests(&self) -> impl Iterator<Item = u64> {
+        self.digests.iter().copied()
+    }
+
+    /// Marks a user.
+    pub fn add(&mut self, user: &UserId) {
+        self.keep(xxh3_64(user.as_str().as_bytes()));
+    }
+
+    fn keep(&mut self, digest: u64) {
+        if digest.trailing_zeros() >= self.zeros {
+            self.digests.insert(digest);
+        }
+        while self.digests.len() > Marks::MOST {
+            self.thin(self.zeros + 1);
+        }
+    }
+
+    /// A smaller sample.
+    pub fn thin(&mut self, zeros: u32) {
+        self.zeros = self.zeros.max(zeros);
+        self.digests
+            .retain(|digest| digest.trailing_zeros() >= self.zeros);
+    }
 }

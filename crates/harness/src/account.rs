@@ -5,10 +5,16 @@
 //! 2. nothing has come that was not its own or was never sent;
 //! 3. order: within a feed, what one publisher sent one after the other comes first in that order, and any two
 //!    readers of a feed see the same first deliveries in the same order;
-//! 4. a repeat is of something that came after the last cursor before a reconnect, once for each reconnect.
+//! 4. a repeat is of something that came after the last cursor before a reconnect, once for each reconnect; where a
+//!    reader acknowledges by itself ([`Account::explicit`]), also of what it had not acknowledged before a reconnect,
+//!    and of what says itself that it is a further attempt;
+//! 5. nobody is told a gap, unless the store may have lost its tail ([`Account::store_may_lose`]): then all that a
+//!    reader had may come again after a gap, and what the store is known to have lost ([`Account::store_lost`]) may be
+//!    missing, and who had some of that must have been told a gap.
 //!
 //! An id in several of a reader's feeds is left out of the order of each, since its place in one may be before its
-//! place in the other.
+//! place in the other. So is, where the store may have lost its tail, what was sent more than once until it was
+//! accepted: a second time may have brought it back at another place.
 //!
 //! It does not talk to the server, and it holds ids and hashes only, never bodies.
 
@@ -56,7 +62,13 @@ pub struct Report {
     pub repeats: u64,
     /// Sessions opened after the first of each reader.
     pub reconnects: u64,
-    /// Accepted notifications that a recipient did not get, counted per recipient.
+    /// Legitimate repeats of what was not acknowledged in time, which say that they are further attempts.
+    pub resent: u64,
+    /// Gaps that readers were told.
+    pub gaps: u64,
+    /// What the store itself lost before a recipient had it, counted per recipient.
+    pub store_lost: u64,
+    /// Accepted notifications that a recipient did not get and nothing excuses, counted per recipient.
     pub lost: u64,
     /// First deliveries out of the order of their feed.
     pub out_of_order: u64,
@@ -83,6 +95,8 @@ impl Account {
             feeds,
             excluded: excluded.to_vec(),
             accepted: false,
+            is_retried: false,
+            is_store_lost: false,
         });
         if books.by_id.insert(id.to_owned(), at).is_some() {
             books.violate(format!("the test itself sent the id {id} twice"));
@@ -98,6 +112,34 @@ impl Account {
         if !std::mem::replace(&mut books.notes[at].accepted, true) {
             books.accepted += 1;
         }
+    }
+
+    /// Notes that an id is sent once more, because nobody knows what became of it.
+    pub fn retried(&self, id: &str) {
+        let mut books = self.lock();
+        if let Some(&at) = books.by_id.get(id) {
+            books.notes[at].is_retried = true;
+        }
+    }
+
+    /// The store may lose what it said last: gaps are not a violation from now on.
+    pub fn store_may_lose(&self) {
+        self.lock().store_may_lose = true;
+    }
+
+    /// The store is known to have lost this id, so that it may be missing; who had it must be told a gap.
+    pub fn store_lost(&self, id: &str) {
+        let mut books = self.lock();
+        if let Some(&at) = books.by_id.get(id) {
+            books.notes[at].is_store_lost = true;
+        }
+    }
+
+    /// What was accepted and is missing somewhere now.
+    pub fn missing(&self) -> Vec<String> {
+        let books = self.lock();
+        let missing: HashSet<usize> = books.readers.iter().flat_map(|r| books.missing(r)).collect();
+        missing.into_iter().map(|at| books.notes[at].id.clone()).collect()
     }
 
     /// How many were accepted so far.
@@ -129,6 +171,28 @@ impl Account {
         // repeated until a session has sent it again and then a cursor, however many are cut before.
         let since_cursor = std::mem::take(&mut book.since_cursor);
         book.repeatable.extend(since_cursor);
+        let unacked = std::mem::take(&mut book.unacked);
+        book.repeatable.extend(unacked);
+    }
+
+    /// A reader acknowledges by itself: its cursors settle nothing.
+    pub fn explicit(&self, reader: ReaderId) {
+        self.lock().readers[reader.0].is_explicit = true;
+    }
+
+    /// A reader's acknowledgement was answered.
+    pub fn acked<S: AsRef<str>>(&self, reader: ReaderId, ids: &[S]) {
+        let mut books = self.lock();
+        for id in ids {
+            if let Some(at) = books.by_id.get(id.as_ref()).copied() {
+                books.readers[reader.0].unacked.remove(&at);
+            }
+        }
+    }
+
+    /// A reader was told that it missed something.
+    pub fn gap(&self, reader: ReaderId, what: &str) {
+        self.lock().gap(reader.0, what);
     }
 
     /// A reader got a cursor.
@@ -180,13 +244,16 @@ impl Account {
     /// Judges. Call when publishing is over and the readers have had their time.
     pub fn report(&self) -> Report {
         let mut books = self.lock();
-        let lost = books.find_lost();
+        let (lost, store_lost) = books.find_lost();
         let out_of_order = books.find_publisher_disorder() + books.find_disagreement();
         Report {
             accepted: books.accepted,
             deliveries: books.readers.iter().map(|r| r.firsts.len() as u64).sum(),
             repeats: books.readers.iter().map(|r| r.repeats).sum(),
             reconnects: books.readers.iter().map(|r| r.reconnects).sum(),
+            resent: books.readers.iter().map(|r| r.resent).sum(),
+            gaps: books.readers.iter().map(|r| r.gaps).sum(),
+            store_lost,
             lost,
             out_of_order,
             violations: books.violations.clone(),
@@ -208,15 +275,20 @@ impl Report {
     /// The figures in one line, and the violations after it.
     pub fn text(&self) -> String {
         let mut text = format!(
-            "accepted {}, deliveries {}, reconnects {}, repeats {}, lost {}, out of order {}, violations {}",
+            "accepted {}, deliveries {}, reconnects {}, repeats {}, resent {}, lost {}, out of order {}, violations {}",
             self.accepted,
             self.deliveries,
             self.reconnects,
             self.repeats,
+            self.resent,
             self.lost,
             self.out_of_order,
             self.violation_count
         );
+        if self.gaps + self.store_lost > 0 {
+            let (gaps, lost) = (self.gaps, self.store_lost);
+            write!(text, "; gaps told {gaps}, lost by the store {lost}").unwrap_or_default();
+        }
         for what in &self.violations {
             write!(text, "\n  {what}").unwrap_or_default();
         }
@@ -287,5 +359,100 @@ mod tests {
             "{}",
             report.text()
         );
+    }
+
+    /// What the first of two readers is told, and whether that is a violation.
+    fn told(told: impl FnOnce(&Account, ReaderId)) -> Report {
+        let (account, a, b) = account(&["x"]);
+        for reader in [a, b] {
+            account.received(reader, &got("x", "1"));
+            account.cursor(reader);
+        }
+        told(&account, a);
+        account.report()
+    }
+
+    #[test]
+    fn an_acknowledgement_ends_repeats() {
+        let again = |acked: bool, attempt: Option<u64>| {
+            told(|account, a| {
+                account.explicit(a);
+                account.reconnected(a);
+                account.received(a, &got("x", "1"));
+                if acked {
+                    account.acked(a, &["x"]);
+                }
+                account.cursor(a);
+                account.reconnected(a);
+                let more = Notification {
+                    attempt,
+                    ..got("x", "1")
+                };
+                account.received(a, &more);
+            })
+        };
+        // The first repeat is a violation in all: it came when the reader was not yet an explicit one.
+        assert_eq!(again(false, None).violation_count, 1);
+        assert_eq!(again(true, None).violation_count, 2);
+        let resent = again(true, Some(2));
+        assert_eq!((resent.violation_count, resent.resent), (1, 1));
+        // Who does not acknowledge by itself has no further attempts.
+        let auto = told(|account, a| {
+            let more = Notification {
+                attempt: Some(2),
+                ..got("x", "1")
+            };
+            account.received(a, &more);
+        });
+        assert_eq!((auto.violation_count, auto.resent), (1, 0));
+    }
+
+    #[test]
+    fn a_gap_excuses_what_the_store_lost_and_nothing_else() {
+        let lost = |may_lose: bool, is_lost: bool, gap: bool| {
+            let (account, a, b) = account(&["x", "y"]);
+            if may_lose {
+                account.store_may_lose();
+            }
+            for reader in [a, b] {
+                account.received(reader, &got("x", "1"));
+                account.cursor(reader);
+            }
+            account.received(b, &got("y", "1"));
+            assert_eq!(account.missing(), ["y"]);
+            if is_lost {
+                account.store_lost("y");
+            }
+            if gap {
+                account.gap(b, "a gap");
+                account.received(b, &got("x", "1"));
+            }
+            account.report()
+        };
+        let excused = lost(true, true, true);
+        assert!(excused.is_clean(), "{}", excused.text());
+        assert_eq!((excused.store_lost, excused.gaps, excused.lost), (1, 1, 0));
+        // Somebody had it, and was not told; though the store has it; a gap where nothing can have been lost, and the repeat after it.
+        assert_eq!(lost(true, true, false).lost, 1);
+        assert_eq!(lost(true, false, true).lost, 1);
+        assert_eq!(lost(false, false, true).violation_count, 3);
+    }
+
+    #[test]
+    fn the_place_of_what_was_sent_twice_is_open_only_if_the_store_may_lose() {
+        for (may_lose, violations) in [(false, 2), (true, 0)] {
+            let (account, a, b) = account(&["x", "y"]);
+            account.retried("x");
+            if may_lose {
+                account.store_may_lose();
+            }
+            for id in ["y", "x"] {
+                account.received(a, &got(id, "1"));
+            }
+            for id in ["x", "y"] {
+                account.received(b, &got(id, "1"));
+            }
+            assert_eq!(account.report().violation_count, violations);
+        }
     }
 }

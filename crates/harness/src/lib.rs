@@ -10,6 +10,9 @@
 //! Beside them [`machine`], [`volume`], [`injection`] and [`skewed_clock`] bring the faults of a machine upon a node:
 //! a full or failing disk, a power loss, a clock that is set.
 //!
+//! [`fleet`] is several nodes over one Redis: [`redis`] starts private servers of it, and [`proxy`] is the bad network
+//! between them and a node.
+//!
 //! Invariant: nothing here looks into the server's code, or takes the files of its data directory for anything but
 //! bytes. A check that passes therefore holds for any implementation of the same interface.
 //!
@@ -22,6 +25,7 @@
 
 pub mod account;
 pub mod bystanders;
+pub mod fleet;
 pub mod gauge;
 pub mod http;
 pub mod inbox;
@@ -29,9 +33,12 @@ pub mod injection;
 pub mod machine;
 pub mod node;
 pub mod people;
+pub mod ports;
+pub mod proxy;
 pub mod publish;
 pub mod raw;
 pub mod reader;
+pub mod redis;
 pub mod settle;
 pub mod skewed_clock;
 pub mod tls;

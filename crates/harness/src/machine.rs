@@ -8,7 +8,10 @@
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
+
+/// Debian's package of it.
+const REDIS: &str = "redis-server";
 
 /// One thing that a test cannot do without.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +24,10 @@ pub enum Need {
     XfsIo,
     /// A C compiler, which whoever builds Rust has as a linker.
     CCompiler,
+    /// `redis-server`. With `POSTRIDER_TEST_REDIS=required` a test fails where it is missing.
+    Redis,
+    /// `haproxy`, a load balancer.
+    HaProxy,
 }
 
 impl Need {
@@ -34,6 +41,8 @@ impl Need {
             Need::Strace if !may_trace() => Some("ptrace"),
             Need::XfsIo if !runs("xfs_io", "-V") => Some("xfsprogs"),
             Need::CCompiler if !runs("cc", "--version") => Some("cc"),
+            Need::Redis if !runs("redis-server", "--version") => Some(REDIS),
+            Need::HaProxy if !runs("haproxy", "-v") => Some("haproxy"),
             _ => None,
         }
     }
@@ -45,6 +54,8 @@ pub fn run(test: &str, needs: &[Need], body: impl FnOnce() -> Result<()>) -> Res
     if missing.is_empty() {
         return body();
     }
+    let is_required = std::env::var("POSTRIDER_TEST_REDIS").is_ok_and(|value| value == "required");
+    ensure!(!(is_required && missing.contains(&REDIS)), "{test} needs {REDIS}");
     // Not by `println`, which a passing test keeps to itself; and on a line of its own.
     let line = format!("\nNOT RUN {test}: needs {}\n", missing.join(", "));
     std::io::stderr().write_all(line.as_bytes())?;

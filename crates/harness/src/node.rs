@@ -42,6 +42,13 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
+    /// Of something that stands before nodes, such as a load balancer, and stays where it is.
+    pub fn fixed(addr: SocketAddr) -> Endpoint {
+        let endpoint = Endpoint::default();
+        endpoint.set(Some(addr));
+        endpoint
+    }
+
     /// The address now, waiting for a node that is down.
     pub fn wait(&self, deadline: Instant) -> Result<SocketAddr> {
         let (lock, up) = &*self.state;
@@ -64,6 +71,15 @@ impl Endpoint {
     /// The address now, with a deadline that suits a test.
     pub fn addr(&self) -> Result<SocketAddr> {
         self.wait(Instant::now() + READY_DEADLINE)
+    }
+
+    /// Whether the node is up at this moment.
+    pub fn is_up(&self) -> bool {
+        self.state
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .is_some()
     }
 
     /// From now on whoever connects by this endpoint does so with TLS. The first choice stays.
@@ -91,6 +107,10 @@ pub struct NodeOptions {
     pub data_dir: Option<PathBuf>,
     /// Variables of its environment.
     pub env: Vec<(String, String)>,
+    /// Further arguments of `serve`.
+    pub args: Vec<String>,
+    /// Its working directory; none for that of the test.
+    pub current_dir: Option<PathBuf>,
     /// Most open files, soft and hard limit alike; none for what the test itself may have.
     pub open_files: Option<u64>,
 }
@@ -331,6 +351,10 @@ impl Node {
         // A variable of the developer's shell must not change what is tested.
         for (name, _) in std::env::vars().filter(|(n, _)| n.starts_with("POSTRIDER_")) {
             command.env_remove(name);
+        }
+        command.args(&self.options.args);
+        if let Some(dir) = &self.options.current_dir {
+            command.current_dir(dir);
         }
         command.envs(self.options.env.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);

@@ -1,9 +1,10 @@
-//! A client as it should be written: it comes back after every cut, on any transport, from the last cursor it got,
-//! and tells the account all that it receives.
+//! A client as it should be written: it comes back after every cut, on any transport and to any node, from the last
+//! cursor it got, and tells the account all that it receives. One that acknowledges by itself does so at any node.
 //!
 //! Invariant: a cursor is used only after all that came before it on the wire was told to the account.
 //!
-//! It does not decide what is right: a refusal, a gap or a wrong close code is told to the account as a violation.
+//! It does not decide what is right: a refusal or a wrong close code is told to the account as a violation, and a gap
+//! as a gap.
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -11,18 +12,21 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use rand::rngs::StdRng;
+use rand::seq::{IndexedRandom, IteratorRandom};
 use rand::{Rng, SeedableRng};
 
 use crate::account::{Account, ReaderId};
-use crate::http::Cut;
+use crate::http::{Cut, Request};
 use crate::inbox::{AckMode, Connect, End, Inbox, Received, Refused, Transport};
 use crate::node::Endpoint;
 use crate::user::User;
 
 /// How long a session is read before the reader looks whether it should stop.
 const SLICE: Duration = Duration::from_millis(100);
+/// How long an acknowledgement may take.
+const ACK_PATIENCE: Duration = Duration::from_secs(5);
 /// Longest pause before a new session after a failed one.
 const PAUSE_MAX_MS: u64 = 50;
 
@@ -35,6 +39,8 @@ pub struct ReaderSpec {
     pub user: String,
     /// The session topics it asks for.
     pub topics: Vec<String>,
+    /// The topics that its user is a member of.
+    pub member_of: Vec<String>,
     /// The transports it uses, one after the other; the same cursor goes through all.
     pub transports: Vec<Transport>,
     /// How it acknowledges.
@@ -55,18 +61,30 @@ impl Reader {
     /// Takes a first cursor, before which nothing is asked for, and starts reading. When this returns, all that is
     /// published later must reach the reader.
     pub fn start(endpoint: &Endpoint, account: &Arc<Account>, spec: ReaderSpec) -> Result<Reader> {
-        let user = User::new(endpoint, &spec.user)?;
+        Reader::start_at_any(std::slice::from_ref(endpoint), account, spec)
+    }
+
+    /// The same with several nodes, of which every session takes one at random.
+    pub fn start_at_any(endpoints: &[Endpoint], account: &Arc<Account>, spec: ReaderSpec) -> Result<Reader> {
+        let mut rng = StdRng::seed_from_u64(spec.seed);
+        let first = endpoints.choose(&mut rng).context("no node")?;
+        let user = User::new(first, &spec.user)?;
         let cursor = user.cursor(&spec.topics)?;
-        let id = account.reader(&spec.name, &spec.user, &spec.topics);
+        let topics = [spec.topics.as_slice(), &spec.member_of].concat();
+        let id = account.reader(&spec.name, &spec.user, &topics);
+        if spec.ack == AckMode::Explicit {
+            account.explicit(id);
+        }
         let stop = Arc::new(AtomicBool::new(false));
         let run = Run {
-            endpoint: endpoint.clone(),
+            endpoints: endpoints.to_vec(),
             account: account.clone(),
             stop: stop.clone(),
             token: user.token,
-            rng: StdRng::seed_from_u64(spec.seed),
+            rng,
             id,
             cursor,
+            unacked: Vec::new(),
             spec,
         };
         Ok(Reader {
@@ -78,6 +96,14 @@ impl Reader {
     /// Asks the reader to stop and waits for it.
     pub fn stop(mut self) {
         self.halt();
+    }
+
+    /// Asks all of them to stop, and waits for all.
+    pub fn stop_all(readers: Vec<Reader>) {
+        for reader in &readers {
+            reader.stop.store(true, Ordering::Relaxed);
+        }
+        readers.into_iter().for_each(Reader::stop);
     }
 
     fn halt(&mut self) {
@@ -97,13 +123,15 @@ impl Drop for Reader {
 }
 
 struct Run {
-    endpoint: Endpoint,
+    endpoints: Vec<Endpoint>,
     account: Arc<Account>,
     stop: Arc<AtomicBool>,
     token: String,
     rng: StdRng,
     id: ReaderId,
     cursor: String,
+    /// What an explicit reader got and has not yet acknowledged, or has not been answered.
+    unacked: Vec<String>,
     spec: ReaderSpec,
 }
 
@@ -135,10 +163,22 @@ impl Run {
         self.account.violation(format!("{}: {what}", self.spec.name));
     }
 
+    /// One of the nodes that are up; `None` while there is none.
+    fn any_node(&mut self) -> Option<Endpoint> {
+        let up = self.endpoints.iter().filter(|node| node.is_up());
+        match up.choose(&mut self.rng) {
+            Some(node) => Some(node.clone()),
+            None => {
+                let first = self.endpoints.first()?;
+                first.wait(Instant::now() + SLICE).ok()?;
+                Some(first.clone())
+            }
+        }
+    }
+
     /// A new session, or `None` where the node is away or says that it is.
     fn open(&mut self, transport: Transport) -> Option<Box<dyn Inbox>> {
-        self.endpoint.wait(Instant::now() + SLICE).ok()?;
-        let connect = Connect::new(&self.endpoint, &self.token)
+        let connect = Connect::new(&self.any_node()?, &self.token)
             .cursor(&self.cursor)
             .ack(self.spec.ack)
             .topics(&self.spec.topics);
@@ -171,6 +211,9 @@ impl Run {
                 Ok(None) => {}
                 Ok(Some(Received::Notification(notification))) => {
                     self.account.received(self.id, &notification);
+                    if self.spec.ack == AckMode::Explicit {
+                        self.unacked.push(notification.id);
+                    }
                     left = left.map(|left| left.saturating_sub(1));
                     if left == Some(0) {
                         return inbox.cut(if self.rng.random() { Cut::Close } else { Cut::Reset });
@@ -179,15 +222,46 @@ impl Run {
                 Ok(Some(Received::Cursor(cursor))) => {
                     self.account.cursor(self.id);
                     self.cursor = cursor;
+                    self.acknowledge();
                 }
                 Ok(Some(Received::End(end))) => return self.ended(transport, end),
-                Ok(Some(Received::Gap(oldest))) => {
-                    self.violation(format!("a gap on {transport}, {oldest:?}"))
-                }
+                Ok(Some(Received::Gap(oldest))) => self
+                    .account
+                    .gap(self.id, &format!("a gap on {transport}, {oldest:?}")),
                 Ok(Some(Received::Error(code))) => self.violation(format!("error {code} on {transport}")),
                 Ok(Some(_)) => {}
                 Err(e) => return self.violation(format!("{transport}: {e:#}")),
             }
+        }
+    }
+
+    /// Acknowledges what came, at any node. Without an answer it is tried again with the next batch.
+    fn acknowledge(&mut self) {
+        if self.unacked.is_empty() {
+            return;
+        }
+        let Some(node) = self.any_node() else { return };
+        let body = serde_json::json!({ "ids": self.unacked }).to_string();
+        let request = Request::new("POST", "/v1/inbox/ack")
+            .bearer(&self.token)
+            .body("application/json", body);
+        let answer = node
+            .connect(None)
+            .and_then(|mut conn| conn.call(&request, Instant::now() + ACK_PATIENCE));
+        match answer {
+            Ok(answer) if answer.status() == 200 => {
+                self.account.acked(self.id, &self.unacked);
+                self.unacked.clear();
+            }
+            Ok(answer) if answer.status() != 503 => {
+                self.violation(format!(
+                    "an ack was answered {}: {}",
+                    answer.status(),
+                    answer.text()
+                ));
+            }
+            // The node is away or its store is.
+            Ok(_) | Err(_) => {}
         }
     }
 

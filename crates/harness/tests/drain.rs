@@ -160,6 +160,7 @@ fn nothing_is_lost_over_drains_under_load() {
                 name: format!("ada by {transport}"),
                 user: "ada".into(),
                 topics: Vec::new(),
+                member_of: Vec::new(),
                 transports: vec![transport],
                 ack: AckMode::Auto,
                 leaves_after: None,

@@ -116,6 +116,7 @@ fn readers(node: &Node, account: &Arc<Account>, rng: &mut StdRng) -> Result<Vec<
             name,
             user: format!("user-{user}"),
             topics,
+            member_of: Vec::new(),
             transports,
             ack: AckMode::Auto,
             leaves_after: leaves.then_some(1..=400),

@@ -1,8 +1,14 @@
 //! An entry: a notification, or a mark about one, at a position of a feed. Its encoded forms hold nothing
 //! of a session, so all sessions share the same bytes.
 
-use crate::{Audience, FeedId, Notification, NotificationId, Position, SessionId, WithdrawReason, json};
+use crate::{
+    Audience, Durability, FeedId, Notification, NotificationId, Position, SessionId, Timestamp,
+    WithdrawReason, json,
+};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use serde_json::value::RawValue;
 use std::sync::{Arc, OnceLock};
 
 /// What stands at a position of a feed.
@@ -52,9 +58,54 @@ pub struct Forms {
     pub sse: OnceLock<Bytes>,
     /// A complete WebSocket text frame.
     pub websocket: OnceLock<Bytes>,
+    /// A complete WebSocket frame of nothing but the data. Boxed, as few entries ever have one.
+    pub bare: OnceLock<Box<Bytes>>,
+    /// The data as its publisher wrote it, where that was no JSON document; see [`Entry::raw`].
+    pub raw: Option<Box<Bytes>>,
 }
 
 impl Entry {
+    /// A transient notification from a publisher that knows nothing of JSON: `payload` is any bytes. Its `data` is the
+    /// payload where that is a JSON document (on one line), else the payload as a JSON string, else, where it is not
+    /// even UTF-8, `{"base64":"…"}`. The payload itself goes along, for a wire that carries it as it is.
+    pub fn raw(
+        feed: FeedId,
+        id: NotificationId,
+        time: Timestamp,
+        payload: Bytes,
+        publisher: impl Into<String>,
+    ) -> Entry {
+        let audience = match &feed {
+            FeedId::User(user) => Audience::Users(vec![user.clone()]),
+            FeedId::Topic(topic) => Audience::Topics(vec![topic.clone()]),
+            FeedId::All => Audience::Everyone,
+        };
+        let notification = Notification {
+            durability: Durability::Transient,
+            publisher: publisher.into(),
+            ..Notification::plain(id, time, audience, data_of(&payload))
+        };
+        let forms = Forms {
+            raw: Some(Box::new(payload)),
+            ..Forms::default()
+        };
+        Entry {
+            feed,
+            position: Position::START,
+            kind: EntryKind::Notification(Arc::new(notification), None),
+            forms: Arc::new(forms),
+        }
+    }
+
+    /// The data as its publisher wrote it; nothing for a mark.
+    pub fn payload(&self) -> &[u8] {
+        match (&self.forms.raw, self.notification()) {
+            (Some(raw), _) => raw,
+            (None, Some(notification)) => &notification.data,
+            (None, None) => &[],
+        }
+    }
+
     /// The notification, where this entry is one.
     pub fn notification(&self) -> Option<&Arc<Notification>> {
         match &self.kind {
@@ -146,6 +197,22 @@ impl Entry {
     }
 }
 
+/// More deeply nested documents travel as text: whoever parses them should not have to.
+const DEPTH: usize = 64;
+
+/// Any bytes as a JSON document: what [`Entry::raw`] makes its `data` of.
+pub fn data_of(payload: &[u8]) -> Bytes {
+    let Ok(text) = str::from_utf8(payload) else {
+        return format!(r#"{{"base64":"{}"}}"#, STANDARD.encode(payload)).into();
+    };
+    if json::nests_within(payload, DEPTH) && serde_json::from_str::<&RawValue>(text).is_ok() {
+        return json::compact(text);
+    }
+    let mut out = Vec::with_capacity(text.len() + 2);
+    json::push_string(&mut out, text);
+    out.into()
+}
+
 /// Appends the members of an entry's object.
 fn push_notification(out: &mut Vec<u8>, notification: &Notification, feed: &FeedId) {
     out.extend_from_slice(br#""id":"#);
@@ -211,6 +278,33 @@ mod tests {
             entry(topic, notification(audience)).json(),
             r#"{"id":"n-1","time":"1970-01-01T00:00:00.000Z","subject":"Hi \"you\"","topic":"t","expires_at":"1970-01-01T00:00:01.000Z","data":{"a":1.0}}"#
         );
+    }
+
+    #[test]
+    fn any_bytes_are_data_and_come_back_as_they_were() {
+        let deep = "[".repeat(65) + &"]".repeat(65);
+        for (payload, data) in [
+            (&b" {\"a\" : \"x y\"}\n"[..], r#"{"a":"x y"}"#),
+            (b"hello \"you\"", r#""hello \"you\"""#),
+            (b"\"quoted\"", r#""quoted""#),
+            (b"12 13", r#""12 13""#),
+            (b"", r#""""#),
+            (b"\xff\x00", r#"{"base64":"/wA="}"#),
+            (deep.as_bytes(), &format!("\"{deep}\"")),
+        ] {
+            let feed = FeedId::User(UserId::new("ada").unwrap());
+            let id = NotificationId::new("n").unwrap();
+            let entry = Entry::raw(feed, id, Timestamp(0), Bytes::copy_from_slice(payload), "test");
+            let notification = entry.notification().unwrap();
+            assert_eq!(
+                (&notification.data[..], entry.payload()),
+                (data.as_bytes(), payload)
+            );
+            assert_eq!(notification.durability, Durability::Transient);
+        }
+        let topic = FeedId::Topic(Topic::new("t").unwrap());
+        let stored = entry(topic, notification(Audience::Everyone));
+        assert_eq!(stored.payload(), b"{\"a\":1.0}");
     }
 
     #[test]

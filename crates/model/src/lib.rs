@@ -28,7 +28,7 @@ mod user_state;
 
 pub use cursor::{Cursor, CursorError, CursorSeal, MAX_CURSOR_FEEDS, MAX_INBOX_FEEDS};
 pub use dead_letter::{DeadBody, DeadLetter, DeadLetterFilter, DeadLetterId, DeadLetterPage, DeadReason};
-pub use entry::{Entry, EntryKind, Forms};
+pub use entry::{Entry, EntryKind, Forms, data_of};
 pub use feed::{Epoch, FeedId, FeedKind, FeedSpan, Position};
 pub use ids::{IdError, NotificationId, SessionId, Topic, UserId};
 pub use inbox::{FeedStart, InboxEntry, InboxPage};

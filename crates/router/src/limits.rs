@@ -29,13 +29,14 @@ pub struct Limits {
     /// How deep a notification may nest arrays and objects.
     #[schemars(range(min = 1, max = 120))]
     pub json_depth: usize,
-    /// Most sessions of one user at a time.
+    /// Most sessions of one user at a time. Nodes that share a Redis count them together; those that begin on several of
+    /// them within the same 50 ms or so are not counted against each other.
     #[schemars(range(min = 1, max = 1000000))]
     pub sessions_per_user: usize,
-    /// Most sessions of one client address at a time; 0: any number.
+    /// Most sessions of one client address at a time, on one node; 0: any number.
     #[schemars(range(min = 0, max = 100000000))]
     pub sessions_per_address: usize,
-    /// Most notifications a second of one API key; 0: any number.
+    /// Most notifications a second of one API key, on one node; 0: any number.
     #[schemars(range(min = 0, max = 100000000))]
     pub publish_rate: u32,
 }

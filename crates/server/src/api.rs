@@ -1,8 +1,8 @@
 //! The HTTP API: one file per resource. Everything that is not a session's own wire.
 //!
 //! Invariant: a 202 comes after the engine's receipt. Every refusal is a problem document (RFC 9457), and a panic is a
-//! 500 without detail. Every answer says `no-store`, but for the interface's description (`/openapi.json` and `/docs`),
-//! which may be kept for as long as it says.
+//! 500 without detail. Every answer says `no-store`, but for the interface's description (`/openapi.json` and `/docs`)
+//! and static files, which may be kept for as long as they say.
 
 mod body;
 mod cancel;
@@ -13,6 +13,7 @@ mod history;
 mod import;
 mod inbox;
 mod notification;
+mod notify;
 pub(crate) mod openapi;
 mod order;
 mod presence;
@@ -28,6 +29,7 @@ mod submit;
 mod ticket;
 mod timeline;
 mod topics;
+pub(crate) mod twirp;
 mod users;
 
 pub use demo::DemoPage;
@@ -37,9 +39,12 @@ use crate::bodies::Bodies;
 use crate::bridge::{self, Bridge};
 use crate::drain::Drain;
 use crate::metrics::Metrics;
+use crate::static_files::StaticFiles;
 use crate::tasks::Tasks;
 use axum::Router;
-use axum::http::{HeaderMap, header};
+use axum::extract::State;
+use axum::http::{HeaderMap, Method, Uri, header};
+use axum::response::{IntoResponse as _, Response};
 use axum::routing::any;
 pub(crate) use order::Order;
 use postrider_engine::{Engine, Presence};
@@ -80,6 +85,10 @@ pub struct Api {
     pub redrives: Arc<Semaphore>,
     /// The sample page, in a demo.
     pub demo: Option<DemoPage>,
+    /// Where the notify dialect is served, if it is.
+    pub notify_path: Option<String>,
+    /// What is served where the API has nothing.
+    pub static_files: Option<StaticFiles>,
 }
 
 impl Api {
@@ -145,14 +154,27 @@ fn routes() -> Routes<Arc<Api>> {
         .add(openapi::docs(), openapi::serve_page)
 }
 
+/// Where the API has nothing there may be a file.
+async fn elsewhere(State(api): State<Arc<Api>>, method: Method, uri: Uri, headers: HeaderMap) -> Response {
+    let found = match &api.static_files {
+        Some(files) => files.serve(&method, uri.path(), &headers).await,
+        None => None,
+    };
+    found.unwrap_or_else(|| Refusal::from(Problem::not_found()).into_response())
+}
+
 /// The public API.
 pub fn router(api: Arc<Api>) -> Router {
     let mut router = routes().into_router();
     if api.demo.is_some() {
         router = router.merge(demo::routes());
     }
+    if let Some(path) = &api.notify_path {
+        router = router.merge(notify::routes(path));
+    }
     let routes = router
-        .fallback(|| async { Refusal::from(Problem::not_found()) })
+        .merge(twirp::routes())
+        .fallback(elsewhere)
         .method_not_allowed_fallback(|| async { Refusal::from(edge::method_not_allowed()) })
         .with_state(api.clone());
     // Around the whole, since only outside of its routes does a 405 have its `Allow`.

@@ -5,22 +5,28 @@
 //! the engine close, so that nothing accepted is left behind.
 
 use crate::api::{self, Api, DemoPage};
-use crate::auth::{self, Auth, AuthFault, TicketKey};
+use crate::auth::{self, Auth, AuthFault};
 use crate::bodies::Bodies;
 use crate::bridge::Bridge;
-use crate::config::{Broadcasts, Config, EngineKind};
+use crate::config::{Broadcasts, Config};
 use crate::desk::PublishDesk;
 use crate::drain::{Drain, DrainSwitch, drain_switch};
 use crate::files;
 use crate::front::Front;
-use crate::metrics::{Metrics, StoreLevels};
+use crate::metrics::Metrics;
+use crate::nodes::{self, Door, ToEngine};
 use crate::ops;
+use crate::process;
 use crate::reload::Reload;
+use crate::sources::{Plant, Sources};
+use crate::static_files::StaticFiles;
+use crate::store::{OpenFault, Store};
 use crate::tasks::Tasks;
 use crate::tls::{Certificates, TlsConfigFault};
-use postrider_engine::{Embedded, EmbeddedOptions, Engine, Rules};
+use postrider_engine::redis::presence::RedisPresence;
+use postrider_engine::{Engine, Presence, Rules};
 use postrider_model::Millis;
-use postrider_transports::{Address, Bounds, Hub, HubOptions};
+use postrider_transports::{Address, Bounds, Hub, HubOptions, NotifyRules};
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -52,10 +58,13 @@ pub enum StartError {
         /// What the system said.
         source: std::io::Error,
     },
-    /// The data directory cannot be used.
-    #[error("data_dir cannot be used")]
-    Store(#[source] postrider_engine::StoreFault),
-    /// The key of tickets, in the data directory, cannot be read or made.
+    /// The engine cannot be opened.
+    #[error(transparent)]
+    Store(#[from] OpenFault),
+    /// The other nodes cannot be told of this one.
+    #[error("engine.redis.url: {0}")]
+    Nodes(String),
+    /// The key of tickets, where the engine keeps what it stores, cannot be read or made.
     #[error("the key of tickets cannot be had")]
     TicketKey(#[source] std::io::Error),
     /// The keys of tokens cannot be used.
@@ -64,6 +73,9 @@ pub enum StartError {
     /// The certificate or its key cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsConfigFault),
+    /// The system gives no thread.
+    #[error("the system gives no thread")]
+    Thread(#[source] std::io::Error),
     /// The hub did not start.
     #[error("the hub did not start")]
     Hub(#[source] std::io::Error),
@@ -73,8 +85,11 @@ pub enum StartError {
 pub struct Node {
     http: SocketAddr,
     ops: SocketAddr,
-    engine: Arc<Embedded>,
+    store: Store,
+    presence: Option<Arc<RedisPresence>>,
     hub: Arc<Hub>,
+    runtime: Handle,
+    sources: Sources,
     api_tasks: Tasks,
     drain: DrainSwitch,
     timeout: Millis,
@@ -87,13 +102,18 @@ pub struct Node {
 impl Node {
     /// Starts everything; when it returns, clients can connect.
     pub fn start(config: Config, demo: Option<DemoPage>, runtime: Handle) -> Result<Node, StartError> {
+        let node_runtime = runtime.clone();
         let reload = Reload::new(config.clone());
         let certificates = Certificates::open(&config.http.tls, crate::now())?;
         let http = listen("http.listen", config.http.listen)?;
         let ops_listener = listen("ops.listen", config.ops.listen)?;
         let metrics = Arc::new(Metrics::default());
-        let engine = Arc::new(open_engine(&config, &metrics)?);
-        let auth = Arc::new(Auth::new(&config, ticket_key(&config)?, crate::steady_clock())?);
+        let store = Store::open(&config, rules(&config), &metrics, &runtime)?;
+        let engine = store.engine();
+        let ticket_key = store
+            .ticket_key(&config, &runtime)
+            .map_err(StartError::TicketKey)?;
+        let auth = Arc::new(Auth::new(&config, ticket_key, crate::steady_clock())?);
         let reloading = auth.clone();
         reload.register(auth::RELOADED, move |config| reloading.prepare(config));
         let awaiting = auth.clone();
@@ -109,9 +129,24 @@ impl Node {
             runtime.clone(),
         );
         let hub = Arc::new(hub.map_err(StartError::Hub)?);
+        let presence = share(&store, &config, &hub, &auth, &runtime)?;
+        if let Some(path) = &config.notify.path {
+            hub.serve_notify(NotifyRules {
+                path: path.clone(),
+                origins: config.notify.origins.clone(),
+                ends_with_token: config.notify.ends_with_token,
+            });
+        }
+        if config.log.process > Millis(0) {
+            let watch = process::watch(config.log.process, hub.stats().clone(), draining.clone());
+            Tasks::new(runtime.clone()).spawn("process line", watch);
+        }
         let api = Arc::new(Api {
-            engine: engine.clone() as Arc<dyn Engine>,
-            presence: hub.clone(),
+            engine: engine.clone(),
+            presence: match &presence {
+                Some(presence) => presence.clone() as Arc<dyn Presence>,
+                None => hub.clone(),
+            },
             auth,
             limits: config.limits.clone(),
             topics_per_user: topics_per_user(&config),
@@ -123,7 +158,16 @@ impl Node {
             bridge: Arc::new(ToHub(hub.clone())),
             redrives: Arc::new(Semaphore::new(api::MAX_REDRIVES)),
             demo,
+            notify_path: config.notify.path.clone(),
+            static_files: config
+                .http
+                .static_files
+                .clone()
+                .map(StaticFiles::new)
+                .transpose()
+                .map_err(StartError::Thread)?,
         });
+        let sources = start_sources(&config, &api, &hub, runtime.clone());
         desk.open(api.clone());
         front.open(api::router(api));
         let (never, forever) = drain_switch();
@@ -136,7 +180,7 @@ impl Node {
         open_ops(
             ops_listener,
             &hub,
-            (engine.clone(), config.dead_letters.max),
+            (store.clone(), presence.clone(), config.dead_letters.max),
             awaiting,
             metrics,
             drains,
@@ -168,8 +212,11 @@ impl Node {
         Ok(Node {
             http: http_addr,
             ops: ops_addr,
-            engine,
+            store,
+            presence,
             hub,
+            runtime: node_runtime,
+            sources,
             api_tasks,
             drain,
             timeout,
@@ -206,6 +253,7 @@ impl Node {
         self.drain.begin();
         self.hub.drain();
         let quiet = async {
+            self.sources.drained().await;
             self.api_tasks.idle().await;
             while self.hub.stats().connections() > 0 {
                 tokio::time::sleep(DRAIN_LOOK).await;
@@ -218,17 +266,20 @@ impl Node {
             let (connections, tasks) = (self.hub.stats().connections(), self.api_tasks.running());
             tracing::warn!(connections, tasks, "the drain timed out; what is left is cut off");
         }
-        close(self.hub, self.engine).await;
+        close(self.hub, self.store, self.presence, self.runtime).await;
         tracing::info!("drained");
     }
 }
 
 /// Ends the loops and then the engine, on a thread of its own, since both wait for theirs.
-async fn close(hub: Arc<Hub>, engine: Arc<Embedded>) {
+async fn close(hub: Arc<Hub>, store: Store, presence: Option<Arc<RedisPresence>>, runtime: Handle) {
     let (done, closed) = oneshot::channel();
     let closing = move || {
         hub.stop();
-        engine.close();
+        if let Some(presence) = presence {
+            runtime.block_on(presence.close());
+        }
+        store.close(&runtime);
         if done.send(()).is_err() {
             tracing::debug!("nobody waits for the end");
         }
@@ -263,18 +314,31 @@ fn local(listener: &TcpListener, asked: SocketAddr) -> SocketAddr {
     listener.local_addr().unwrap_or(asked)
 }
 
-fn open_engine(config: &Config, metrics: &Arc<Metrics>) -> Result<Embedded, StartError> {
-    let metrics = metrics.clone();
-    let options = EmbeddedOptions {
-        data_dir: match config.engine.kind {
-            EngineKind::Embedded => Some(config.data_dir.clone()),
-            EngineKind::Memory => None,
-        },
-        rules: rules(config),
-        clock: Arc::new(crate::now),
-        on_commit: Box::new(move |_commands, took| metrics.observe_sync(took)),
+/// Where several nodes share the engine: has them know of each other, and agree on what begins. Says who is there on
+/// all of them.
+fn share(
+    store: &Store,
+    config: &Config,
+    hub: &Arc<Hub>,
+    auth: &Arc<Auth>,
+    runtime: &Handle,
+) -> Result<Option<Arc<RedisPresence>>, StartError> {
+    let Store::Redis(engine) = store else {
+        return Ok(None);
     };
-    Embedded::open(options).map_err(StartError::Store)
+    let Some(links) = engine.links() else {
+        return Ok(None);
+    };
+    let opening = nodes::open_presence(engine, links, config.presence.linger, hub.clone());
+    let presence = Arc::new(runtime.block_on(opening).map_err(StartError::Nodes)?);
+    hub.admit_with(Arc::new(Door {
+        links: links.clone(),
+        presence: presence.clone(),
+        auth: auth.clone(),
+        sessions_per_user: config.limits.sessions_per_user,
+    }));
+    hub.follow_with(Arc::new(ToEngine(store.engine())));
+    Ok(Some(presence))
 }
 
 fn rules(config: &Config) -> Rules {
@@ -301,18 +365,9 @@ fn topics_per_user(config: &Config) -> usize {
     config.inbox.max_feeds.saturating_sub(OWN_FEEDS)
 }
 
-/// Kept where the engine keeps what it stores: tickets live as long as that.
-fn ticket_key(config: &Config) -> Result<TicketKey, StartError> {
-    match config.engine.kind {
-        EngineKind::Embedded => TicketKey::in_directory(&config.data_dir),
-        EngineKind::Memory => TicketKey::in_memory(),
-    }
-    .map_err(StartError::TicketKey)
-}
-
 fn start_hub(
     config: &Config,
-    engine: Arc<Embedded>,
+    engine: Arc<dyn Engine>,
     auth: Arc<Auth>,
     (front, desk): (Arc<Front>, Arc<PublishDesk>),
     runtime: Handle,
@@ -362,22 +417,29 @@ fn start_hub(
     )
 }
 
-/// Why the node cannot do its work now.
-fn failure(engine: &Embedded) -> Option<&'static str> {
-    let why = "the store cannot be written; publishing is refused, and the log says why";
-    engine.is_failing().then_some(why)
+fn start_sources(config: &Config, api: &Arc<Api>, hub: &Arc<Hub>, runtime: Handle) -> Sources {
+    let sessions = hub.clone();
+    let plant = Plant {
+        engine: api.engine.clone(),
+        bring: Arc::new(move |entries| sessions.bring(&entries)),
+        limits: config.limits.clone(),
+        metrics: api.metrics.clone(),
+        drain: api.drain.clone(),
+        tasks: Tasks::new(runtime),
+    };
+    Sources::start(config, hub, &plant)
 }
 
 /// What is full, by the rule by which the engine refuses (`dead_letters.max`, where 0 is no bound).
-fn refusal(engine: &Embedded, most_letters: u64) -> Option<&'static str> {
-    let is_full = most_letters > 0 && engine.dead_letter_count() >= most_letters;
+fn refusal(store: &Store, most_letters: u64) -> Option<&'static str> {
+    let is_full = most_letters > 0 && store.dead_letter_count() >= most_letters;
     is_full.then_some("dead_letters")
 }
 
 fn open_ops(
     listener: TcpListener,
     hub: &Arc<Hub>,
-    (engine, most_letters): (Arc<Embedded>, u64),
+    (store, presence, most_letters): (Store, Option<Arc<RedisPresence>>, u64),
     auth: Arc<Auth>,
     metrics: Arc<Metrics>,
     (drain, never): (Drain, Drain),
@@ -385,20 +447,23 @@ fn open_ops(
 ) -> std::io::Result<()> {
     listener.set_nonblocking(true)?;
     let stats = hub.stats().clone();
-    let store = engine.clone();
+    let told = store.clone();
     let refresh: ops::Refresh = Arc::new(move |metrics| {
         metrics.take_hub(&stats);
-        metrics.take_store(StoreLevels {
-            failing: store.is_failing(),
-            dead_letters: store.dead_letter_count(),
-            held_bytes: store.held_bytes(),
-            store_bytes: store.file_bytes(),
-        });
+        metrics.take_store(told.levels());
+        let nodes = presence.as_ref().map_or(1, |presence| presence.nodes());
+        if let Some(levels) = told.redis_levels(nodes) {
+            metrics.take_redis(levels);
+        }
     });
-    let watched = engine.clone();
-    let failing: ops::Failing = Arc::new(move || failure(&watched));
-    let refusing: ops::Refusing = Arc::new(move || refusal(&engine, most_letters));
-    let awaiting: ops::Awaiting = Arc::new(move || auth.awaited());
+    let watched = store.clone();
+    let failing: ops::Failing = Arc::new(move || watched.failure());
+    let refusing: ops::Refusing = Arc::new(move || refusal(&store, most_letters));
+    let counted = metrics.clone();
+    let awaiting: ops::Awaiting = Arc::new(move || {
+        let keys = auth.awaited().into_iter();
+        keys.chain(counted.sources().away()).collect()
+    });
     let tasks = Tasks::new(runtime);
     let listener = {
         let _entered = tasks.runtime().enter();

@@ -166,6 +166,11 @@ impl Auth {
         Ok((ticket, self.rules().ticket_ttl.0.div_ceil(1000)))
     }
 
+    /// What tells a ticket from all others, and until when it can start a session.
+    pub(crate) fn ticket_claim(&self, ticket: &str) -> Option<([u8; 16], Timestamp)> {
+        self.tickets().claim(ticket)
+    }
+
     /// Refuses a client that has shown too many wrong credentials.
     pub fn listen(&self, client: Option<Address>) -> Result<(), Problem> {
         let most = self.rules().failures_per_address;

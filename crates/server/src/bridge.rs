@@ -13,6 +13,7 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
 use axum::response::Response;
+use bytes::Bytes;
 use hyper::body::Body as _;
 use hyper::client::conn::http1;
 use hyper::upgrade::Upgraded;
@@ -91,8 +92,17 @@ pub trait Bridge: Send + Sync {
     fn adopt(&self, socket: UnixStream, client: Option<Address>, already_read: Vec<u8>);
 }
 
-/// Carries one request over.
-pub(crate) async fn carry(State(api): State<Arc<Api>>, mut request: Request) -> Result<Response, Refusal> {
+/// Carries one request over, without a body.
+pub(crate) async fn carry(State(api): State<Arc<Api>>, request: Request) -> Result<Response, Refusal> {
+    carry_with(api, request, Bytes::new()).await
+}
+
+/// Carries one request over, with the body that was read of it.
+pub(crate) async fn carry_with(
+    api: Arc<Api>,
+    mut request: Request,
+    body: Bytes,
+) -> Result<Response, Refusal> {
     if request.method() != Method::GET {
         return Err(Problem::method_not_allowed("GET").into());
     }
@@ -102,8 +112,8 @@ pub(crate) async fn carry(State(api): State<Arc<Api>>, mut request: Request) -> 
     })?;
     let client = request.extensions().get::<Address>().copied();
     api.bridge.adopt(theirs, client, Vec::new());
-    let carried =
-        carried(&request).map_err(|_| Problem::invalid_request("The request's target cannot be read."))?;
+    let carried = carried(&request, body)
+        .map_err(|_| Problem::invalid_request("The request's target cannot be read."))?;
     let wants_upgrade = carried.headers().contains_key(header::UPGRADE);
     let mut answer = sender.send_request(carried).await.map_err(|error| {
         tracing::debug!(%error, "the hub gave no answer");
@@ -171,14 +181,16 @@ async fn connect(
     Ok((sender, theirs))
 }
 
-fn carried(request: &Request) -> Result<hyper::Request<Body>, axum::http::Error> {
+fn carried(request: &Request, body: Bytes) -> Result<hyper::Request<Body>, axum::http::Error> {
     let target = request
         .uri()
         .path_and_query()
         .map_or("/", |target| target.as_str());
-    let mut carried = hyper::Request::get(target).body(Body::empty())?;
+    // What a body is, is said with a body alone; its length is that of the bytes.
+    let of_body = (!body.is_empty()).then_some(header::CONTENT_TYPE);
+    let mut carried = hyper::Request::get(target).body(Body::from(body))?;
     let given: &HeaderMap = request.headers();
-    for name in CARRIED {
+    for name in CARRIED.into_iter().chain(of_body) {
         for value in given.get_all(&name) {
             carried.headers_mut().append(name.clone(), value.clone());
         }

@@ -29,6 +29,15 @@ pub(crate) fn fresh_uuid(now: Timestamp) -> Result<uuid::Uuid, getrandom::Error>
     Ok(uuid::Builder::from_unix_timestamp_millis(now.0, &random).into_uuid())
 }
 
+/// A random number, for jitter and for ids that something better goes before. 0 where the system has no randomness: then
+/// pauses are short, and nothing else depends on it.
+pub(crate) fn fresh_number() -> u64 {
+    let random = RANDOM.with_borrow_mut(Block::take).unwrap_or_default();
+    random[..8]
+        .iter()
+        .fold(0, |number, byte| number << 8 | u64::from(*byte))
+}
+
 /// Random bytes of one id.
 type Random = [u8; 10];
 

@@ -18,12 +18,15 @@ pub(crate) mod fuzzing;
 mod key;
 mod layers;
 mod nearest;
+mod presets;
 mod properties;
+mod redis;
 mod reference;
 mod schema;
 mod secret;
 mod sections;
 mod show;
+mod sources;
 mod tree;
 mod value;
 
@@ -31,14 +34,17 @@ pub use changed::changed;
 pub use doc::{commented_defaults, reference_page};
 pub use fault::ConfigFault;
 pub use layers::{Given, Loaded, load};
+pub use presets::{PRESETS, Preset, PresetOption};
+pub use redis::{RedisAddress, RedisConfig, RedisDurability, RedisTlsConfig};
 pub use schema::schema;
 pub use secret::Secret;
 pub use sections::{
     AckConfig, Broadcasts, DeadLettersConfig, DedupeConfig, DeliveryConfig, DrainConfig, EngineConfig,
-    EngineKind, HttpConfig, InboxConfig, LogConfig, LogLevel, OpsConfig, PresenceConfig, RedisConfig,
+    EngineKind, HttpConfig, InboxConfig, LogConfig, LogLevel, NotifyConfig, OpsConfig, PresenceConfig,
     RetentionConfig, SessionConfig, TlsConfig, TopicsConfig,
 };
 pub use show::{entries, show};
+pub use sources::{RedisPubsubConfig, RedisStreamsConfig, SettleOn, SourceConfig, Sources, StreamStart};
 
 use crate::auth::AuthConfig;
 use postrider_router::Limits;
@@ -54,8 +60,8 @@ pub struct Config {
     pub http: HttpConfig,
     /// The operations listener: health, readiness, metrics.
     pub ops: OpsConfig,
-    /// The directory in which the engine keeps what it stores; made if it is not there. Relative to the working
-    /// directory of the process.
+    /// The directory in which the engine `embedded` keeps what it stores; made if it is not there. Relative to the
+    /// working directory of the process.
     #[schemars(extend("x-type" = "path"))]
     pub data_dir: PathBuf,
     /// What stores notifications and wakes sessions.
@@ -82,6 +88,11 @@ pub struct Config {
     pub topics: TopicsConfig,
     /// Who counts as online.
     pub presence: PresenceConfig,
+    /// Where notifications are taken from, beside those that are published over HTTP: names, each with a `type` and its
+    /// keys.
+    pub sources: Sources,
+    /// A WebSocket of bare data, beside the ways of the interface.
+    pub notify: NotifyConfig,
     /// How a node stops.
     pub drain: DrainConfig,
     /// Logging.
@@ -106,6 +117,8 @@ impl Default for Config {
             session: SessionConfig::default(),
             topics: TopicsConfig::default(),
             presence: PresenceConfig::default(),
+            sources: Sources::new(),
+            notify: NotifyConfig::default(),
             drain: DrainConfig::default(),
             log: LogConfig::default(),
         }

@@ -3,6 +3,7 @@
 //!
 //! No part of the interface: it is there for tests and under the feature `fuzzing`.
 
+pub use crate::api::twirp::fuzzing::twirp;
 pub use crate::auth::fuzzing::{key_set, token};
 pub use crate::config::fuzzing::config;
 
@@ -19,5 +20,6 @@ mod tests {
         corpus("config", super::config);
         corpus("token", super::token);
         corpus("key_set", super::key_set);
+        corpus("twirp", super::twirp);
     }
 }

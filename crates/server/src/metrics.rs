@@ -2,6 +2,7 @@
 //!
 //! Everything here is cheap to count from any thread; text is made only when someone asks for it.
 
+use crate::sources::SourceMetrics;
 use postrider_model::{SettleKind, State, Transport};
 use postrider_transports::{HubStats, Problem};
 use prometheus_client::encoding::text::encode;
@@ -12,7 +13,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 /// The media type of [`Metrics::render`].
@@ -26,7 +27,7 @@ const SYNC_BUCKETS: [f64; 12] = [
 /// The places in what is counted by kind.
 const KINDS: [SettleKind; 2] = [SettleKind::Delivered, SettleKind::Read];
 
-type Labels = [(&'static str, &'static str); 1];
+pub(crate) type Labels = [(&'static str, &'static str); 1];
 
 /// All metrics of a node.
 pub struct Metrics {
@@ -41,6 +42,7 @@ pub struct Metrics {
     evidence: Counter,
     imported: Family<Labels, Counter>,
     sessions: Family<Labels, Gauge>,
+    sources: SourceMetrics,
     connections: Gauge,
     transient_dropped: Counter,
     wakes_lost: Counter,
@@ -51,6 +53,90 @@ pub struct Metrics {
     held_bytes: Gauge,
     store_bytes: Gauge,
     store_failing: Gauge,
+    redis: OnceLock<RedisMetrics>,
+}
+
+/// How it stands with Redis now, and what was done since start.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct RedisLevels {
+    /// Whether some of it cannot be reached.
+    pub down: bool,
+    /// Connections to it.
+    pub connections: u64,
+    /// Batches of commands sent.
+    pub round_trips: u64,
+    /// Commands sent.
+    pub commands: u64,
+    /// Connections made again after one was lost.
+    pub reconnects: u64,
+    /// Transactions done again because another node changed what they rested on.
+    pub conflicts: u64,
+    /// Messages of other nodes that could not be read.
+    pub unreadable: u64,
+    /// Channels subscribed to.
+    pub channels: u64,
+    /// Feeds that sessions of this node hear.
+    pub followed: u64,
+    /// Nodes there are.
+    pub nodes: u64,
+}
+
+/// The same as metrics, which are there where Redis is the engine.
+#[derive(Debug, Default)]
+struct RedisMetrics {
+    down: Gauge,
+    connections: Gauge,
+    round_trips: Counter,
+    commands: Counter,
+    reconnects: Counter,
+    conflicts: Counter,
+    unreadable: Counter,
+    channels: Gauge,
+    followed: Gauge,
+    nodes: Gauge,
+}
+
+impl RedisMetrics {
+    fn register(&self, r: &mut Registry) {
+        let what = "1 while Redis, or a part of it, cannot be reached";
+        r.register("redis_down", what, self.down.clone());
+        r.register(
+            "redis_connections",
+            "Connections to Redis",
+            self.connections.clone(),
+        );
+        let what = "Batches of commands sent to Redis";
+        r.register("redis_round_trips", what, self.round_trips.clone());
+        r.register("redis_commands", "Commands sent to Redis", self.commands.clone());
+        let what = "Connections to Redis made again after one was lost";
+        r.register("redis_reconnects", what, self.reconnects.clone());
+        let what = "Transactions done again because another node changed what they rested on";
+        r.register("redis_conflicts", what, self.conflicts.clone());
+        let what = "Messages of other nodes that could not be read";
+        r.register("redis_unreadable", what, self.unreadable.clone());
+        r.register("redis_channels", "Channels subscribed to", self.channels.clone());
+        r.register(
+            "feeds_followed",
+            "Feeds that sessions of this node hear",
+            self.followed.clone(),
+        );
+        r.register("nodes", "Nodes that share this Redis", self.nodes.clone());
+    }
+
+    fn take(&self, levels: RedisLevels) {
+        let total = |counter: &Counter, value: u64| counter.inner().store(value, Ordering::Relaxed);
+        let level = |gauge: &Gauge, value: u64| gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+        level(&self.down, u64::from(levels.down));
+        level(&self.connections, levels.connections);
+        total(&self.round_trips, levels.round_trips);
+        total(&self.commands, levels.commands);
+        total(&self.reconnects, levels.reconnects);
+        total(&self.conflicts, levels.conflicts);
+        total(&self.unreadable, levels.unreadable);
+        level(&self.channels, levels.channels);
+        level(&self.followed, levels.followed);
+        level(&self.nodes, levels.nodes);
+    }
 }
 
 /// How things are with the store now.
@@ -88,12 +174,14 @@ impl Default for Metrics {
             held_bytes: Gauge::default(),
             store_bytes: Gauge::default(),
             store_failing: Gauge::default(),
+            redis: OnceLock::new(),
             connections: Gauge::default(),
             transient_dropped: Counter::default(),
             wakes_lost: Counter::default(),
             tls_handshakes: Counter::default(),
             tls_faults: Counter::default(),
             sessions: Family::default(),
+            sources: SourceMetrics::default(),
             sync_seconds: Histogram::new(SYNC_BUCKETS),
         };
         metrics.register();
@@ -167,9 +255,7 @@ impl Metrics {
         );
         let what = "1 while what is to be stored cannot be, and publishing is refused";
         r.register("store_failing", what, self.store_failing.clone());
-        let ready = Family::<Labels, Gauge>::default();
-        ready.get_or_create(&[("source", "http")]).set(1);
-        r.register("source_ready", "Whether a source can take notifications", ready);
+        self.sources.register(r);
         let build = Family::<Labels, Gauge>::default();
         build
             .get_or_create(&[("version", env!("CARGO_PKG_VERSION"))])
@@ -183,6 +269,7 @@ impl Metrics {
             drop(self.sessions.get_or_create(&[("transport", transport.as_str())]));
         }
         self.count_accepted("http", 0);
+        self.count_accepted("twirp", 0);
         self.registry = Mutex::new(registry);
     }
 
@@ -191,20 +278,25 @@ impl Metrics {
         self.accepted.get_or_create(&[("source", source)]).inc_by(count);
     }
 
+    /// What is counted of sources.
+    pub fn sources(&self) -> &SourceMetrics {
+        &self.sources
+    }
+
     /// One that was refused, with this code.
     pub fn count_rejected(&self, code: &'static str) {
         self.rejected.get_or_create(&[("code", code)]).inc();
     }
 
-    /// What became of what was published over HTTP.
-    pub fn count_outcomes<T>(&self, outcomes: &[Result<T, Problem>]) {
+    /// What became of what was published by requests.
+    pub fn count_outcomes<T>(&self, source: &'static str, outcomes: &[Result<T, Problem>]) {
         let refused = outcomes.iter().filter_map(|outcome| outcome.as_ref().err());
         let mut accepted = outcomes.len() as u64;
         for problem in refused {
             accepted -= 1;
             self.count_rejected(problem.code);
         }
-        self.count_accepted("http", accepted);
+        self.count_accepted(source, accepted);
     }
 
     /// Entries that a client's request settled.
@@ -258,6 +350,16 @@ impl Metrics {
         level(&self.store_failing, u64::from(levels.failing));
     }
 
+    /// Takes over how it stands with Redis.
+    pub fn take_redis(&self, levels: RedisLevels) {
+        let redis = self.redis.get_or_init(|| {
+            let redis = RedisMetrics::default();
+            redis.register(&mut self.registry.lock().unwrap_or_else(PoisonError::into_inner));
+            redis
+        });
+        redis.take(levels);
+    }
+
     /// The text that Prometheus reads.
     pub fn render(&self) -> String {
         for (at, state) in [State::Delivered, State::Read].into_iter().enumerate() {
@@ -295,8 +397,30 @@ mod tests {
             held_bytes: 0,
             store_bytes: 11,
         });
+        let without = metrics.render();
+        assert!(!without.contains("postrider_redis"), "{without}");
+        metrics.take_redis(RedisLevels {
+            conflicts: 4,
+            nodes: 3,
+            ..RedisLevels::default()
+        });
+        metrics.take_redis(RedisLevels {
+            conflicts: 5,
+            nodes: 3,
+            ..RedisLevels::default()
+        });
         let text = metrics.render();
         for line in [
+            "postrider_redis_down 0",
+            "postrider_redis_connections 0",
+            "postrider_redis_round_trips_total 0",
+            "postrider_redis_commands_total 0",
+            "postrider_redis_reconnects_total 0",
+            "postrider_redis_conflicts_total 5",
+            "postrider_redis_unreadable_total 0",
+            "postrider_redis_channels 0",
+            "postrider_feeds_followed 0",
+            "postrider_nodes 3",
             "postrider_notifications_accepted_total{source=\"http\"} 3",
             "postrider_store_bytes 11",
             "postrider_users_imported_total{outcome=\"created\"} 2",

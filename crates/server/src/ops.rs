@@ -34,9 +34,9 @@ pub type Failing = Arc<dyn Fn() -> Option<&'static str> + Send + Sync>;
 /// receiving and making room go on here: this too is told and does not make it unready.
 pub type Refusing = Arc<dyn Fn() -> Option<&'static str> + Send + Sync>;
 
-/// The configuration's key of what the node needs from elsewhere and has not got. It serves the rest meanwhile, so
-/// this is told and does not make it unready.
-pub type Awaiting = Arc<dyn Fn() -> Option<&'static str> + Send + Sync>;
+/// What the node needs from elsewhere and has not got: the configuration's key of it, or the name of a source that is
+/// away. It serves the rest meanwhile, so this is told and does not make it unready.
+pub type Awaiting = Arc<dyn Fn() -> Vec<&'static str> + Send + Sync>;
 
 /// `/health`, `/ready`, `/metrics`.
 pub fn router(
@@ -117,7 +117,7 @@ pub struct Ready {
     /// What is full, so that publishing is refused until somebody makes room.
     #[serde(skip_serializing_if = "Option::is_none")]
     refusing: Option<&'static str>,
-    /// Keys of the configuration that name what is needed from elsewhere and is not there.
+    /// What is needed from elsewhere and is not there: keys of the configuration that name it, and names of sources.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     awaiting: Vec<&'static str>,
 }
@@ -127,7 +127,7 @@ fn readiness(
     draining: bool,
     failing: Option<&'static str>,
     refusing: Option<&'static str>,
-    awaiting: Option<&'static str>,
+    awaiting: Vec<&'static str>,
 ) -> (StatusCode, Json<Ready>) {
     let reason = if draining {
         Some("the node drains")
@@ -145,7 +145,7 @@ fn readiness(
         draining,
         reason,
         refusing: refusing.filter(|_| is_ready),
-        awaiting: awaiting.filter(|_| is_ready).into_iter().collect(),
+        awaiting: if is_ready { awaiting } else { Vec::new() },
     };
     (status, Json(ready))
 }
@@ -180,7 +180,7 @@ mod tests {
     #[test]
     fn what_is_not_ready_says_why() {
         let ready = |draining, failing| {
-            let (status, Json(told)) = readiness(draining, failing, Some("letters"), None);
+            let (status, Json(told)) = readiness(draining, failing, Some("letters"), Vec::new());
             (status.as_u16(), told.reason)
         };
         assert_eq!(ready(false, None), (200, None));
@@ -195,8 +195,8 @@ mod tests {
             (status.as_u16(), serde_json::to_value(told).unwrap())
         };
         let plain = json!({"ready": true, "draining": false});
-        assert_eq!(ready(None, None), (200, plain));
+        assert_eq!(ready(None, vec![]), (200, plain));
         let both = json!({"ready": true, "draining": false, "refusing": "letters", "awaiting": ["url"]});
-        assert_eq!(ready(Some("letters"), Some("url")), (200, both));
+        assert_eq!(ready(Some("letters"), vec!["url"]), (200, both));
     }
 }

@@ -28,6 +28,9 @@ pub const FIELDS: [&str; 12] = [
 /// More fields than this no object can have without naming one twice or an unknown one.
 const FIELDS_READ: usize = FIELDS.len() + 1;
 
+/// Of an object whose unknown fields are passed over so many fields are read; what comes after them is passed over too.
+pub(crate) const LENIENT_FIELDS: usize = 256;
+
 /// What a body holds: one notification, or several that stand each for itself.
 #[derive(Debug)]
 pub enum Body<'a> {
@@ -108,18 +111,37 @@ pub fn decode_line(line: &[u8], most: &Most) -> Result<Draft, Fault> {
     decode(as_text(line)?, most)
 }
 
+/// Decodes one notification of a source whose producers may write what they like beside: unknown fields are passed over.
+pub fn decode_lenient(body: &[u8], most: &Most) -> Result<Draft, Fault> {
+    let text = object(as_text(body)?, most)?;
+    let mut fields = fields(text, LENIENT_FIELDS)?;
+    fields.retain(|(name, _)| FIELDS.contains(&name.as_ref()));
+    draft(&fields, most)
+}
+
 fn decode(text: &str, most: &Most) -> Result<Draft, Fault> {
-    let json_depth = most.depth;
-    if !json::nests_within(text.as_bytes(), json_depth) {
-        let depth = json::depth(text.as_bytes());
-        let detail = format!("it nests {depth} deep; at most {json_depth} levels are allowed");
-        return Err(Fault::new(FaultCode::InvalidNotification, detail));
-    }
+    draft(&fields(object(text, most)?, FIELDS_READ)?, most)
+}
+
+/// A text that begins as an object does, and does not nest too deeply.
+fn object<'a>(text: &'a str, most: &Most) -> Result<&'a str, Fault> {
+    check_depth(text, most)?;
     if !text.trim_start().starts_with('{') {
         serde_json::from_str::<&RawValue>(text).map_err(not_json)?;
         return Err(Fault::invalid("", "a notification is a JSON object"));
     }
-    draft(&fields(text, FIELDS_READ)?, most)
+    Ok(text)
+}
+
+/// Refuses what nests too deeply, before anything parses it.
+pub(crate) fn check_depth(text: &str, most: &Most) -> Result<(), Fault> {
+    let json_depth = most.depth;
+    if json::nests_within(text.as_bytes(), json_depth) {
+        return Ok(());
+    }
+    let depth = json::depth(text.as_bytes());
+    let detail = format!("it nests {depth} deep; at most {json_depth} levels are allowed");
+    Err(Fault::new(FaultCode::InvalidNotification, detail))
 }
 
 fn draft(fields: &[Field<'_>], most: &Most) -> Result<Draft, Fault> {

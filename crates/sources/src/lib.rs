@@ -1,13 +1,15 @@
 //! Sources: where notifications come from. A source decodes what a publisher wrote into [`Draft`]s and
 //! hands them to intake; it checks form, not rules.
 //!
-//! The one source so far is [`http`], the publish interface's JSON. Beside it stand the other decoders of what callers
-//! write: [`users`] for the directory, [`state`] for users' state maps. None knows anything of engines.
+//! Notifications are handed in by [`http`], the publish interface's JSON, or taken from a [`queue`]: [`redis_streams`],
+//! [`redis_pubsub`]. Beside them stand the other decoders of what callers write: [`users`] for the directory, [`state`]
+//! for users' state maps. None knows anything of engines.
 //!
 //! Invariant: decoding is total: any bytes give a draft or a fault, and one bad item never harms another.
 //!
 //! [`Draft`]: postrider_router::Draft
 
+pub mod contract;
 mod fields;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
@@ -15,6 +17,11 @@ pub mod fuzzing;
 pub mod http;
 mod input_fault;
 mod lines;
+mod pusher;
+pub mod queue;
+pub mod redis;
+pub mod redis_pubsub;
+pub mod redis_streams;
 pub mod state;
 pub mod users;
 

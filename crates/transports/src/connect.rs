@@ -3,6 +3,7 @@
 use crate::addresses::Address;
 use crate::gate::{Credentials, Gate, Identity};
 use crate::head::{Head, InboxRoute, Params};
+use crate::notify::Dialect;
 use crate::problem::Problem;
 use crate::websocket::{self, Handshake};
 use postrider_delivery::AckMode;
@@ -42,7 +43,7 @@ pub(crate) enum WireRequest {
         keep_alive: bool,
     },
     Stream,
-    WebSocket(Handshake),
+    WebSocket(Handshake, Dialect),
 }
 
 impl WireRequest {
@@ -50,7 +51,7 @@ impl WireRequest {
         match self {
             WireRequest::Poll { .. } => Transport::LongPoll,
             WireRequest::Stream => Transport::Sse,
-            WireRequest::WebSocket(_) => Transport::WebSocket,
+            WireRequest::WebSocket(..) => Transport::WebSocket,
         }
     }
 }
@@ -101,7 +102,7 @@ pub(crate) fn read(
         Some(_) => return Err(Problem::invalid_request("`state` is 0 or 1.")),
     };
     let wire = match (route, handshake) {
-        (_, Some(handshake)) => WireRequest::WebSocket(handshake),
+        (_, Some(handshake)) => WireRequest::WebSocket(handshake, Dialect::Postrider),
         (InboxRoute::Stream, None) => WireRequest::Stream,
         _ => WireRequest::Poll {
             wait_s: number(&params, "wait", 0, MAX_WAIT_S, DEFAULT_WAIT_S)?,

@@ -5,6 +5,7 @@ use crate::addresses::{Address, Place};
 use crate::connect::WireRequest;
 use crate::head::MAX_HEAD;
 use crate::live::{Effect, Live, Wire};
+use crate::notify::Dialect;
 use crate::outgoing::{Outgoing, Outlet};
 use crate::shard::{Publishing, Seats};
 use crate::tls::TlsSocket;
@@ -198,6 +199,10 @@ pub(crate) struct Opening {
 pub(crate) struct Meanwhile {
     /// Entries that came, of any of its feeds.
     pub entries: Vec<Arc<Entry>>,
+    /// Transient ones that came to a client that was told already that it is connected.
+    pub transients: Vec<Arc<Entry>>,
+    /// More of those came than are kept.
+    pub transients_lost: u64,
     /// More came than are kept: every feed has to be looked at.
     pub more: bool,
     /// Memberships that changed.
@@ -214,14 +219,30 @@ pub(crate) struct Meanwhile {
 const MAX_MISSED: usize = 64;
 
 impl Opening {
+    /// What its WebSocket is to speak, if it is one.
+    pub fn dialect(&self) -> Option<Dialect> {
+        match self.wire {
+            WireRequest::WebSocket(_, dialect) => Some(dialect),
+            _ => None,
+        }
+    }
+
     /// Something happened before the session could hear it.
     pub fn missed(&mut self, effect: &Effect<'_>) {
+        let is_greeted = self.dialect() == Some(Dialect::Notify);
         let meanwhile = &mut self.meanwhile;
         match effect {
             Effect::Appended(entries) if meanwhile.entries.len() + entries.len() <= MAX_MISSED => {
                 meanwhile.entries.extend_from_slice(entries);
             }
             Effect::Appended(_) | Effect::Suspect | Effect::SuspectFeed(_) => meanwhile.more = true,
+            Effect::Transient(entry) if is_greeted => {
+                if meanwhile.transients.len() < MAX_MISSED {
+                    meanwhile.transients.push(Arc::clone(entry));
+                } else {
+                    meanwhile.transients_lost += 1;
+                }
+            }
             // A transient notification is for those who are connected.
             _ => {}
         }

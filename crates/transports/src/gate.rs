@@ -2,6 +2,7 @@
 
 use crate::addresses::Address;
 use crate::problem::Problem;
+use async_trait::async_trait;
 use postrider_model::{Timestamp, Topic, UserId};
 
 /// Decides who a client is. Called from a loop that serves thousands of sockets: never waits.
@@ -19,8 +20,30 @@ pub trait Gate: Send + Sync {
     /// Whether this user may have `topic` as a session topic.
     fn may_subscribe(&self, identity: &Identity, topic: &Topic) -> bool;
 
+    /// The token in a `Cookie` header, if one of its cookies may hold one.
+    fn cookie<'c>(&self, cookies: &'c str) -> Option<&'c str>;
+
     /// The headers that let a page of `origin` read the answer; `None` where it may not.
     fn cors(&self, origin: &str) -> Option<Vec<(&'static str, String)>>;
+}
+
+/// Decides whether a session may begin where more than this node has a say in it: nodes that share an engine.
+#[async_trait]
+pub trait Admission: Send + Sync {
+    /// Whether each of these may begin; in the order asked. Takes a bounded time. A ticket is used up by it, unless the
+    /// answer is [`Problem::session_limit`]: then the session may be asked for once more, a moment later.
+    async fn admit(&self, entrances: &[Entrance]) -> Vec<Result<(), Problem>>;
+}
+
+/// A session that is to begin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entrance {
+    /// Whose.
+    pub user: UserId,
+    /// Sessions that the user has on this node, this one and those that came before it.
+    pub sessions_here: usize,
+    /// The ticket that it came with, which this node has taken for good, and whether it resumes.
+    pub ticket: Option<(String, bool)>,
 }
 
 /// What a request brought to show who it is.

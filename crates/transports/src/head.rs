@@ -290,6 +290,14 @@ fn param_fault(name: &str, fault: &str) -> Problem {
     Problem::invalid_request(format!("The parameter `{name}` {fault}"))
 }
 
+/// The names and values of a form, or of a query, in order; `None` for what [`decode`] cannot read.
+pub(crate) fn form_values(text: &str) -> impl Iterator<Item = (Option<Cow<'_, str>>, Option<Cow<'_, str>>)> {
+    text.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        (decode(name), decode(value))
+    })
+}
+
 /// Undoes `application/x-www-form-urlencoded`. `None`: a broken escape, or not UTF-8.
 fn decode(text: &str) -> Option<Cow<'_, str>> {
     if !text.contains(['%', '+']) {

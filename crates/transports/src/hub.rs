@@ -2,20 +2,23 @@
 
 use crate::addresses::{Address, AddressCounts};
 use crate::desk::Desk;
-use crate::gate::Gate;
+use crate::follows::Follows;
+use crate::gate::{Admission, Gate};
 use crate::mailbox::{Mailbox, Post};
+use crate::notify::NotifyRules;
+use crate::outside::{Follow, Welcome};
 use crate::presence::Asking;
 use crate::roll::Roll;
 use crate::shard::{Shard, session_id};
 use crate::stats::HubStats;
 use crate::tls::Layer;
 use postrider_delivery::{LifetimeRules, RedeliveryRules};
-use postrider_engine::Engine;
-use postrider_model::{Millis, SessionId, Timestamp};
+use postrider_engine::{Engine, Wake};
+use postrider_model::{Entry, Millis, SessionId, Timestamp};
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use tokio::sync::Semaphore;
 
@@ -131,6 +134,12 @@ pub(crate) struct Shared {
     /// How many sessions each user has, over all shards.
     pub sessions: Arc<Roll>,
     pub asking: Asking,
+    pub follows: Arc<Follows>,
+    /// Where the notify dialect is served.
+    pub notify: OnceLock<NotifyRules>,
+    pub welcome: OnceLock<Arc<dyn Welcome>>,
+    /// Where more than this node says whether a session may begin.
+    pub admission: OnceLock<Arc<dyn Admission>>,
     pub addresses: Arc<AddressCounts>,
     pub reading: Arc<Semaphore>,
     pub reading_again: Arc<Semaphore>,
@@ -204,6 +213,10 @@ impl Hub {
                 (options.steady)(),
             )),
             asking: Asking::new(options.presence_linger),
+            follows: Arc::default(),
+            notify: OnceLock::new(),
+            welcome: OnceLock::new(),
+            admission: OnceLock::new(),
             addresses: AddressCounts::new(options.sessions_per_address),
             reading: Arc::new(Semaphore::new(MAX_READING)),
             reading_again: Arc::new(Semaphore::new(MAX_READING_AGAIN)),
@@ -316,6 +329,41 @@ impl Hub {
                 tracing::error!("a shard panicked");
             }
         }
+    }
+
+    /// Has one more told which feeds are heard on this node. To be called before anybody can connect: what is heard
+    /// by then is not told.
+    pub fn follow_with(&self, listener: Arc<dyn Follow>) {
+        self.shared.follows.add(listener);
+    }
+
+    /// Has each session admitted before it begins. To be called before anybody can connect; the first stays. The engine
+    /// must be one that answers nothing at once: it is shared.
+    pub fn admit_with(&self, admission: Arc<dyn Admission>) {
+        self.shared.admission.get_or_init(|| admission);
+    }
+
+    /// Serves the notify dialect too. To be called before anybody can connect; the first rules stay.
+    pub fn serve_notify(&self, rules: NotifyRules) {
+        self.shared.notify.get_or_init(|| rules);
+    }
+
+    /// Has clients of the notify dialect welcomed. To be called before anybody can connect; the first stays.
+    pub fn greet_with(&self, welcome: Arc<dyn Welcome>) {
+        self.shared.welcome.get_or_init(|| welcome);
+    }
+
+    /// Gives transient entries to the sessions of this node, and to no others: from a source that every node hears for
+    /// itself. May be dropped where loops are behind, as all that is transient.
+    pub fn bring(&self, entries: &Arc<[Arc<Entry>]>) {
+        for mailbox in &self.mailboxes {
+            mailbox.post(Post::Wake(Wake::Transient(entries.clone())));
+        }
+    }
+
+    /// Feeds that are followed, if anybody is told.
+    pub fn followed(&self) -> u64 {
+        self.shared.follows.count()
     }
 
     pub(crate) fn shared(&self) -> &Shared {

@@ -12,6 +12,7 @@ mod client_frame;
 mod connect;
 mod connection;
 pub mod desk;
+mod follows;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;
@@ -20,7 +21,9 @@ pub mod head;
 mod hub;
 mod live;
 mod mailbox;
+mod notify;
 mod outgoing;
+mod outside;
 mod presence;
 pub mod problem;
 pub mod response;
@@ -42,8 +45,10 @@ mod node;
 
 pub use addresses::Address;
 pub use desk::{Answer, Desk, Order, Taken};
-pub use gate::{Credentials, Gate, Identity};
+pub use gate::{Admission, Credentials, Entrance, Gate, Identity};
 pub use hub::{Bounds, Hub, HubOptions, Link, Refer};
 pub use live::BRIDGED_POLL_BYTES;
+pub use notify::{NotifyRules, bare_token};
+pub use outside::{Follow, Unavailable, Welcome};
 pub use problem::Problem;
 pub use stats::HubStats;

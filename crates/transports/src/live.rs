@@ -9,6 +9,7 @@ pub(crate) use poll::{Followed, More, Poll};
 pub(crate) use salvo::{Alike, Salvo};
 
 use crate::connection::{Key, Socket};
+use crate::notify::{self, Dialect};
 use crate::outgoing::Outgoing;
 use crate::shard::Turn;
 use crate::websocket::Decoder;
@@ -77,6 +78,7 @@ pub(crate) enum Wire {
         tcp_evidence: bool,
     },
     WebSocket {
+        dialect: Dialect,
         /// Where the client has begun a frame or a message.
         decoder: Option<Box<Decoder>>,
     },
@@ -234,6 +236,10 @@ impl Live {
         if self.dropped_transient && out.waiting() < turn.rules.bounds.outbox {
             self.dropped_transient = false;
             match self.wire {
+                Wire::WebSocket {
+                    dialect: Dialect::Notify,
+                    ..
+                } => {}
                 Wire::WebSocket { .. } => out.push(websocket::error_frame("transient_dropped")),
                 _ => out.push(sse::transient_dropped()),
             }
@@ -251,6 +257,10 @@ impl Live {
         match self.wire {
             Wire::Poll(_) => {}
             Wire::Sse { .. } => sse::push_cursor_block(tail, |tail| self.session.push_cursor(tail)),
+            Wire::WebSocket {
+                dialect: Dialect::Notify,
+                ..
+            } => {}
             Wire::WebSocket { .. } if cfg!(feature = "echo") => {}
             Wire::WebSocket { .. } => {
                 websocket::push_cursor_frame(tail, |tail| self.session.push_cursor(tail));
@@ -284,6 +294,7 @@ impl Live {
         let token = match self.wire {
             Wire::WebSocket { .. } => {
                 self.push_ping(&mut turn.tail);
+                self.lifetime.sent(turn.now);
                 u64::from(self.pings)
             }
             Wire::Sse { tcp_evidence: true } => {
@@ -302,6 +313,14 @@ impl Live {
     /// got the same broadcast would otherwise be probed by the same later one, and all answer at once, for ever.
     fn probe_interval(&self, turn: &Turn) -> Millis {
         stretched(turn.rules.probe, self.phase)
+    }
+
+    /// Something was sent to the client. Only a ping asks a WebSocket's for a sign of life.
+    fn said(&mut self, now: Timestamp) {
+        match self.wire {
+            Wire::WebSocket { .. } => self.lifetime.sent_without_asking(now),
+            _ => self.lifetime.sent(now),
+        }
     }
 
     fn push_ping(&mut self, tail: &mut Vec<u8>) {
@@ -344,7 +363,7 @@ impl Live {
     ) -> Next {
         let rules = *self.rules(turn);
         if out.waiting() > 0 || !turn.tail.is_empty() {
-            self.lifetime.sent(turn.now);
+            self.said(turn.now);
         }
         let stalled_at = progress_at.plus(turn.rules.bounds.stall_timeout);
         if held_back && turn.now >= stalled_at {
@@ -436,7 +455,7 @@ impl Live {
             Wire::Poll(_) => {}
             Wire::Sse { .. } if retry.0 > 0 => out.push(sse::retry(retry.0)),
             Wire::Sse { .. } => {}
-            Wire::WebSocket { .. } => out.push(close_frame(code, reason, retry)),
+            Wire::WebSocket { dialect, .. } => out.push(last_frame(dialect, code, reason, retry)),
         }
     }
 }
@@ -471,6 +490,14 @@ pub(crate) enum Effect<'a> {
     SuspectMembers,
     Redeliver,
     Proven,
+}
+
+/// The last word to a WebSocket client, as its dialect says it.
+pub(crate) fn last_frame(dialect: Dialect, code: u16, reason: &str, retry: Millis) -> Bytes {
+    match dialect {
+        Dialect::Postrider => close_frame(code, reason, retry),
+        Dialect::Notify => notify::close_frame(code, reason),
+    }
 }
 
 /// A close frame whose reason is JSON. Codes from 4500 on tell the client not to come back.
@@ -511,6 +538,6 @@ mod tests {
     #[test]
     fn a_session_at_rest_is_small() {
         let (connection, live) = (size_of::<Connection>(), size_of::<Live>());
-        assert!(connection <= 160 && live <= 296, "{connection} + {live} bytes");
+        assert!(connection <= 160 && live <= 304, "{connection} + {live} bytes");
     }
 }

@@ -5,8 +5,9 @@
 use crate::addresses::Address;
 use crate::connection::Key;
 use crate::presence::WhoHears;
+use crate::problem::Problem;
 use crate::roll::Roll;
-use crate::shard::{Ordered, Word};
+use crate::shard::{Ordered, Waiting, Word};
 use crate::stats::HubStats;
 use postrider_delivery::Reading;
 use postrider_engine::{EngineError, PresentSession, Starts, Wake};
@@ -55,14 +56,21 @@ impl Lost {
             Wake::Appended(_) | Wake::Transient(_) => self.entries = true,
             Wake::Members(_) => self.members = true,
             Wake::State(..) => self.states = true,
+            Wake::Missed => (self.entries, self.members, self.states) = (true, true, true),
         }
     }
 }
 
 pub(crate) enum Post {
     Wake(Wake),
+    /// These sessions may begin, or may not.
+    Admitted(Vec<(Waiting, Result<(), Problem>)>),
+    /// These ask once more whether they may.
+    AskAgain(Vec<Waiting>),
     /// The answers to connections that are opening a session.
     Opened(Vec<(Key, Result<Starts, EngineError>)>),
+    /// The same, for those who were welcomed too.
+    Welcomed(Vec<(Key, Result<Starts, EngineError>)>),
     /// Where the topics stand that these sessions' users are members of.
     Members(Vec<(Relook, Result<Starts, EngineError>)>),
     /// The state maps that these sessions follow.
@@ -145,6 +153,10 @@ impl Mailbox {
             return;
         }
         if let Post::Wake(wake) = &post {
+            if matches!(wake, Wake::Missed) {
+                // Posted too, so that the shard looks.
+                inner.lost.add(wake);
+            }
             if inner.is_full() {
                 inner.lost.add(wake);
                 self.stats.lost_wake();

@@ -8,7 +8,8 @@ use crate::hub::{Hub, Shared};
 use crate::mailbox::{Mailbox, Post};
 use crate::roll::Roll;
 use postrider_engine::{
-    EngineError, Presence, PresenceFilter, PresenceWatch, PresentSession, TopicPresence, UserPresence,
+    EngineError, Marks, NodePresence, Presence, PresenceFilter, PresenceWatch, PresentSession, TopicPresence,
+    TopicShare, UserPresence,
 };
 use postrider_model::{Millis, Topic, UserId};
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -56,6 +57,8 @@ pub(crate) struct WhoHears {
     pub topic: Topic,
     pub after: Option<UserId>,
     pub limit: usize,
+    /// Whether marks of the users are wanted.
+    pub marks: bool,
     pub reply: oneshot::Sender<Heard>,
 }
 
@@ -69,6 +72,8 @@ pub(crate) struct Heard {
     pub shared: Vec<u64>,
     /// The first after the one asked for, at most one more than was asked for.
     pub page: BTreeSet<UserId>,
+    /// Where they are wanted.
+    pub marks: Marks,
 }
 
 impl Heard {
@@ -81,11 +86,14 @@ impl Heard {
     }
 }
 
-fn joined(all: Vec<Heard>, limit: usize) -> TopicPresence {
+fn joined(all: Vec<Heard>, limit: usize) -> TopicShare {
     let mut shared = HashSet::new();
     let mut told = TopicPresence::default();
     let mut page = BTreeSet::new();
+    let mut marks = Marks::default();
     for heard in all {
+        let zeros = marks.zeros().max(heard.marks.zeros());
+        marks = Marks::of(zeros, marks.digests().chain(heard.marks.digests()));
         told.sessions += heard.sessions;
         told.users += heard.users;
         shared.extend(heard.shared);
@@ -94,7 +102,10 @@ fn joined(all: Vec<Heard>, limit: usize) -> TopicPresence {
     told.users += shared.len() as u64;
     told.more = page.len() > limit;
     told.page = page.into_iter().take(limit).collect();
-    told
+    TopicShare {
+        presence: told,
+        marks,
+    }
 }
 
 impl Hub {
@@ -110,6 +121,28 @@ impl Hub {
             all.push(answer.await.map_err(|_| EngineError::Closed)?);
         }
         Ok(all)
+    }
+
+    async fn who_hears(
+        &self,
+        topic: &Topic,
+        after: Option<UserId>,
+        limit: usize,
+        marks: bool,
+    ) -> Result<TopicShare, EngineError> {
+        let asking = &self.shared().asking;
+        let _permit = asking.topics.try_acquire().map_err(|_| EngineError::Busy)?;
+        let question = |reply| {
+            let (topic, after) = (topic.clone(), after.clone());
+            Post::WhoHears(WhoHears {
+                topic,
+                after,
+                limit,
+                marks,
+                reply,
+            })
+        };
+        Ok(joined(self.ask(question).await?, limit))
     }
 
     fn watch_topic(&self, topic: &Topic) -> Option<Box<dyn PresenceWatch>> {
@@ -175,18 +208,8 @@ impl Presence for Hub {
         after: Option<UserId>,
         limit: usize,
     ) -> Result<TopicPresence, EngineError> {
-        let asking = &self.shared().asking;
-        let _permit = asking.topics.try_acquire().map_err(|_| EngineError::Busy)?;
-        let question = |reply| {
-            let (topic, after) = (topic.clone(), after.clone());
-            Post::WhoHears(WhoHears {
-                topic,
-                after,
-                limit,
-                reply,
-            })
-        };
-        Ok(joined(self.ask(question).await?, limit))
+        let told = self.who_hears(topic, after, limit, false).await?;
+        Ok(told.presence)
     }
 
     fn watch_presence(&self, filter: PresenceFilter) -> Result<Box<dyn PresenceWatch>, EngineError> {
@@ -199,5 +222,29 @@ impl Presence for Hub {
             PresenceFilter::Topic(topic) => self.watch_topic(&topic),
         };
         watching.ok_or(EngineError::Busy)
+    }
+}
+
+#[async_trait::async_trait]
+impl NodePresence for Hub {
+    fn gather(&self) {
+        self.shared().sessions.gather();
+    }
+
+    fn changed(&self, most: usize) -> Vec<(UserId, Option<u32>)> {
+        self.shared().sessions.changed(most)
+    }
+
+    async fn has_changed(&self) {
+        self.shared().sessions.has_changed().await;
+    }
+
+    async fn topic_share(
+        &self,
+        topic: &Topic,
+        after: Option<UserId>,
+        limit: usize,
+    ) -> Result<TopicShare, EngineError> {
+        self.who_hears(topic, after, limit, true).await
     }
 }

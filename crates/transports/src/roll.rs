@@ -10,7 +10,7 @@ use postrider_engine::{PresenceNews, PresenceWatch};
 use postrider_model::{Millis, Timestamp, UserId};
 use std::collections::{HashSet, VecDeque};
 use std::hash::BuildHasher;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
@@ -39,6 +39,31 @@ pub(crate) struct Roll {
     watches: Mutex<Vec<Arc<Watch>>>,
     /// How many there are, for those who look in passing.
     watched: AtomicUsize,
+    outlet: Outlet,
+}
+
+/// Whose number of sessions changed, for whoever tells other nodes. Each user once; no more than are on the roll or
+/// were a moment ago.
+#[derive(Default)]
+struct Outlet {
+    is_open: AtomicBool,
+    users: Mutex<foldhash::HashSet<UserId>>,
+    changed: Notify,
+}
+
+impl Outlet {
+    fn users(&self) -> MutexGuard<'_, foldhash::HashSet<UserId>> {
+        self.users.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn put<'u>(&self, changed: impl Iterator<Item = &'u UserId>) {
+        let mut users = self.users();
+        let was_empty = users.is_empty();
+        users.extend(changed.cloned());
+        if was_empty && !users.is_empty() {
+            self.changed.notify_one();
+        }
+    }
 }
 
 type Part = foldhash::HashMap<UserId, Known>;
@@ -50,8 +75,13 @@ struct Known {
     left: u32,
 }
 
-/// That a user was counted who was not there before, and nobody was told.
-pub(crate) struct Came(bool);
+/// That a session was counted.
+pub(crate) struct Came {
+    /// Its user was not there before, and nobody was told.
+    is_first: bool,
+    /// Sessions of its user, with this one.
+    pub sessions: usize,
+}
 
 impl Roll {
     pub fn new(most: usize, linger: Millis, begun: Timestamp) -> Roll {
@@ -62,6 +92,46 @@ impl Roll {
             parts: (0..PARTS).map(|_| Mutex::default()).collect(),
             watches: Mutex::default(),
             watched: AtomicUsize::new(0),
+            outlet: Outlet::default(),
+        }
+    }
+
+    /// Gathers from now on whose number of sessions changes; first, everyone who is here.
+    pub fn gather(&self) {
+        self.outlet.is_open.store(true, Ordering::Release);
+        for nth in 0..PARTS {
+            self.outlet.put(self.part(nth).keys());
+        }
+    }
+
+    /// At most `most` of those who were gathered, with how many sessions each has.
+    pub fn changed(&self, most: usize) -> Vec<(UserId, Option<u32>)> {
+        let mut gathered = self.outlet.users();
+        let users: Vec<_> = gathered.iter().take(most).cloned().collect();
+        users.iter().for_each(|user| _ = gathered.remove(user));
+        if !gathered.is_empty() {
+            self.outlet.changed.notify_one();
+        }
+        drop(gathered);
+        let count = |user: UserId| {
+            let sessions = self
+                .part(Roll::part_of(&user))
+                .get(&user)
+                .map(|known| known.sessions);
+            (user, sessions)
+        };
+        users.into_iter().map(count).collect()
+    }
+
+    /// Waits until somebody was gathered.
+    pub async fn has_changed(&self) {
+        self.outlet.changed.notified().await;
+    }
+
+    /// The number of a user's sessions changed; under the lock of the user's part.
+    fn put_out(&self, user: &UserId) {
+        if self.outlet.is_open.load(Ordering::Relaxed) {
+            self.outlet.put(std::iter::once(user));
         }
     }
 
@@ -82,20 +152,30 @@ impl Roll {
     /// Counts one more session of a user, if there may be one. To be followed by [`Roll::tell`], or taken back.
     pub fn take(&self, user: &UserId) -> Option<Came> {
         let mut part = self.part(Roll::part_of(user));
-        match part.get_mut(user) {
-            Some(known) if known.sessions < self.most => known.sessions += 1,
+        let came = match part.get_mut(user) {
+            Some(known) if known.sessions < self.most => {
+                known.sessions += 1;
+                Came {
+                    is_first: false,
+                    sessions: known.sessions as usize,
+                }
+            }
             None if self.most > 0 => {
                 part.insert(user.clone(), Known { sessions: 1, left: 0 });
-                return Some(Came(true));
+                Came {
+                    is_first: true,
+                    sessions: 1,
+                }
             }
             _ => return None,
-        }
-        Some(Came(false))
+        };
+        self.put_out(user);
+        Some(came)
     }
 
     /// A session that was counted begins.
     pub fn tell(&self, user: &UserId, came: &Came, now: Now) {
-        if came.0 && self.is_watched() {
+        if came.is_first && self.is_watched() {
             let nth = Roll::part_of(user);
             // A watch is told of one user in order.
             let _part = self.part(nth);
@@ -108,9 +188,10 @@ impl Roll {
         let nth = Roll::part_of(user);
         let mut part = self.part(nth);
         let known = part.get_mut(user)?;
+        self.put_out(user);
         known.sessions = known.sessions.saturating_sub(1);
         if known.sessions > 0 {
-            if came.0 {
+            if came.is_first {
                 // Another one began meanwhile, for which this one was to tell.
                 self.tell_watches(nth, user, true, now.wall);
             }
@@ -122,7 +203,7 @@ impl Roll {
         }
         // The last one may have ended while this one was counted, and then nobody looks. With this one alone the user
         // was never there.
-        let linger = if came.0 { Millis(0) } else { self.linger };
+        let linger = if came.is_first { Millis(0) } else { self.linger };
         self.leave(nth, &mut part, user, linger, now)
     }
 
@@ -131,6 +212,7 @@ impl Roll {
         let nth = Roll::part_of(user);
         let mut part = self.part(nth);
         let known = part.get_mut(user)?;
+        self.put_out(user);
         known.sessions = known.sessions.saturating_sub(1);
         if known.sessions == 0 {
             return self.leave(nth, &mut part, user, self.linger, now);
@@ -176,6 +258,7 @@ impl Roll {
             return Some(now.steady.plus(Millis(self.linger.0 - away)));
         }
         part.remove(user);
+        self.put_out(user);
         let at = Timestamp(now.wall.0.saturating_sub(away));
         self.tell_watches(nth, user, false, at);
         None
@@ -449,7 +532,7 @@ mod tests {
                         let came = truth_of.pending.remove(0);
                         looked = roll.take_back(&user_of, &came, at(now));
                         let (least, _) = truth_of.lingers;
-                        truth_of.lingers = if came.0 { (0, 0) } else { (least, now + linger) };
+                        truth_of.lingers = if came.is_first { (0, 0) } else { (least, now + linger) };
                     }
                     7 | 8 if truth_of.sessions > 0 => {
                         truth_of.sessions -= 1;
@@ -510,6 +593,26 @@ mod tests {
         assert_eq!(roll.look(&ada, at(12)), Some(Timestamp(17)));
         assert_eq!(roll.look(&ada, at(17)), None);
         assert_eq!(roll.sessions_of(&ada), None);
+    }
+
+    #[test]
+    fn who_changed_is_gathered_once_with_what_is_so_by_then() {
+        let roll = Arc::new(Roll::new(3, Millis(10), Timestamp(0)));
+        let (ada, bob) = (user(1), user(2));
+        come(&roll, &ada, at(1));
+        assert!(roll.changed(9).is_empty(), "nobody asked for it");
+        roll.gather();
+        come(&roll, &ada, at(1));
+        come(&roll, &bob, at(1));
+        roll.release(&bob, at(2));
+        let mut told = [roll.changed(1), roll.changed(1)].concat();
+        told.sort();
+        assert_eq!(told, [(ada.clone(), Some(2)), (bob.clone(), Some(0))]);
+        assert!(roll.changed(9).is_empty());
+        assert_eq!(roll.look(&bob, at(12)), None);
+        assert_eq!(roll.changed(9), [(bob, None)]);
+        roll.gather();
+        assert_eq!(roll.changed(9), [(ada, Some(2))]);
     }
 
     #[test]

@@ -1,11 +1,13 @@
 //! One loop per core: its sockets, its sessions, which sessions hear which feed. A turn takes what the
 //! sockets and the mailbox bring, lets the sessions decide, and then makes one send per touched socket.
 
+mod admitting;
 mod fan;
 mod handing;
 mod members;
 #[cfg(test)]
 mod members_tests;
+mod notify;
 mod opening;
 mod presence;
 mod publishing;
@@ -28,6 +30,7 @@ use crate::live::{
     close_frame, stream_start,
 };
 use crate::mailbox::{Mailbox, PageWanted, Post};
+use crate::notify::Dialect;
 use crate::outgoing::Outgoing;
 use crate::problem::Problem;
 use crate::stats::HubStats;
@@ -144,6 +147,7 @@ impl Turn {
     }
 }
 
+pub(crate) use admitting::Waiting;
 pub(crate) use fan::Seats;
 pub(crate) use publishing::{Ordered, Publishing};
 pub(crate) use words::Word;
@@ -172,6 +176,8 @@ pub(crate) struct Shard {
     pipelined: Vec<Key>,
     turn: Turn,
     questions: reading::Questions,
+    admissions: admitting::Admissions,
+    welcomes: notify::Welcomes,
     flush_at: Option<Timestamp>,
     flushing: handing::Flushing,
     /// The engine is counting attempts; those that come meanwhile wait.
@@ -206,6 +212,7 @@ impl Shard {
             delivered: [0; 3],
         };
         let wheel = Wheel::new(turn.now);
+        let hearers = fan::Hearers::new(shared.follows.clone());
         let shard = Shard {
             poller,
             shared,
@@ -216,7 +223,7 @@ impl Shard {
             tls: tls::Handshakes::default(),
             connections: Slab::new(),
             generation: 0,
-            hearers: fan::Hearers::new(),
+            hearers,
             members: members::Members::default(),
             states: states::States::default(),
             presences: presence::Presences::default(),
@@ -226,6 +233,8 @@ impl Shard {
             pipelined: Vec::new(),
             turn,
             questions: reading::Questions::default(),
+            admissions: admitting::Admissions::default(),
+            welcomes: notify::Welcomes::default(),
             flush_at: None,
             flushing: handing::Flushing::default(),
             counting: false,
@@ -291,7 +300,9 @@ impl Shard {
             self.turn.count_deliveries();
             self.hand_in();
             self.hand_words();
+            self.start_admissions();
             self.start_reads();
+            self.start_welcomes();
             self.start_relooks();
             self.start_state_looks();
             self.run_presence();
@@ -356,7 +367,12 @@ impl Shard {
                 Post::Wake(Wake::Transient(entries)) => self.woken(&entries),
                 Post::Wake(Wake::Members(changes)) => self.members.changed(changes),
                 Post::Wake(Wake::State(user, state)) => self.state_changed(&user, &state),
+                // The mailbox says that by what `take` gives beside the posts.
+                Post::Wake(Wake::Missed) => {}
+                Post::Admitted(admitted) => self.admitted(admitted),
+                Post::AskAgain(waiting) => self.admissions.ask_again(waiting),
                 Post::Opened(opened) => self.opened_together(opened),
+                Post::Welcomed(opened) => self.welcomed(opened),
                 Post::Members(known) => self.members_known(known),
                 Post::WhoIs(user, reply) => {
                     if reply.send(self.who_is(&user)).is_err() {

@@ -29,6 +29,7 @@ const NOTIFICATION: &[u8] = br#""type":"notification","#;
 const FRAME_MORE: usize = NOTIFICATION.len() + MAX_HEAD;
 
 const TEXT: u8 = 0x1;
+const BINARY: u8 = 0x2;
 const CLOSE: u8 = 0x8;
 const PING: u8 = 0x9;
 const PONG: u8 = 0xA;
@@ -128,6 +129,27 @@ pub fn push_entry_frame(out: &mut Vec<u8>, entry: &Entry) {
             make_entry_frame(out, entry);
         }
     }
+}
+
+/// The frame of nothing but a notification's data, as its publisher wrote it: a text frame, or a binary one where that
+/// is no UTF-8, at which a client would have to end the connection. Made once, shared by all sessions.
+pub fn bare_frame(entry: &Entry) -> Bytes {
+    let make = || {
+        let mut out = Vec::with_capacity(entry.payload().len() + MAX_HEAD);
+        push_bare_frame(&mut out, entry);
+        Box::new(out.into())
+    };
+    Bytes::clone(entry.forms.bare.get_or_init(make))
+}
+
+/// Appends the same, without keeping it.
+pub fn push_bare_frame(out: &mut Vec<u8>, entry: &Entry) {
+    let payload = entry.payload();
+    let opcode = match str::from_utf8(payload) {
+        Ok(_) => TEXT,
+        Err(_) => BINARY,
+    };
+    push_frame(out, opcode, payload.len(), |out| out.extend_from_slice(payload));
 }
 
 fn make_entry_frame(out: &mut Vec<u8>, entry: &Entry) {

@@ -32,6 +32,9 @@ impl Gate for Anyone {
     fn may_subscribe(&self, _: &Identity, _: &Topic) -> bool {
         true
     }
+    fn cookie<'c>(&self, _: &'c str) -> Option<&'c str> {
+        None
+    }
     fn cors(&self, origin: &str) -> Option<Vec<(&'static str, String)>> {
         Some(vec![("Access-Control-Allow-Origin", origin.to_owned())])
     }

@@ -27,6 +27,8 @@ pub(super) struct Progress {
     pub reading: bool,
     /// A wake may have been lost: only a page can tell whether there is more.
     pub suspect: bool,
+    /// The engine may not hold its place any more: the next page begins there, and tells.
+    pub check: bool,
     /// The client must be told that entries are missing before it gets the next.
     pub gap: bool,
     /// Whether entries here have a delivery state for the user.
@@ -79,6 +81,7 @@ impl Progress {
             placed: false,
             reading: false,
             suspect: false,
+            check: false,
             gap: false,
             settles,
             counts,
@@ -192,6 +195,16 @@ impl Progress {
         })
     }
 
+    /// The place of an entry that the client has, as far as that is known. Where a gap is to be told it has none.
+    pub fn known_place(&self) -> Option<Position> {
+        self.place().filter(|place| place.offset > 0 && !self.gap)
+    }
+
+    /// Whether this was numbered in another epoch than what stands at its place.
+    pub fn differs(&self, from: Position) -> bool {
+        self.known_place().is_some_and(|place| place.epoch != from.epoch)
+    }
+
     pub fn set_place(&mut self, place: Position) {
         (self.place, self.place_epoch, self.placed) = (place.offset, place.epoch, true);
     }
@@ -232,7 +245,12 @@ impl Progress {
     }
 
     pub fn is_behind(&self) -> bool {
-        self.sent < self.head || self.gap || self.suspect
+        self.sent < self.head || self.gap || self.suspect || self.check
+    }
+
+    /// Whether what comes next can be sent as it comes.
+    pub fn is_sure(&self) -> bool {
+        !self.reading && !self.gap && !self.suspect && !self.check
     }
 
     /// Whether entries that are due again wait for room.
@@ -249,10 +267,13 @@ impl Progress {
             self.reading = true;
             self.suspect = false;
         }
+        let check = next && std::mem::take(&mut self.check);
+        let from_place = self.known_place().filter(|_| check);
+        let after = from_place.map_or(self.sent, |place| place.offset - 1);
         let again = self.redelivery.as_mut().and_then(|redelivery| {
             let (first, last) = redelivery.page_wanted()?;
             Some(Reading::Again { first, last })
         });
-        [next.then_some(Reading::Forward { after: self.sent }), again]
+        [next.then_some(Reading::Forward { after }), again]
     }
 }

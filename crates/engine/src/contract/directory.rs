@@ -1,6 +1,6 @@
 //! The directory of users.
 
-use super::kit::{Kit, Make, of_topic, topic_named, user_id};
+use super::kit::{Kit, Make, of_topic, of_user, topic_named, user_id};
 use super::wakes::Wakes;
 use super::{Fault, Outcome, holds, same};
 use crate::{DirectoryError, MemberChange, Put, UserPut};
@@ -156,7 +156,7 @@ pub(super) async fn users_and_members_come_in_pages(kit: &mut Kit) -> Outcome {
 }
 
 pub(super) async fn a_put_makes_the_topics_exactly_these(kit: &mut Kit) -> Outcome {
-    let wakes = Wakes::listen(kit);
+    let wakes = Wakes::listen(kit, &[of_user("ada")?, of_topic("a")?]).await?;
     put_one(kit, put("ada", "de", Some(&["a", "b"]))?)
         .await?
         .map_err(|e| e.to_string())?;
@@ -176,7 +176,7 @@ pub(super) async fn a_put_makes_the_topics_exactly_these(kit: &mut Kit) -> Outco
         "ada leaves a at 1",
         "ada joins c at 0",
     ];
-    same!(wakes.all(), told, "what was told");
+    wakes.tell(kit, &told).await?;
     same!(
         put_one(kit, put("ada", "de", Some(&[]))?).await?,
         Ok(Put::Changed),
@@ -204,13 +204,11 @@ pub(super) async fn erasing_leaves_all_topics(kit: &mut Kit) -> Outcome {
     kit.publish_all([Make::new("n").topics(&["a"]), Make::new("m").topics(&["a"])])
         .await?;
     kit.ack("ada", &["m"]).await?;
-    let wakes = Wakes::listen(kit);
+    let wakes = Wakes::listen(kit, &[of_user("ada")?]).await?;
     same!(kit.engine().erase(&ada).await?, true, "something was known");
-    same!(
-        wakes.all(),
-        ["ada leaves a at 2", "ada leaves b at 0"],
-        "what was told"
-    );
+    wakes
+        .tell(kit, &["ada leaves a at 2", "ada leaves b at 0"])
+        .await?;
     same!(kit.engine().user(&ada).await?, None, "the record");
     same!(kit.engine().memberships(&ada).await?, [], "the memberships");
     same!(kit.state("n", "ada").await?, None, "the inbox");

@@ -1,6 +1,6 @@
 //! Where a member's topics stand: for new members and old cursors, what was lost, and what is bounded.
 
-use super::kit::{Kit, Make, WHOLE, of_topic, topic_named, user_id};
+use super::kit::{Kit, Make, WHOLE, of_topic, of_user, topic_named, user_id};
 use super::membership::{DELIVERED, PENDING, only_start, pending, publish};
 use super::wakes::Wakes;
 use super::{Fault, Outcome, same};
@@ -233,7 +233,9 @@ pub(super) async fn topics_and_stays_are_bounded(kit: &mut Kit) -> Outcome {
 }
 
 pub(super) async fn members_are_told_in_order(kit: &mut Kit) -> Outcome {
-    let wakes = Wakes::listen(kit);
+    let users = [of_user("ada")?, of_user("bob")?, of_user("eve")?];
+    let feeds = [&users[..], &[of_topic("t")?]].concat();
+    let wakes = Wakes::listen(kit, &feeds).await?;
     publish(kit, &["a"], &["t"]).await?;
     let change = |user: &str, joins| -> Result<_, Fault> {
         let (topic, user) = (topic_named("t")?, user_id(user)?);
@@ -256,10 +258,7 @@ pub(super) async fn members_are_told_in_order(kit: &mut Kit) -> Outcome {
         "topic/t b",
         "bob leaves t at 2",
     ];
-    kit.eventually("the wakes", || async { Ok(wakes.all().len() >= told.len()) })
-        .await?;
-    same!(wakes.all(), told, "what was told");
-    Ok(())
+    wakes.tell(kit, &told).await
 }
 
 pub(super) async fn membership_survives_a_restart(kit: &mut Kit) -> Outcome {

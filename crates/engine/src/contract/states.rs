@@ -1,6 +1,6 @@
 //! Users' state maps.
 
-use super::kit::{Kit, user_id};
+use super::kit::{Kit, of_user, user_id};
 use super::wakes::Wakes;
 use super::{Fault, Outcome, holds, same};
 use crate::StartsWanted;
@@ -25,7 +25,8 @@ async fn change(kit: &Kit, user: &str, change: StateChange) -> Result<UserState,
 }
 
 pub(super) async fn changes_are_merged_in_order(kit: &mut Kit) -> Outcome {
-    let (ada, wakes) = (user_id("ada")?, Wakes::listen(kit));
+    let ada = user_id("ada")?;
+    let wakes = Wakes::listen(kit, &[of_user("ada")?]).await?;
     same!(kit.engine().state(&ada).await?, UserState::default(), "never set");
     let first = change(kit, "ada", merge(&[("a", Some("1")), ("b", Some("x"))])).await?;
     same!(first.version(), kit.now().0, "the first version");
@@ -55,14 +56,13 @@ pub(super) async fn changes_are_merged_in_order(kit: &mut Kit) -> Outcome {
         format!(r#"ada {{"a":"5","c":"\"","n":"-1"}} {}"#, begin + 2),
         format!("ada {{}} {}", begin + 3),
     ];
-    same!(wakes.all(), told, "what was told");
-    Ok(())
+    wakes.tell(kit, &told).await
 }
 
 pub(super) async fn a_refused_change_changes_nothing(kit: &mut Kit) -> Outcome {
     let ada = user_id("ada")?;
     let before = change(kit, "ada", merge(&[("a", Some("x")), ("n", Some("1"))])).await?;
-    let wakes = Wakes::listen(kit);
+    let wakes = Wakes::listen(kit, &[of_user("ada")?]).await?;
     let many: Vec<_> = (0..MAX_STATE_KEYS)
         .map(|n| (format!("k-{n}"), Some(String::new())))
         .collect();
@@ -121,13 +121,13 @@ pub(super) async fn versions_rise_over_an_erase(kit: &mut Kit) -> Outcome {
             holds!(state.version() > last, "{} after {last}", state.version());
             last = state.version();
         }
-        let wakes = Wakes::listen(kit);
+        let wakes = Wakes::listen(kit, &[of_user("ada")?]).await?;
         same!(kit.engine().erase(&ada).await?, true, "something was known");
         let erased = kit.engine().state(&ada).await?;
         holds!(erased.version() > last, "{} after {last}", erased.version());
         same!(erased.map().len(), 0, "what is left");
         last = erased.version();
-        same!(wakes.all(), [format!("ada {{}} {last}")], "what was told");
+        wakes.tell(kit, &[format!("ada {{}} {last}")]).await?;
         kit.restart().await;
         same!(kit.engine().state(&ada).await?.version(), last, "after a restart");
         same!(kit.engine().erase(&ada).await?, false, "erasing again");

@@ -1,8 +1,8 @@
 //! What listeners are told, and when.
 
-use super::kit::{Kit, Make, notification_id, of_user, short};
+use super::kit::{Kit, Make, notification_id, of_topic, of_user, short, user_id};
 use super::{Outcome, holds, same};
-use crate::Wake;
+use crate::{StartsWanted, Wake};
 use postrider_model::{Entry, FeedId, FeedSpan, Millis, Position};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -11,13 +11,35 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub(super) struct Wakes(Arc<Mutex<Vec<Wake>>>);
 
 impl Wakes {
-    pub(super) fn listen(kit: &Kit) -> Wakes {
+    /// Hears what is told of these feeds from now on.
+    pub(super) async fn listen(kit: &Kit, feeds: &[FeedId]) -> Result<Wakes, super::Fault> {
         let wakes = Wakes::default();
-        let heard = wakes.clone();
-        kit.engine().listen(Box::new(move |wake| {
+        let (heard, engine) = (wakes.clone(), kit.engine());
+        engine.listen(Box::new(move |wake| {
             heard.0.lock().unwrap_or_else(PoisonError::into_inner).push(wake);
         }));
-        wakes
+        feeds.iter().for_each(|feed| engine.follow(feed));
+        // What an engine answers about a feed that is followed is followed by every wake of what comes later.
+        let wanted = StartsWanted {
+            user: user_id("listener")?,
+            places: feeds.iter().map(|feed| (feed.clone(), None)).collect(),
+            cursor: None,
+            state: false,
+        };
+        for starts in engine.starts(&[wanted]).await {
+            starts?;
+        }
+        Ok(wakes)
+    }
+
+    /// Waits until this was told, and no more than this: of each feed, and of each user beside entries, in this order.
+    /// What is told of one comes before or after what is told of another as it may.
+    pub(super) async fn tell(&self, kit: &Kit, told: &[impl ToString]) -> Outcome {
+        let told: Vec<_> = told.iter().map(ToString::to_string).collect();
+        kit.eventually("the wakes", || async { Ok(self.all().len() >= told.len()) })
+            .await?;
+        same!(of_each(self.all()), of_each(told), "what was told");
+        Ok(())
     }
 
     /// Everything appended that was told, and everything transient.
@@ -27,7 +49,7 @@ impl Wakes {
             match wake {
                 Wake::Appended(more) => appended.extend(more.iter().cloned()),
                 Wake::Transient(more) => transient.extend(more.iter().cloned()),
-                Wake::Members(_) | Wake::State(..) => {}
+                Wake::Members(_) | Wake::State(..) | Wake::Missed => {}
             }
         }
         (appended, transient)
@@ -53,6 +75,7 @@ impl Wakes {
                     let json = String::from_utf8_lossy(state.json());
                     all.push(format!("{user} {json} {}", state.version()));
                 }
+                Wake::Missed => {}
             }
         }
         all
@@ -63,6 +86,12 @@ impl Wakes {
             .await?;
         Ok(self.told().0)
     }
+}
+
+/// By whom, or what, it is about.
+fn of_each(mut told: Vec<String>) -> Vec<String> {
+    told.sort_by(|one, other| one.split(' ').next().cmp(&other.split(' ').next()));
+    told
 }
 
 async fn same_as_read(kit: &Kit, told: &[Arc<Entry>]) -> Outcome {
@@ -78,7 +107,8 @@ async fn same_as_read(kit: &Kit, told: &[Arc<Entry>]) -> Outcome {
 }
 
 pub(super) async fn a_wake_comes_after_what_it_tells(kit: &mut Kit) -> Outcome {
-    let wakes = Wakes::listen(kit);
+    let feeds = [of_user("ada")?, of_user("bob")?, of_topic("x")?];
+    let wakes = Wakes::listen(kit, &feeds).await?;
     kit.publish_all((0..20).map(|n| Make::new(format!("n-{n}")).users(["ada", "bob"]).data("1.0")))
         .await?;
     kit.publish(Make::new("t").topics(&["x"]).ttl(Millis(9))).await?;
@@ -104,7 +134,7 @@ pub(super) async fn marks_wake_too(kit: &mut Kit) -> Outcome {
     kit.publish(Make::new("b").user("ada")).await?;
     kit.publish(Make::new("later").user("ada").deliver_in(Millis(5)))
         .await?;
-    let wakes = Wakes::listen(kit);
+    let wakes = Wakes::listen(kit, &[of_user("ada")?]).await?;
     kit.read("ada", &["a"]).await?;
     kit.cancel("b").await?;
     kit.pass(Millis(5)).await;
@@ -119,7 +149,7 @@ pub(super) async fn marks_wake_too(kit: &mut Kit) -> Outcome {
 }
 
 pub(super) async fn a_transient_one_is_told_and_not_stored(kit: &mut Kit) -> Outcome {
-    let wakes = Wakes::listen(kit);
+    let wakes = Wakes::listen(kit, &[of_user("ada")?, of_user("bob")?]).await?;
     let publication = Make::new("a")
         .users(["ada", "bob"])
         .transient()
@@ -127,8 +157,10 @@ pub(super) async fn a_transient_one_is_told_and_not_stored(kit: &mut Kit) -> Out
     kit.engine().transmit(publication);
     kit.eventually("the transient one", || async { Ok(wakes.told().1.len() >= 2) })
         .await?;
-    let (appended, told) = wakes.told();
+    let (appended, mut told) = wakes.told();
     same!(appended.len(), 0, "transient entries that were told as appended");
+    // Between feeds no order is promised.
+    told.sort_by_key(|entry| entry.feed.to_string());
     for (entry, user) in told.iter().zip(["ada", "bob"]) {
         same!(entry.feed, of_user(user)?, "the feed it is for");
         same!(entry.position, Position::START, "its place");

@@ -572,7 +572,7 @@ pub(super) fn decode_mark(offset: u64, kind: MarkKind, value: &[u8]) -> Result<M
 }
 
 /// Keys. Each function builds one table's key, or the prefix that its rows share.
-pub(super) mod key {
+pub(crate) mod key {
     use super::*;
 
     pub fn feed(feed: &FeedId) -> Vec<u8> {

@@ -130,6 +130,16 @@ fn held(record: &Record) -> usize {
     texts + users + notification.publisher.len() + notification.data.len()
 }
 
+/// What nodes tell one another: whatever comes is an answer or an error, and an answer is said again as it came.
+pub fn news(data: &[u8]) {
+    if let Ok(heard) = super::news::decode(data) {
+        assert!(super::news::decode(&longer(data)).is_err());
+        let said = super::news::encode(&heard);
+        let again = super::news::decode(&said).map(|heard| super::news::encode(&heard));
+        assert_eq!(again.ok(), Some(said));
+    }
+}
+
 #[cfg(test)]
 #[path = "../../../../fuzz/replay.rs"]
 mod replay;
@@ -142,5 +152,6 @@ mod tests {
     fn the_kept_inputs_hold() {
         corpus("record", super::record);
         corpus("journal", super::journal);
+        corpus("news", super::news);
     }
 }

@@ -52,6 +52,8 @@ pub(super) struct Hot {
     all: Mutex<All>,
     moving: Moving,
     fillings: AtomicU64,
+    /// Nothing is ever kept here.
+    off: bool,
 }
 
 /// The feed `all`, which every inbox has.
@@ -89,6 +91,15 @@ impl Hot {
             all: Mutex::default(),
             moving: Moving((0..MOVING_BITS / 64).map(|_| AtomicU64::new(0)).collect()),
             fillings: AtomicU64::new(0),
+            off: false,
+        }
+    }
+
+    /// One that never knows anything: for a store that changes without it.
+    pub fn off() -> Hot {
+        Hot {
+            off: true,
+            ..Hot::new()
         }
     }
 
@@ -175,6 +186,9 @@ impl Hot {
 
     /// Begins to fill a user's slot, unless it is filled, or about to be changed.
     pub fn filling<'h>(&'h self, user: &'h UserId) -> Option<Filling<'h>> {
+        if self.off {
+            return None;
+        }
         let number = self.fillings.fetch_add(1, Ordering::Relaxed);
         if !self.users.add(user.clone(), Slot::Filling(number)) {
             return None;
@@ -190,7 +204,7 @@ impl Hot {
     /// Which version of `all` a view that is taken after this shows at least; `None` while it changes.
     pub fn version_of_all(&self) -> Option<u64> {
         let all = self.all();
-        (!all.moving).then_some(all.version)
+        (!all.moving && !self.off).then_some(all.version)
     }
 
     /// Whether nothing is known of `all`.

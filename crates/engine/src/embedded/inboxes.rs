@@ -1,5 +1,7 @@
 //! What sessions need of inboxes: from memory where it is there, else many at a time from one view of the store.
 
+mod ahead;
+
 use super::Embedded;
 use super::hot::{Filling, Outline};
 use super::people;
@@ -26,6 +28,9 @@ impl Inboxes for Embedded {
     }
 
     async fn starts(&self, wanted: &[StartsWanted]) -> Vec<Result<Starts, EngineError>> {
+        if self.store.is_shared() {
+            return self.starts_of_one_moment(wanted);
+        }
         // Before the view is taken, so that what changes after it is noticed.
         let fillings: Vec<_> = wanted
             .iter()
@@ -44,19 +49,7 @@ impl Inboxes for Embedded {
         let mut wide = HashMap::new();
         let answers = wanted.iter().zip(fillings);
         let answers = answers
-            .map(|(wanted, filling)| {
-                let feeds = starts(&reader, &mut wide, wanted, filling)?;
-                let members = member_starts(&reader, &mut wide, wanted)?;
-                let state = match wanted.state {
-                    true => Some(Arc::new(people::state(&*reader.view, &wanted.user)?)),
-                    false => None,
-                };
-                Ok(Starts {
-                    feeds,
-                    members,
-                    state,
-                })
-            })
+            .map(|(wanted, filling)| Ok(start(&reader, &mut wide, wanted, filling)?))
             .collect();
         drop(reader);
         self.remember_topics(wide.keys());
@@ -87,6 +80,19 @@ impl Inboxes for Embedded {
 }
 
 impl Embedded {
+    /// [`Inboxes::starts`] where nothing is in memory, and other nodes write.
+    fn starts_of_one_moment(&self, wanted: &[StartsWanted]) -> Vec<Result<Starts, EngineError>> {
+        let read = |reader: &Reader<'_>| {
+            ahead::of_starts(&*reader.view, wanted)?;
+            let mut wide = HashMap::new();
+            each(wanted.iter().map(|wanted| start(reader, &mut wide, wanted, None)))
+        };
+        answers(
+            self.look_for(read, |found| found.iter().all(Result::is_ok)),
+            wanted.len(),
+        )
+    }
+
     /// A page that could not be read with others: by itself, so that what is damaged is given up here.
     async fn page_alone(&self, wanted: &PageWanted, now: Timestamp) -> Result<InboxPage, EngineError> {
         self.read(&wanted.feed, wanted.after, wanted.limit).await?;
@@ -126,40 +132,107 @@ impl Embedded {
             FeedId::All | FeedId::User(_) => None,
         });
         let topics: HashMap<_, _> = topics.collect();
-        let reader = match self.reader() {
-            Ok(reader) => reader,
-            Err(fault) => return vec![Err(fault.into()); wanted.len()],
-        };
-        let read = |wanted: &PageWanted| {
-            let PageWanted { user, feed, .. } = wanted;
-            let page = reader.read_page(feed, wanted.after, wanted.limit);
-            let mut page = page.map_err(|unreadable| unreadable.fault)?;
-            self.shared.unify(feed, &mut page);
-            // Many read the same.
-            match (feed, version) {
-                (FeedId::All, Some(version)) => self.hot.fill_all(version, page.span, &page.entries),
-                (FeedId::Topic(topic), _) => {
-                    if let Some(version) = topics.get(topic) {
-                        self.hot.fill_topic(topic, *version, page.span, &page.entries);
-                    }
-                }
-                (FeedId::All | FeedId::User(_), _) => {}
+        let read = |reader: &Reader<'_>| {
+            if self.store.is_shared() {
+                ahead::of_pages(&*reader.view, wanted)?;
             }
-            let (from, to) = stretch(&page.entries);
-            match feed {
-                FeedId::Topic(topic) if wanted.member => member_share(&reader, user, topic, page, now),
-                FeedId::Topic(_) => asked_share(&reader, user, page, now),
-                FeedId::User(_) | FeedId::All => {
-                    let standing = tables::standing_for_session(&*reader.view, user, feed, from, to)?;
-                    Ok(share(page.entries, page.span, &standing, now))
-                }
-            }
+            each(wanted.iter().map(|wanted| {
+                let page = self.read_for_all(reader, wanted, version, &topics)?;
+                share_of(reader, wanted, page, now)
+            }))
         };
-        wanted
-            .iter()
-            .map(|wanted| read(wanted).map_err(|fault: StoreFault| fault.into()))
-            .collect()
+        answers(
+            self.look_for(read, |found| found.iter().all(Result::is_ok)),
+            wanted.len(),
+        )
     }
+
+    /// What is the same for all who read there. Many do.
+    fn read_for_all(
+        &self,
+        reader: &Reader<'_>,
+        wanted: &PageWanted,
+        version: Option<u64>,
+        topics: &HashMap<&Topic, u64>,
+    ) -> Result<Page, StoreFault> {
+        let feed = &wanted.feed;
+        let page = reader.read_page(feed, wanted.after, wanted.limit);
+        let mut page = page.map_err(|unreadable| unreadable.fault)?;
+        self.shared.unify(feed, &mut page);
+        match (feed, version) {
+            (FeedId::All, Some(version)) => self.hot.fill_all(version, page.span, &page.entries),
+            (FeedId::Topic(topic), _) => {
+                if let Some(version) = topics.get(topic) {
+                    self.hot.fill_topic(topic, *version, page.span, &page.entries);
+                }
+            }
+            (FeedId::All | FeedId::User(_), _) => {}
+        }
+        Ok(page)
+    }
+}
+
+/// What each comes to. What another node changed meanwhile is not the trouble of one of them: all is read anew.
+fn each<T>(
+    found: impl Iterator<Item = Result<T, StoreFault>>,
+) -> Result<Vec<Result<T, StoreFault>>, StoreFault> {
+    let is_torn = |one: &Result<T, StoreFault>| matches!(one, Err(StoreFault::Conflict));
+    found
+        .map(|one| match is_torn(&one) {
+            true => Err(StoreFault::Conflict),
+            false => Ok(one),
+        })
+        .collect()
+}
+
+/// One answer for each that was asked.
+fn answers<T>(
+    found: Result<Vec<Result<T, StoreFault>>, StoreFault>,
+    count: usize,
+) -> Vec<Result<T, EngineError>> {
+    match found {
+        Ok(found) => found
+            .into_iter()
+            .map(|one| one.map_err(EngineError::from))
+            .collect(),
+        Err(fault) => (0..count).map(|_| Err(fault.clone().into())).collect(),
+    }
+}
+
+/// A user's share of a page.
+fn share_of(
+    reader: &Reader<'_>,
+    wanted: &PageWanted,
+    page: Page,
+    now: Timestamp,
+) -> Result<InboxPage, StoreFault> {
+    let PageWanted { user, feed, .. } = wanted;
+    match feed {
+        FeedId::Topic(topic) if wanted.member => member_share(reader, user, topic, page, now),
+        FeedId::Topic(_) => asked_share(reader, user, page, now),
+        FeedId::User(_) | FeedId::All => {
+            let (from, to) = stretch(&page.entries);
+            let standing = tables::standing_for_session(&*reader.view, user, feed, from, to)?;
+            Ok(share(page.entries, page.span, &standing, now))
+        }
+    }
+}
+
+/// Where one session's feeds stand for its user.
+fn start(
+    reader: &Reader<'_>,
+    wide: &mut HashMap<FeedId, FeedSpan>,
+    wanted: &StartsWanted,
+    filling: Option<Filling<'_>>,
+) -> Result<Starts, StoreFault> {
+    Ok(Starts {
+        feeds: starts(reader, wide, wanted, filling)?,
+        members: member_starts(reader, wide, wanted)?,
+        state: match wanted.state {
+            true => Some(Arc::new(people::state(&*reader.view, &wanted.user)?)),
+            false => None,
+        },
+    })
 }
 
 /// What a session has of a topic that it asked for: all, without a delivery state, but for what its user is shown elsewhere

@@ -81,12 +81,39 @@ impl Job {
         self.command.needs_sync()
     }
 
+    pub fn command(&self) -> &Command {
+        &self.command
+    }
+
+    /// Nothing but what is due, and what is too old.
+    pub fn is_tick(&self) -> bool {
+        matches!(self.command, Command::Tick(_))
+    }
+
+    /// What is left of it comes before what was asked for later.
+    pub fn is_in_order(&self) -> bool {
+        matches!(self.command, Command::Publish(..))
+    }
+
+    /// How many of its parts are done.
+    pub fn done_so_far(&self) -> usize {
+        match &self.command {
+            Command::Publish(..) => self.receipts.len(),
+            Command::Settle(..) => self.progress.settled,
+            Command::Attempt(_) => self.progress.attempted,
+            Command::PutUsers(..) => self.progress.put.len(),
+            Command::ChangeMembers(..) => self.progress.moved.len(),
+            _ => 0,
+        }
+    }
+
     /// Goes on, using about `room`; always at least a little. After a fault the transaction is void.
     pub fn step(&mut self, apply: &mut Apply<'_>, room: usize) -> Result<Step, StoreFault> {
         let mut used = 0;
         let done = match &self.command {
             Command::Publish(batch, _) => {
                 while used < room
+                    && (used == 0 || apply.has_room())
                     && let Some(publication) = batch.get(self.receipts.len())
                 {
                     used += publication.feeds.len().max(1);
@@ -137,6 +164,9 @@ impl Job {
                 self.progress.attempted == batch.len()
             }
             Command::Redrive(ids, _) => {
+                let next = ids.iter().skip(self.progress.redriven.len());
+                let next: Vec<_> = next.take(room.min(MAX_REDRIVEN)).copied().collect();
+                apply.foresee_letters(&next)?;
                 while used < room.min(MAX_REDRIVEN)
                     && let Some(id) = ids.get(self.progress.redriven.len())
                 {
@@ -150,7 +180,7 @@ impl Job {
                 true
             }
             Command::Bury(letter, _) => {
-                self.progress.buried = Some(apply.bury(letter));
+                self.progress.buried = Some(apply.bury(letter)?);
                 true
             }
             Command::Erase(user, _) => {

@@ -6,7 +6,7 @@
 
 mod apply;
 mod base;
-mod codec;
+pub(crate) mod codec;
 mod directory;
 #[cfg(feature = "stores")]
 mod disk;
@@ -18,8 +18,10 @@ mod hot;
 mod inboxes;
 mod job;
 mod journal;
+mod looks;
 #[cfg(test)]
-mod model_test;
+pub(crate) mod model_test;
+pub(crate) mod news;
 mod people;
 #[cfg(test)]
 mod people_tests;
@@ -28,12 +30,13 @@ mod row_key;
 mod rules;
 mod shared;
 mod starts;
-mod store;
+pub(crate) mod store;
 mod tables;
 #[cfg(test)]
 mod tests;
 mod upgrade;
 mod users;
+mod wants;
 mod writer;
 
 pub use rules::{Broadcasts, Rules};
@@ -54,6 +57,7 @@ use crate::{
 use async_trait::async_trait;
 use hot::{Hot, Watched};
 use journal::Journaled;
+use looks::Looks;
 use postrider_model::{
     Attempt, DeadLetter, DeadLetterFilter, DeadLetterId, DeadLetterPage, Entry, EntryKind, Epoch, FeedId,
     FeedSpan, Forms, NotificationId, Position, Publication, Settlement, Standing, Timestamp, UserId,
@@ -93,6 +97,8 @@ pub struct Embedded {
     clock: Arc<dyn Fn() -> Timestamp + Send + std::marker::Sync>,
     health: Arc<Health>,
     broadcasts: Broadcasts,
+    /// How long a read is done again that others' writes tear.
+    patience: Duration,
     writer: Mutex<Option<JoinHandle<()>>>,
     /// Held for as long as the engine lives, so that no second process opens the directory.
     _claim: Option<directory::Claim>,
@@ -124,6 +130,16 @@ impl Embedded {
         Embedded::with_store(store, None, options)
     }
 
+    /// The engine of one node over a store that others write too, and that tells the nodes what was appended. What
+    /// waits for a store that is away is refused after `patience`.
+    pub(crate) fn over_shared(
+        store: Arc<dyn Store>,
+        options: EmbeddedOptions,
+        patience: Duration,
+    ) -> Result<Embedded, StoreFault> {
+        Embedded::run(store, Arc::new(Hot::off()), None, options, patience)
+    }
+
     fn with_store(
         store: Arc<dyn Store>,
         claim: Option<directory::Claim>,
@@ -131,6 +147,16 @@ impl Embedded {
     ) -> Result<Embedded, StoreFault> {
         let hot = Arc::new(Hot::new());
         let store: Arc<dyn Store> = Arc::new(Watched::new(store, hot.clone()));
+        Embedded::run(store, hot, claim, options, Duration::ZERO)
+    }
+
+    fn run(
+        store: Arc<dyn Store>,
+        hot: Arc<Hot>,
+        claim: Option<directory::Claim>,
+        options: EmbeddedOptions,
+        patience: Duration,
+    ) -> Result<Embedded, StoreFault> {
         let (queue, receiver, waiting_bytes) = Queue::new();
         let listeners = Arc::<RwLock<Vec<Listener>>>::default();
         let health = Arc::<Health>::default();
@@ -150,6 +176,7 @@ impl Embedded {
                 let hot = hot.clone();
                 Box::new(move |appended| hot.appended(appended))
             },
+            patience,
         };
         let writer = std::thread::Builder::new()
             .name("store-writer".into())
@@ -165,6 +192,7 @@ impl Embedded {
             clock: options.clock,
             health,
             broadcasts,
+            patience,
             writer,
             _claim: claim,
         })
@@ -211,10 +239,40 @@ impl Embedded {
         }
     }
 
+    /// What the store does not take now is refused from now on: nobody waits for it to come back.
+    pub(crate) fn give_up(&self) {
+        self.health.leaving.store(true, Ordering::Relaxed);
+    }
+
+    /// Tells the writer to finish and end, without waiting for it.
+    pub(crate) fn leave(&self) {
+        self.give_up();
+        if self
+            .writer
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+            .is_some()
+        {
+            self.queue.leave();
+        }
+    }
+
     async fn ask<T>(&self, command: impl FnOnce(writer::Reply<T>) -> Command) -> Result<T, EngineError> {
         let (reply, answer) = oneshot::channel();
         self.queue.send(command(reply))?;
         answer.await.unwrap_or(Err(EngineError::Closed))
+    }
+
+    /// Transactions that were done again because of another node's.
+    pub(crate) fn clashes(&self) -> u64 {
+        self.health.clashes.load(Ordering::Relaxed)
+    }
+
+    /// Tells the listeners what was heard.
+    pub(crate) fn tell(&self, wake: &Wake) {
+        let listeners = self.listeners.read().unwrap_or_else(PoisonError::into_inner);
+        listeners.iter().for_each(|listener| listener(wake.clone()));
     }
 
     /// What the store holds now, to be read and let go.
@@ -223,6 +281,39 @@ impl Embedded {
             view: self.store.view()?,
             now: (self.clock)(),
         })
+    }
+
+    /// Reads what the store holds at one moment. Where others change it meanwhile that takes several looks; what is
+    /// asked for again and again at the busiest of places is at last answered by rows that were each there.
+    fn look<T>(&self, read: impl Fn(&Reader<'_>) -> Result<T, StoreFault>) -> Result<T, StoreFault> {
+        self.look_for(read, |_| true)
+    }
+
+    /// The same, where what is found says itself of some of it that it cannot be read: that is believed only where
+    /// one moment left it so.
+    fn look_for<T>(
+        &self,
+        read: impl Fn(&Reader<'_>) -> Result<T, StoreFault>,
+        is_sound: impl Fn(&T) -> bool,
+    ) -> Result<T, StoreFault> {
+        let mut looks = Looks::new(self.patience);
+        loop {
+            let reader = self.reader()?;
+            let found = match read(&reader) {
+                // It found out by itself.
+                Err(StoreFault::Conflict) => None,
+                found => match reader.view.is_whole() {
+                    Ok(()) => return found,
+                    Err(StoreFault::Conflict) => found.ok(),
+                    Err(fault) => return Err(fault),
+                },
+            };
+            drop(reader);
+            let is_sound = found.as_ref().is_some_and(&is_sound);
+            if let Some(answer) = looks.torn(found, is_sound) {
+                return answer;
+            }
+        }
     }
 }
 
@@ -246,7 +337,11 @@ impl Feeds for Embedded {
 
     async fn read(&self, feed: &FeedId, after: u64, limit: ReadLimit) -> Result<Page, EngineError> {
         for _ in 0..MAX_REPAIRS {
-            let place = match self.reader()?.read_page(feed, after, limit) {
+            let read = |reader: &Reader<'_>| match reader.read_page(feed, after, limit) {
+                Err(Unreadable { fault, .. }) if !fault.is_of_a_row() => Err(fault),
+                page => Ok(page),
+            };
+            let place = match self.look_for(read, Result::is_ok)? {
                 Ok(page) => return Ok(page),
                 Err(Unreadable { offset, fault }) => offset.ok_or(fault)?,
             };
@@ -257,19 +352,20 @@ impl Feeds for Embedded {
     }
 
     async fn spans(&self, feeds: &[FeedId]) -> Result<Vec<FeedSpan>, EngineError> {
-        let reader = self.reader()?;
-        feeds
-            .iter()
-            .map(|feed| Ok(tables::span(&*reader.view, feed)?))
-            .collect()
+        Ok(self.look(|reader| {
+            let mut wanted = Vec::new();
+            feeds.iter().for_each(|feed| wants::of_span(feed, &mut wanted));
+            reader.view.prefetch(&wanted)?;
+            let spans = feeds.iter().map(|feed| tables::span(&*reader.view, feed));
+            spans.collect()
+        })?)
     }
 
     async fn holds(&self, places: &[(FeedId, Position)]) -> Result<Vec<bool>, EngineError> {
-        let reader = self.reader()?;
-        places
-            .iter()
-            .map(|(feed, place)| Ok(reader.is_held(feed, *place)?))
-            .collect()
+        Ok(self.look(|reader| {
+            let held = places.iter().map(|(feed, place)| reader.is_held(feed, *place));
+            held.collect()
+        })?)
     }
 
     async fn cancel(&self, id: &NotificationId) -> Result<Option<Option<u64>>, EngineError> {
@@ -301,8 +397,7 @@ impl Settlements for Embedded {
         from: u64,
         to: u64,
     ) -> Result<Standing, EngineError> {
-        let reader = self.reader()?;
-        Ok(tables::standing_for_session(&*reader.view, user, feed, from, to)?)
+        Ok(self.look(|reader| tables::standing_for_session(&*reader.view, user, feed, from, to))?)
     }
 
     async fn attempt(&self, batch: Vec<Attempt>) -> Result<(), EngineError> {
@@ -310,11 +405,13 @@ impl Settlements for Embedded {
     }
 
     async fn lookup(&self, id: &NotificationId) -> Result<Option<Stored>, EngineError> {
-        let reader = self.reader()?;
-        let record = tables::record(&*reader.view, id)?;
-        if record.is_none() {
-            tables::vouch_unknown(&*reader.view, id)?;
-        }
+        let record = self.look(|reader| {
+            let record = tables::record(&*reader.view, id)?;
+            if record.is_none() {
+                tables::vouch_unknown(&*reader.view, id)?;
+            }
+            Ok(record)
+        })?;
         Ok(record.map(|record| Stored {
             cancelled_at: record.cancelled_at,
             recipients: record.recipients,
@@ -327,7 +424,7 @@ impl Settlements for Embedded {
         id: &NotificationId,
         which: Recipients,
     ) -> Result<Vec<RecipientState>, EngineError> {
-        Ok(self.reader()?.recipient_states(id, which)?)
+        Ok(self.look(|reader| reader.recipient_states(id, which.clone()))?)
     }
 }
 
@@ -340,11 +437,11 @@ impl DeadLetters for Embedded {
         limit: usize,
     ) -> Result<DeadLetterPage, EngineError> {
         let after = after.unwrap_or(DeadLetterId::START);
-        Ok(self.reader()?.letters(filter, after, limit.max(1))?)
+        Ok(self.look(|reader| reader.letters(filter, after, limit.max(1)))?)
     }
 
     async fn dead_letter(&self, id: DeadLetterId) -> Result<Option<DeadLetter>, EngineError> {
-        Ok(self.reader()?.letter(id)?)
+        Ok(self.look(|reader| reader.letter(id))?)
     }
 
     async fn redrive(&self, ids: Vec<DeadLetterId>) -> Result<Vec<Redriven>, EngineError> {
@@ -360,7 +457,7 @@ impl DeadLetters for Embedded {
     }
 
     async fn count_dead_letters(&self) -> Result<u64, EngineError> {
-        Ok(apply::Counts::read(&*self.reader()?.view)?.letters)
+        Ok(self.look(|reader| Ok(apply::Counts::read(&*reader.view)?.letters))?)
     }
 }
 
@@ -374,7 +471,8 @@ impl Users for Embedded {
         if self.broadcasts == Broadcasts::Retained {
             return Ok(());
         }
-        let joined = tables::floor(&*self.reader()?.view, user, &FeedId::All, tables::FLOOR_JOINED)?;
+        let all = FeedId::All;
+        let joined = self.look(|reader| tables::floor(&*reader.view, user, &all, tables::FLOOR_JOINED))?;
         if joined > 0 {
             return Ok(());
         }

@@ -15,7 +15,7 @@ const USERS: [&str; 3] = ["ada", "bob", "cyd"];
 const IDS: usize = 14;
 
 /// What happens, as numbers that shrink well.
-type Step = (u8, u8, u8, u8);
+pub(crate) type Step = (u8, u8, u8, u8);
 
 #[derive(Debug, Clone)]
 struct Note {
@@ -903,9 +903,14 @@ fn is_first(a: u8, c: u8) -> bool {
 }
 
 fn live(steps: &[Step], on_disk: bool) {
+    live_over(steps, |rules| Box::new(Here::with(on_disk, Kit::BEGIN, rules)));
+}
+
+/// The same over any engine that is opened so.
+pub(crate) fn live_over(steps: &[Step], open: impl FnOnce(Rules) -> Box<dyn Instance>) {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(async {
-        let instance: Box<dyn Instance> = Box::new(Here::with(on_disk, Kit::BEGIN, rules()));
+        let instance = open(rules());
         let mut world = World {
             kit: Kit::new(instance),
             model: Model::default(),
@@ -920,12 +925,12 @@ fn live(steps: &[Step], on_disk: bool) {
 }
 
 /// How many sequences are tried; more where the variable says so.
-fn cases(usual: u32) -> u32 {
+pub(crate) fn cases(usual: u32) -> u32 {
     let asked = std::env::var("MODEL_CASES").ok();
     asked.map_or(usual, |asked| asked.parse().expect("a number of cases"))
 }
 
-fn steps() -> impl Strategy<Value = Vec<Step>> {
+pub(crate) fn steps() -> impl Strategy<Value = Vec<Step>> {
     proptest::collection::vec(any::<Step>(), 1..120)
 }
 

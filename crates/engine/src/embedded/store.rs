@@ -5,6 +5,7 @@
 //! was asked. What the store cannot promise it answers with an error; it never answers with old data.
 
 use super::row_key::RowKey;
+use postrider_model::{Epoch, FeedId};
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -34,6 +35,17 @@ pub enum StoreFault {
     /// The data directory belongs to somebody else.
     #[error("{0}")]
     Refused(String),
+    /// Another node changed what was read meanwhile, and nothing was written: it can be done again at once, on
+    /// what is there now.
+    #[error("another node changed what this rests on")]
+    Conflict,
+}
+
+impl StoreFault {
+    /// One row is not as it should be, and others can be read all the same.
+    pub(crate) fn is_of_a_row(&self) -> bool {
+        matches!(self, StoreFault::Corrupt { .. } | StoreFault::Newer { .. })
+    }
 }
 
 macro_rules! tables {
@@ -212,6 +224,65 @@ pub trait Store: Send + Sync + 'static {
     fn live_bytes(&self) -> u64;
     /// Bytes that the store takes on the disk, or in memory where it has none.
     fn file_bytes(&self) -> u64;
+    /// Other nodes write it too: what a transaction rests on is what its view read, no more, and may have changed.
+    fn is_shared(&self) -> bool {
+        false
+    }
+    /// This node does what is due, and forgets what is too old. Of those that share a store one does, as a rule:
+    /// where two do, each thing is done once all the same.
+    fn keeps_house(&self) -> bool {
+        true
+    }
+    /// Applies a batch that rests on what was read from `view`; a store that is shared answers
+    /// [`StoreFault::Conflict`] where any of that has changed, and tells the news when the batch is applied.
+    fn commit_on(&self, view: Box<dyn View + '_>, batch: &Batch, with: &With<'_>) -> Result<(), StoreFault> {
+        drop(view);
+        self.commit(batch, with.sync)
+    }
+}
+
+/// What goes with a batch to a store that is shared.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct With<'w> {
+    /// As of [`Store::commit`].
+    pub sync: bool,
+    /// By how much what is counted over all rows changes.
+    pub tally: Tally,
+    /// What the nodes are told once the batch is applied, in this order.
+    pub news: &'w [News],
+}
+
+/// What is told of one feed: the name of a channel that nodes can listen to, and what is said there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct News {
+    /// Who listens: those who follow this feed.
+    pub feed: FeedId,
+    /// As the codec of wakes writes it.
+    pub payload: Vec<u8>,
+}
+
+/// By how much the counts over all rows change; or, summed up, what they are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Bytes that notifications hold.
+    pub held: i64,
+    /// Those of them that only tell what became of something.
+    pub records: i64,
+    /// Those of them that wait for their time.
+    pub scheduled: i64,
+    /// Dead letters.
+    pub letters: i64,
+}
+
+/// A read that is about to come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Wanted {
+    /// [`View::get`].
+    Get(Table, Vec<u8>),
+    /// [`View::scan`], with its limit.
+    Scan(Table, Vec<u8>, Vec<u8>, usize),
+    /// [`View::last`].
+    Last(Table, Vec<u8>, Vec<u8>),
 }
 
 /// The tables as one moment left them.
@@ -226,6 +297,27 @@ pub trait View {
     /// structure cannot tell.
     fn vouch_absent(&self, _table: Table, _key: &[u8]) -> Result<(), StoreFault> {
         Ok(())
+    }
+    /// Says what will be read next. A store that is far away brings it all in one go; what was not announced is
+    /// brought when it is asked for.
+    fn prefetch(&self, _wanted: &[Wanted]) -> Result<(), StoreFault> {
+        Ok(())
+    }
+    /// In which epoch to number what is appended to these rows. `None`: in that of whoever opened the store.
+    fn epoch(&self) -> Result<Option<Epoch>, StoreFault> {
+        Ok(None)
+    }
+    /// What is counted over all rows, where the store does that. `None`: a row of its own says it.
+    fn tally(&self) -> Result<Option<Tally>, StoreFault> {
+        Ok(None)
+    }
+    /// Fails with [`StoreFault::Conflict`] where what was read is not as one moment left it.
+    fn is_whole(&self) -> Result<(), StoreFault> {
+        Ok(())
+    }
+    /// For [`Store::commit_on`], by which a store knows its own views again.
+    fn as_any(&self) -> Option<&dyn std::any::Any> {
+        None
     }
 }
 
@@ -322,8 +414,9 @@ impl<'s> Txn<'s> {
     pub fn batch(&self) -> &Batch {
         &self.batch
     }
-    pub fn into_batch(self) -> Batch {
-        self.batch
+    /// The view that it rests on, and what it changes.
+    pub fn into_parts(self) -> (Box<dyn View + 's>, Batch) {
+        (self.view, self.batch)
     }
 }
 
@@ -369,5 +462,21 @@ impl View for Txn<'_> {
 
     fn vouch_absent(&self, table: Table, key: &[u8]) -> Result<(), StoreFault> {
         self.view.vouch_absent(table, key)
+    }
+
+    fn prefetch(&self, wanted: &[Wanted]) -> Result<(), StoreFault> {
+        self.view.prefetch(wanted)
+    }
+
+    fn epoch(&self) -> Result<Option<Epoch>, StoreFault> {
+        self.view.epoch()
+    }
+
+    fn tally(&self) -> Result<Option<Tally>, StoreFault> {
+        self.view.tally()
+    }
+
+    fn is_whole(&self) -> Result<(), StoreFault> {
+        self.view.is_whole()
     }
 }

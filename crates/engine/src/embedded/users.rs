@@ -26,17 +26,17 @@ impl Directory for Embedded {
     }
 
     async fn user(&self, user: &UserId) -> Result<Option<UserEntry>, EngineError> {
-        let reader = self.reader()?;
-        let view = &*reader.view;
-        let record = people::user(view, user)?;
-        Ok(match record {
-            Some(record) => Some(entry(user.clone(), record, people::memberships(view, user)?)),
-            None => None,
-        })
+        Ok(self.look(|reader| {
+            let view = &*reader.view;
+            Ok(match people::user(view, user)? {
+                Some(record) => Some(entry(user.clone(), record, people::memberships(view, user)?)),
+                None => None,
+            })
+        })?)
     }
 
     async fn users(&self, after: Option<UserId>, limit: usize) -> Result<UserPage, EngineError> {
-        Ok(users(&*self.reader()?.view, after.as_ref(), limit.min(MAX_PAGE))?)
+        Ok(self.look(|reader| users(&*reader.view, after.as_ref(), limit.min(MAX_PAGE)))?)
     }
 
     async fn remove_user(&self, user: &UserId) -> Result<bool, EngineError> {
@@ -56,24 +56,19 @@ impl Directory for Embedded {
         after: Option<UserId>,
         limit: usize,
     ) -> Result<MemberPage, EngineError> {
-        let reader = self.reader()?;
-        Ok(members(
-            &*reader.view,
-            topic,
-            after.as_ref(),
-            limit.min(MAX_PAGE),
-        )?)
+        let limit = limit.min(MAX_PAGE);
+        Ok(self.look(|reader| members(&*reader.view, topic, after.as_ref(), limit))?)
     }
 
     async fn memberships(&self, user: &UserId) -> Result<Vec<Membership>, EngineError> {
-        Ok(people::memberships(&*self.reader()?.view, user)?)
+        Ok(self.look(|reader| people::memberships(&*reader.view, user))?)
     }
 }
 
 #[async_trait]
 impl States for Embedded {
     async fn state(&self, user: &UserId) -> Result<UserState, EngineError> {
-        Ok(people::state(&*self.reader()?.view, user)?)
+        Ok(self.look(|reader| people::state(&*reader.view, user))?)
     }
 
     async fn change_state(

@@ -2,8 +2,14 @@
 //! then answers and wakes. Many publishers share one sync, and none waits for a timer. What is too large
 //! for one transaction goes on in the next, in turn with whatever else waits.
 //!
+//! Over a store that others write too nothing is remembered from one transaction to the next: each rests on what
+//! it read, and where another node changed that meanwhile it is done again. What is due, and what is too old, is
+//! then left to the node that [keeps house](Store::keeps_house). See [`shared`].
+//!
 //! Invariant: an answer of success, and a wake, come after the commit that makes them true. When a commit
 //! fails nobody is told success, and what the writer remembers of feeds is read anew.
+
+mod shared;
 
 use super::StoreFault;
 use super::apply::{Apply, Counts, Told};
@@ -194,6 +200,13 @@ impl Queue {
         })
     }
 
+    /// Tells the writer to finish what waits and end; where there is no room it ends when whoever sends is gone.
+    pub fn leave(&self) {
+        if self.sender.try_send(Command::Close).is_err() {
+            tracing::debug!("the writer ends later");
+        }
+    }
+
     /// Tells the writer to finish what waits and end. Waits for room.
     pub fn close(&self) {
         if self.sender.send(Command::Close).is_err() {
@@ -218,6 +231,10 @@ pub(super) struct Health {
     pub letters: AtomicU64,
     /// Bytes that notifications hold.
     pub held: AtomicU64,
+    /// Transactions that were done again because of another node's.
+    pub clashes: AtomicU64,
+    /// Nobody waits any more for a store that is away.
+    pub leaving: AtomicBool,
 }
 
 pub(super) struct WriterThread {
@@ -233,6 +250,8 @@ pub(super) struct WriterThread {
     pub listeners: Arc<RwLock<Vec<Listener>>>,
     pub on_commit: OnCommit,
     pub on_durable: OnDurable,
+    /// How long commands wait for a store that is away, or that others keep changing, before they are refused.
+    pub patience: Duration,
 }
 
 /// What the writer remembers between transactions.
@@ -259,6 +278,8 @@ struct Turn {
     failing: bool,
     /// When to try to write although nothing asks for it.
     probe: Option<Instant>,
+    /// What only matters where others write too.
+    shared: shared::Turn,
 }
 
 impl WriterThread {
@@ -277,10 +298,16 @@ impl WriterThread {
             spare: Vec::new(),
             failing: false,
             probe: None,
+            shared: shared::Turn::default(),
         };
+        let shared = self.store.is_shared();
         while !(turn.closing && turn.jobs.is_empty()) {
             if turn.jobs.len() <= MAX_CARRIED && !turn.closing {
                 self.gather(&mut turn);
+            }
+            if shared {
+                self.turn_shared(&mut turn);
+                continue;
             }
             self.transact(&mut turn);
             self.sweep(&mut turn);
@@ -442,7 +469,8 @@ impl WriterThread {
             );
             turn.probe = Some(now() + PROBE_INTERVAL);
         }
-        let batch = txn.into_batch();
+        let (view, batch) = txn.into_parts();
+        drop(view);
         if batch.is_empty() && sync && turn.unsynced.is_some() {
             // What is answered may rest on what was written before, and only written.
             self.store.commit(&batch, true)?;

@@ -20,6 +20,7 @@ pub(super) struct Books {
     pub(super) violations: Vec<String>,
     pub(super) violation_count: u64,
     pub(super) accepted: u64,
+    pub(super) store_may_lose: bool,
 }
 
 pub(super) struct Note {
@@ -29,6 +30,9 @@ pub(super) struct Note {
     pub(super) feeds: Vec<String>,
     pub(super) excluded: Vec<String>,
     pub(super) accepted: bool,
+    /// Sent more than once until it was accepted.
+    pub(super) is_retried: bool,
+    pub(super) is_store_lost: bool,
 }
 
 #[derive(Default)]
@@ -43,8 +47,13 @@ pub(super) struct ReaderBook {
     pub(super) since_cursor: HashSet<usize>,
     /// What earlier sessions were sent after their last cursor, and no session has sent again.
     pub(super) repeatable: HashSet<usize>,
+    /// Whether it acknowledges by itself, and what it has not.
+    pub(super) is_explicit: bool,
+    pub(super) unacked: HashSet<usize>,
     pub(super) repeats: u64,
+    pub(super) resent: u64,
     pub(super) reconnects: u64,
+    pub(super) gaps: u64,
 }
 
 impl Note {
@@ -60,6 +69,12 @@ impl Note {
 }
 
 impl Books {
+    /// The feed in whose order its place is judged.
+    fn ordered_feed<'a>(&self, note: &'a Note, reader: &ReaderBook) -> Option<&'a String> {
+        let is_open = self.store_may_lose && note.is_retried;
+        note.sole_feed(reader).filter(|_| !is_open)
+    }
+
     /// Enters a delivery and judges what can be judged at once.
     pub(super) fn received(&mut self, reader: usize, notification: &Notification) {
         let book = &mut self.readers[reader];
@@ -85,6 +100,8 @@ impl Books {
             book.firsts.push(at);
         } else if book.repeatable.remove(&at) {
             book.repeats += 1;
+        } else if book.is_explicit && notification.attempt.is_some() {
+            book.resent += 1;
         } else {
             wrong.push(format!(
                 "{}: {} repeated though it came before the cursor (reconnects so far: {})",
@@ -92,7 +109,22 @@ impl Books {
             ));
         }
         book.since_cursor.insert(at);
+        if book.is_explicit {
+            book.unacked.insert(at);
+        }
         wrong.into_iter().for_each(|what| self.violate(what));
+    }
+
+    /// After a gap a session begins with the oldest that is held.
+    pub(super) fn gap(&mut self, reader: usize, what: &str) {
+        let book = &mut self.readers[reader];
+        book.gaps += 1;
+        if self.store_may_lose {
+            book.repeatable.extend(&book.seen);
+            return;
+        }
+        let what = format!("{}: {what}", book.name);
+        self.violate(what);
     }
 
     pub(super) fn violate(&mut self, what: String) {
@@ -107,17 +139,37 @@ impl Books {
         self.notes.iter().enumerate().filter_map(own)
     }
 
-    pub(super) fn find_lost(&mut self) -> u64 {
+    pub(super) fn missing<'a>(&'a self, reader: &'a ReaderBook) -> impl Iterator<Item = usize> + 'a {
+        self.expected(reader).filter(|at| !reader.seen.contains(at))
+    }
+
+    /// What is missing without an excuse, and what the store lost before the reader had it: that nobody can be told.
+    /// Who had something that the store lost must have been told a gap.
+    pub(super) fn find_lost(&mut self) -> (u64, u64) {
         let mut found = Vec::new();
+        let mut excused = 0;
         for reader in &self.readers {
-            for at in self.expected(reader).filter(|at| !reader.seen.contains(at)) {
+            for at in self.missing(reader) {
                 let note = &self.notes[at];
+                if note.is_store_lost {
+                    excused += 1;
+                    continue;
+                }
                 found.push(format!("{}: lost {} of {:?}", reader.name, note.id, note.feeds));
+            }
+            let had = reader.seen.iter().map(|at| &self.notes[*at]);
+            if let Some(note) = had.filter(|note| note.is_store_lost).min_by_key(|note| &note.id)
+                && reader.gaps == 0
+            {
+                let (name, id) = (&reader.name, &note.id);
+                found.push(format!(
+                    "{name}: had {id}, which the store lost, and was told no gap"
+                ));
             }
         }
         let lost = found.len() as u64;
         found.into_iter().for_each(|what| self.violate(what));
-        lost
+        (lost, excused)
     }
 
     /// Notes are numbered in the order of sending, so that one publisher's must come in rising numbers.
@@ -127,7 +179,7 @@ impl Books {
             let mut last: HashMap<(usize, &String), usize> = HashMap::new();
             for &at in &reader.firsts {
                 let note = &self.notes[at];
-                let Some(feed) = note.sole_feed(reader) else {
+                let Some(feed) = self.ordered_feed(note, reader) else {
                     continue;
                 };
                 let before = last.entry((note.publisher, feed)).or_insert(at);
@@ -153,7 +205,7 @@ impl Books {
         for reader in &self.readers {
             let mut own: HashMap<&String, Vec<usize>> = HashMap::new();
             for &at in &reader.firsts {
-                if let Some(feed) = self.notes[at].sole_feed(reader) {
+                if let Some(feed) = self.ordered_feed(&self.notes[at], reader) {
                     own.entry(feed).or_default().push(at);
                 }
             }

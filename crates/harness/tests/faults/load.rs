@@ -159,6 +159,7 @@ fn reader(user: &str, at: usize, seed: u64) -> ReaderSpec {
         name: format!("{user} by {}", TRANSPORTS[at]),
         user: user.to_owned(),
         topics: Vec::new(),
+        member_of: Vec::new(),
         transports: vec![TRANSPORTS[at]],
         ack: AckMode::Auto,
         leaves_after: None,

@@ -25,7 +25,7 @@ fn times() {
         (
             "not yet valid".into(),
             at(json!({"sub": "ada", "exp": now + 7200, "nbf": now + 3600})),
-            CLAIMS,
+            EXPIRED,
         ),
         ("no exp".into(), at(json!({"sub": "ada"})), CLAIMS),
         (

@@ -1,7 +1,7 @@
 //! What every request passes: CORS, `OPTIONS`, `no-store`, the bound on wrong credentials, and the net under panics.
 
 use super::refusal::Code;
-use super::{Api, Refusal, text};
+use super::{Api, Refusal, text, twirp};
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
@@ -23,9 +23,13 @@ pub async fn edge(State(api): State<Arc<Api>>, request: Request, next: Next) -> 
     let origin = text(request.headers(), header::ORIGIN.as_str()).map(str::to_owned);
     let asks_options = request.method() == Method::OPTIONS;
     let client = request.extensions().get::<Address>().copied();
+    let refuse: fn(Problem) -> Response = match twirp::is_path(request.uri().path()) {
+        true => |problem| twirp::Fault::from(problem).into_response(),
+        false => |problem| Refusal::from(problem).into_response(),
+    };
     let mut response = match api.auth.listen(client) {
-        Err(problem) if !asks_options => Refusal::from(problem).into_response(),
-        _ => CatchPanic(Box::pin(next.run(request))).await,
+        Err(problem) if !asks_options => refuse(problem),
+        _ => CatchPanic(Box::pin(next.run(request)), refuse).await,
     };
     if let Some(Code(code)) = response.extensions().get() {
         api.auth.count_failure(client, code);
@@ -81,7 +85,7 @@ fn put(headers: &mut HeaderMap, name: &str, value: &str) {
 }
 
 /// Turns a panic into an answer, so that it costs one request and not the connection.
-struct CatchPanic<F>(Pin<Box<F>>);
+struct CatchPanic<F>(Pin<Box<F>>, fn(Problem) -> Response);
 
 impl<F: Future<Output = Response>> Future for CatchPanic<F> {
     type Output = Response;
@@ -92,7 +96,7 @@ impl<F: Future<Output = Response>> Future for CatchPanic<F> {
             Ok(poll) => poll,
             Err(_) => {
                 tracing::error!("a request's handler panicked");
-                Poll::Ready(Refusal::from(Problem::internal()).into_response())
+                Poll::Ready((self.1)(Problem::internal()))
             }
         }
     }

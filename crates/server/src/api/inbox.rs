@@ -1,6 +1,6 @@
 //! `POST /v1/inbox/ack` and `…/read`: a client's word, answered after it is synced.
 
-use super::refusal::{Refusal, sentence};
+use super::refusal::{Refusal, engine_problem, sentence};
 use super::{Api, body, text};
 use axum::Json;
 use axum::body::Body;
@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 
 /// Bodies here are lists of ids.
-const BODY_BYTES: usize = 1 << 20;
+pub const BODY_BYTES: usize = 1 << 20;
 /// Most ids of one request.
 const IDS: usize = 5_000;
 
@@ -64,25 +64,33 @@ async fn settle(
     let identity = identify(api, headers)?;
     body::media_type(headers, &["application/json"])?;
     let body = body::read_whole(api, headers, body, body::Most::bytes(BODY_BYTES)).await?;
-    let target = match word(&body, &identity.user)? {
+    let word = word(&body, &identity.user)?;
+    let settled = take(api, identity.user, kind, word).await?;
+    Ok(Json(json!({ "settled": settled })))
+}
+
+/// Takes a client's word, and says how many it settled.
+pub async fn take(api: &Api, user: UserId, kind: SettleKind, word: Word) -> Result<u64, Problem> {
+    let refused = |error| engine_problem(&error);
+    let target = match word {
         Word::Ids(ids) => SettleTarget::Ids(ids),
         Word::Cursor(cursor) => {
-            let memberships = api.engine.memberships(&identity.user).await?;
-            SettleTarget::Through(positions(&cursor, &identity.user, &memberships))
+            let memberships = api.engine.memberships(&user).await.map_err(refused)?;
+            SettleTarget::Through(positions(&cursor, &user, &memberships))
         }
     };
     let settlement = Settlement {
-        user: identity.user,
+        user,
         kind,
         target,
         evidence: Evidence::Client,
         session: None,
         transport: None,
     };
-    let settled = api.engine.settle(vec![settlement], Sync::Durable).await?;
+    let settled = (api.engine.settle(vec![settlement], Sync::Durable).await).map_err(refused)?;
     let settled = settled.first().copied().unwrap_or(0);
     api.metrics.count_settled(kind, settled);
-    Ok(Json(json!({ "settled": settled })))
+    Ok(settled)
 }
 
 #[derive(Deserialize)]
@@ -94,9 +102,37 @@ struct Written {
 
 /// What the client speaks of: ids, or everything up to a cursor.
 #[derive(Debug, PartialEq)]
-enum Word {
+pub enum Word {
+    /// These.
     Ids(Vec<NotificationId>),
+    /// All up to and with it.
     Cursor(Cursor),
+}
+
+impl Word {
+    /// Ids that name nothing are no error; a text that cannot be an id is a mistake worth telling.
+    pub fn ids(texts: &[String]) -> Result<Word, Problem> {
+        if texts.len() > IDS {
+            let detail = format!("At most {IDS} ids fit in one request.");
+            return Err(Problem::too_large(detail, Some("/ids".into())));
+        }
+        let ids = texts.iter().enumerate().map(|(i, text)| {
+            NotificationId::new(text).map_err(|e| Problem {
+                pointer: Some(format!("/ids/{i}")),
+                ..Problem::invalid_request(sentence(&e))
+            })
+        });
+        ids.collect::<Result<_, _>>().map(Word::Ids)
+    }
+
+    /// A cursor of this user.
+    pub fn cursor(text: &str, user: &UserId) -> Result<Word, Problem> {
+        let cursor = Cursor::decode(text, user).map_err(|e| Problem {
+            pointer: Some("/cursor".into()),
+            ..Problem::invalid_cursor(sentence(&e))
+        })?;
+        Ok(Word::Cursor(cursor))
+    }
 }
 
 fn word(body: &[u8], user: &UserId) -> Result<Word, Problem> {
@@ -104,31 +140,10 @@ fn word(body: &[u8], user: &UserId) -> Result<Word, Problem> {
     let word: Written = serde_json::from_slice(body)
         .map_err(|e| Problem::invalid_request(format!("The body cannot be read: {e}. {SHAPE}")))?;
     match (word.ids, word.cursor) {
-        (Some(ids), None) if ids.len() > IDS => Err(Problem::too_large(
-            format!("At most {IDS} ids fit in one request."),
-            Some("/ids".into()),
-        )),
-        (Some(ids), None) => ids_of(&ids).map(Word::Ids),
-        (None, Some(cursor)) => {
-            let cursor = Cursor::decode(&cursor, user).map_err(|e| Problem {
-                pointer: Some("/cursor".into()),
-                ..Problem::invalid_cursor(sentence(&e))
-            })?;
-            Ok(Word::Cursor(cursor))
-        }
+        (Some(ids), None) => Word::ids(&ids),
+        (None, Some(cursor)) => Word::cursor(&cursor, user),
         _ => Err(Problem::invalid_request(SHAPE)),
     }
-}
-
-/// Ids that name nothing are no error; a text that cannot be an id is a mistake worth telling.
-fn ids_of(texts: &[String]) -> Result<Vec<NotificationId>, Problem> {
-    let ids = texts.iter().enumerate().map(|(i, text)| {
-        NotificationId::new(text).map_err(|e| Problem {
-            pointer: Some(format!("/ids/{i}")),
-            ..Problem::invalid_request(sentence(&e))
-        })
-    });
-    ids.collect()
 }
 
 /// The feeds of an inbox that carry a delivery state: topics only where the user is a member, or was.

@@ -1,14 +1,13 @@
 //! `GET /v1/notifications/{id}`: what became of it, in numbers.
 
 use super::openapi::shapes;
-use super::refusal::Refusal;
+use super::refusal::{Refusal, engine_problem};
 use super::{Api, query};
 use crate::auth::Scope;
 use axum::Json;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::HeaderMap;
-use axum::response::{IntoResponse as _, Response};
 use postrider_engine::Recipients;
 use postrider_model::{Audience, NotificationId, State as DeliveryState, Timestamp};
 use postrider_transports::Problem;
@@ -21,11 +20,21 @@ pub async fn show(
     State(api): State<Arc<Api>>,
     headers: HeaderMap,
     path: Result<Path<String>, PathRejection>,
-) -> Result<Response, Refusal> {
+) -> Result<Json<Shown>, Refusal> {
     api.key(&headers, Scope::Read)?;
-    let id = query::id(path)?;
-    let stored = api.engine.lookup(&id).await?.ok_or_else(Problem::not_found)?;
-    let recipients = api.engine.recipients(&id, Recipients::All).await?;
+    Ok(Json(find(&api, query::id(path)?).await?))
+}
+
+/// What became of the notification of this id.
+pub async fn find(api: &Api, id: NotificationId) -> Result<Shown, Problem> {
+    let refused = |error| engine_problem(&error);
+    let stored = api.engine.lookup(&id).await.map_err(refused)?;
+    let stored = stored.ok_or_else(Problem::not_found)?;
+    let recipients = api
+        .engine
+        .recipients(&id, Recipients::All)
+        .await
+        .map_err(refused)?;
     let (kind, is_wide) = match &stored.notification.audience {
         Audience::Users(_) => ("users", false),
         Audience::Topics(_) => ("topics", true),
@@ -37,10 +46,10 @@ pub async fn show(
             .filter(|recipient| recipient.state == state)
             .count()
     };
-    let shown = Shown {
-        id: &id,
+    Ok(Shown {
+        id,
         time: stored.notification.time,
-        subject: stored.notification.subject.as_deref(),
+        subject: stored.notification.subject.clone(),
         audience: Reach {
             kind,
             count: stored.recipients,
@@ -53,41 +62,40 @@ pub async fn show(
             cancelled: count(DeliveryState::Cancelled),
             dead: count(DeliveryState::Dead),
         },
-    };
-    Ok(Json(shown).into_response())
+    })
 }
 
 /// What became of a notification.
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "NotificationStatus")]
-pub struct Shown<'a> {
+pub struct Shown {
     #[schemars(with = "shapes::NotificationText")]
-    id: &'a NotificationId,
+    pub id: NotificationId,
     /// When it was accepted.
     #[schemars(with = "shapes::Time")]
-    time: Timestamp,
-    subject: Option<&'a str>,
-    audience: Reach,
-    counts: Counts,
+    pub time: Timestamp,
+    pub subject: Option<String>,
+    pub audience: Reach,
+    pub counts: Counts,
 }
 
 /// Whom it was for.
 #[derive(Serialize, JsonSchema)]
-struct Reach {
+pub struct Reach {
     /// `users`, `topics` or `everyone`.
-    kind: &'static str,
+    pub kind: &'static str,
     /// How many; null for a wide audience.
-    count: Option<u64>,
+    pub count: Option<u64>,
 }
 
 /// Recipients by state; for a wide audience, those of whom something is recorded.
 #[derive(Serialize, JsonSchema)]
-struct Counts {
+pub struct Counts {
     /// Null for a wide audience.
-    pending: Option<usize>,
-    delivered: usize,
-    read: usize,
-    expired: usize,
-    cancelled: usize,
-    dead: usize,
+    pub pending: Option<usize>,
+    pub delivered: usize,
+    pub read: usize,
+    pub expired: usize,
+    pub cancelled: usize,
+    pub dead: usize,
 }

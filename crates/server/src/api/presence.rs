@@ -1,12 +1,13 @@
 //! Who is there: `/v1/users/{id}/presence`, `/v1/topics/{topic}/presence`, and `/v1/presence/stream`.
 
-use super::refusal::Refusal;
+use super::refusal::{Refusal, engine_problem};
 use super::{Api, query, text};
 use crate::auth::Scope;
 use axum::Json;
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, header};
+use postrider_engine::UserPresence;
 use postrider_model::{SessionId, Topic, UserId};
 use postrider_transports::Problem;
 use schemars::JsonSchema;
@@ -81,6 +82,12 @@ pub fn allow(api: &Api, headers: &HeaderMap) -> Result<(), Problem> {
     }
 }
 
+/// Whether a user is there.
+pub async fn of_user(api: &Api, user: &UserId) -> Result<UserPresence, Problem> {
+    let presence = api.presence.user_presence(user).await;
+    presence.map_err(|error| engine_problem(&error))
+}
+
 /// Shows whether a user is there.
 pub async fn user(
     State(api): State<Arc<Api>>,
@@ -89,7 +96,7 @@ pub async fn user(
 ) -> Result<Json<UserPresenceShown>, Refusal> {
     allow(&api, &headers)?;
     let user = query::user(path)?;
-    let presence = api.presence.user_presence(&user).await?;
+    let presence = of_user(&api, &user).await?;
     let sessions = presence.sessions.into_iter().map(|one| SessionShown {
         session: one.session,
         transport: one.transport.as_str(),

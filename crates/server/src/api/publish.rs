@@ -42,12 +42,7 @@ pub async fn publish(
         .inspect_err(|p| api.metrics.count_rejected(p.code))?;
     let mut order = Order::take(submission, &body)?;
     drop(body);
-    let publications = order.publications();
-    let receipts = if publications.is_empty() {
-        Vec::new()
-    } else {
-        api.engine.publish(publications).await
-    };
+    let receipts = order.store().await;
     let json = order.answer(receipts)?;
     let content_type = (header::CONTENT_TYPE, "application/json");
     Ok((StatusCode::ACCEPTED, [content_type], json).into_response())

@@ -4,7 +4,7 @@
 //! change left it, with its version: later changes have higher ones.
 
 use super::inbox::identify;
-use super::refusal::{Refusal, input_problem, sentence};
+use super::refusal::{Refusal, engine_problem, input_problem, sentence};
 use super::{Api, body, query};
 use crate::auth::Scope;
 use axum::Json;
@@ -21,7 +21,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Most bytes of a change: the largest map, with every character escaped.
-const BODY_BYTES: usize = 128 * 1024;
+pub const BODY_BYTES: usize = 128 * 1024;
 /// What a merge may be called. The second is its name (RFC 7396).
 const MERGE_TYPES: [&str; 2] = ["application/json", "application/merge-patch+json"];
 
@@ -44,6 +44,14 @@ impl From<UserState> for StateShown {
     }
 }
 
+/// A user's map.
+pub async fn of_user(api: &Api, user: &UserId) -> Result<UserState, Problem> {
+    api.engine
+        .state(user)
+        .await
+        .map_err(|error| engine_problem(&error))
+}
+
 /// Shows it.
 pub async fn show(
     State(api): State<Arc<Api>>,
@@ -51,14 +59,14 @@ pub async fn show(
     path: Result<Path<String>, PathRejection>,
 ) -> Result<Json<StateShown>, Refusal> {
     api.key(&headers, Scope::Manage)?;
-    let state = api.engine.state(&query::user(path)?).await?;
+    let state = of_user(&api, &query::user(path)?).await?;
     Ok(Json(state.into()))
 }
 
 /// Shows users their own.
 pub async fn own(State(api): State<Arc<Api>>, headers: HeaderMap) -> Result<Json<StateShown>, Refusal> {
     let user = identify(&api, &headers)?.user;
-    Ok(Json(api.engine.state(&user).await?.into()))
+    Ok(Json(of_user(&api, &user).await?.into()))
 }
 
 /// Sets and removes.
@@ -106,14 +114,26 @@ async fn read(
 ) -> Result<StateChange, Problem> {
     body::media_type(headers, types)?;
     let body = body::read_whole(api, headers, body, body::Most::bytes(BODY_BYTES)).await?;
-    decode(&body).map_err(|fault| input_problem(fault, Problem::invalid_request("")))
+    decode(&body).map_err(unreadable)
 }
 
 async fn apply(api: &Api, user: &UserId, change: StateChange) -> Result<Json<StateShown>, Refusal> {
-    match api.engine.change_state(user, change).await? {
-        Ok(state) => Ok(Json(state.into())),
-        Err(error) => Err(problem(&error).into()),
-    }
+    Ok(Json(change_of(api, user, change).await?.into()))
+}
+
+/// Changes it, and gives what the change left.
+pub async fn change_of(api: &Api, user: &UserId, change: StateChange) -> Result<UserState, Problem> {
+    let changed = api.engine.change_state(user, change).await;
+    changed.map_err(|e| engine_problem(&e))?.map_err(|e| problem(&e))
+}
+
+/// A merge as it was written.
+pub fn read_merge(body: &[u8]) -> Result<StateChange, Problem> {
+    state::decode_merge(body).map_err(unreadable)
+}
+
+fn unreadable(fault: InputFault) -> Problem {
+    input_problem(fault, Problem::invalid_request(""))
 }
 
 /// Why a map cannot be changed so, as the client is told it.

@@ -10,6 +10,8 @@ use postrider_transports::Problem;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// What requests are counted as that say nothing else.
+const HTTP: &str = "http";
 /// An `Idempotency-Key` has at most so many characters.
 const IDEMPOTENCY_KEY_BYTES: usize = 256;
 /// First and longest pause before a busy engine is asked again, and for how long in all.
@@ -30,6 +32,8 @@ pub struct Submission {
     idempotency: Option<String>,
     /// The whole request as a key, where its body is known whole.
     request: Option<RequestKey>,
+    /// What it is counted as.
+    source: &'static str,
 }
 
 impl Submission {
@@ -45,7 +49,23 @@ impl Submission {
             api: api.clone(),
             key,
             request: None,
+            source: HTTP,
         })
+    }
+
+    /// The same request, which came by another way.
+    pub fn by(self, source: &'static str) -> Submission {
+        Submission { source, ..self }
+    }
+
+    /// The way that it came.
+    pub fn source(&self) -> &'static str {
+        self.source
+    }
+
+    /// Whether the request as a whole may come twice.
+    pub fn is_idempotent(&self) -> bool {
+        self.idempotency.is_some()
     }
 
     /// The API that it came to.
@@ -127,7 +147,7 @@ impl Submission {
             }
         }
         let outcomes = batch.into_outcomes();
-        self.api.metrics.count_outcomes(&outcomes);
+        self.api.metrics.count_outcomes(self.source, &outcomes);
         outcomes
     }
 

@@ -87,7 +87,7 @@ impl Times {
             _ => {}
         }
         match self.nbf.map(Timestamp::from) {
-            Some(nbf) if nbf > now.plus(config.leeway) => Err(Problem::token_claims()),
+            Some(nbf) if nbf > now.plus(config.leeway) => Err(Problem::token_expired()),
             _ => Ok(()),
         }
     }

@@ -30,6 +30,11 @@ impl Gate for Auth {
             || matches_any(&identity.topics, topic.as_str())
     }
 
+    fn cookie<'c>(&self, cookies: &'c str) -> Option<&'c str> {
+        let rules = self.rules();
+        cookie(cookies, rules.cookie.as_deref()?)
+    }
+
     fn cors(&self, origin: &str) -> Option<Vec<(&'static str, String)>> {
         self.rules().origins.headers(origin)
     }

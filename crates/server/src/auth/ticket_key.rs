@@ -1,5 +1,5 @@
-//! The key that tickets are signed with: 32 random bytes in the data directory, so that a ticket outlives
-//! the process that made it.
+//! The key that tickets are signed with: 32 random bytes in the data directory, or where several nodes share them, so
+//! that a ticket outlives the process that made it.
 //!
 //! Invariant: the file is whole or not there, and only its owner can read it. The key is never printed.
 
@@ -25,6 +25,8 @@ const OWNER_ONLY: u32 = 0o600;
 pub struct TicketKey {
     sign: EncodingKey,
     verify: DecodingKey,
+    /// Other nodes sign with it too.
+    is_shared: bool,
 }
 
 impl std::fmt::Debug for TicketKey {
@@ -39,7 +41,26 @@ impl TicketKey {
         TicketKey {
             sign: EncodingKey::from_secret(bytes),
             verify: DecodingKey::from_secret(bytes),
+            is_shared: false,
         }
+    }
+
+    /// A key that several nodes have, who then know only of some tickets whether they started.
+    pub fn of_nodes(bytes: &[u8; KEY_BYTES]) -> TicketKey {
+        TicketKey {
+            is_shared: true,
+            ..TicketKey::new(bytes)
+        }
+    }
+
+    /// What a new key is made of.
+    pub fn random_bytes() -> io::Result<[u8; KEY_BYTES]> {
+        random()
+    }
+
+    /// Whether tickets may have started on other nodes.
+    pub(super) fn is_shared(&self) -> bool {
+        self.is_shared
     }
 
     /// A key that ends with the process. Fails only where the system has no randomness.

@@ -7,6 +7,9 @@
 //! What cannot be known is decided by the cursor: a ticket of an earlier process, or one as old as those that
 //! made room, may come back with one. Such an old ticket of this process can no longer start; one of an earlier
 //! process can, once more, within its time.
+//!
+//! Where several nodes share the key, a ticket of any of them is as one of an earlier process here; that it starts once
+//! is for them to agree on ([`Tickets::claim`]).
 
 use super::ticket::{Maker, Nonce, Ticket};
 use super::ticket_key::TicketKey;
@@ -89,6 +92,12 @@ impl Tickets {
         Ok(ticket.identity)
     }
 
+    /// What tells a ticket from all others, and until when it can start a session; for those who ask other nodes.
+    pub(super) fn claim(&self, text: &str) -> Option<(Nonce, Timestamp)> {
+        let ticket = Ticket::open(text, &self.key)?;
+        Some((ticket.nonce, ticket.starts_until))
+    }
+
     fn open(&self, text: &str, resumes: bool, now: Timestamp) -> Result<Ticket, Problem> {
         let ticket = Ticket::open(text, &self.key).ok_or_else(Problem::token_malformed)?;
         let has_ended = ticket.identity.expires_at.is_some_and(|at| at <= now);
@@ -102,7 +111,7 @@ impl Tickets {
         if self.started.contains(&ticket.nonce) {
             return resumes;
         }
-        let is_ours = ticket.maker == self.maker;
+        let is_ours = ticket.maker == self.maker && !self.key.is_shared();
         let is_forgotten = self.forgotten_until.is_some_and(|until| ticket.issued <= until);
         let may_start = ticket.starts_until > now && !(is_ours && is_forgotten);
         may_start || (resumes && (!is_ours || is_forgotten))
@@ -255,6 +264,21 @@ mod tests {
                 "{name}"
             );
         }
+    }
+
+    #[test]
+    fn over_nodes_that_share_the_key() {
+        let node = |maker| Tickets::new(TicketKey::of_nodes(&[9; 32]), [maker; 8], Millis(30));
+        let (mut a, mut b) = (node(1), node(2));
+        let text = ticket(&a, 1, 0);
+        assert_eq!(a.claim(&text), Some(([1; 16], Timestamp(30))));
+        assert_eq!(b.claim(&text), a.claim(&text));
+        assert_eq!(process(1).claim("no ticket"), None);
+        assert_eq!(come(&mut b, &text, START, 1), Ok(()));
+        assert_eq!(come(&mut b, &text, START, 2), REFUSED);
+        // The session of node `b` comes back to the node that made the ticket, which never saw it start.
+        assert_eq!(come(&mut a, &text, RESUME, 500), Ok(()));
+        assert_eq!(come(&mut a, &text, START, 500), REFUSED);
     }
 
     #[test]

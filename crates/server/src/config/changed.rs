@@ -2,7 +2,7 @@
 
 use super::Config;
 use super::key::{Kind, keys};
-use super::tree;
+use super::{sources, tree};
 
 /// The dotted keys whose values differ, by the alphabet. Secrets are compared, and never shown.
 pub fn changed(old: &Config, new: &Config) -> Vec<String> {
@@ -15,7 +15,8 @@ pub fn changed(old: &Config, new: &Config) -> Vec<String> {
         }
         _ => differs(&key.name),
     });
-    changed.map(|key| key.name.clone()).collect()
+    let of_sources = sources::changed(&old.sources, &new.sources);
+    changed.map(|key| key.name.clone()).chain(of_sources).collect()
 }
 
 /// The secrets under one key.
@@ -28,6 +29,7 @@ fn secrets<'a>(config: &'a Config, key: &str) -> Vec<&'a str> {
             .iter()
             .map(|secret| secret.expose())
             .collect(),
+        "engine.redis.url" => config.engine.redis.url.iter().map(|url| url.expose()).collect(),
         "auth.api_keys" => config.auth.api_keys.iter().map(|key| key.key.expose()).collect(),
         _ => Vec::new(),
     }
@@ -47,6 +49,16 @@ mod tests {
     }
 
     #[test]
+    fn the_password_of_an_address_is_compared_and_the_rest_of_it() {
+        let at = |url: &str| with(&[format!("engine.redis.url={url}")]);
+        let old = at("redis://:one@host");
+        assert!(changed(&old, &old.clone()).is_empty());
+        for other in ["redis://:two@host", "redis://:one@other"] {
+            assert_eq!(changed(&old, &at(other)), ["engine.redis.url"]);
+        }
+    }
+
+    #[test]
     fn a_secret_is_compared() {
         let api_key =
             |key: &str| format!(r#"auth.api_keys=[{{"name":"a","key":"{key}","scopes":["read"]}}]"#);
@@ -59,7 +71,7 @@ mod tests {
 
     #[test]
     fn a_key_with_secrets_is_one_that_is_compared() {
-        let named = ["auth.api_keys", "auth.jwt.hmac_secret"];
+        let named = ["auth.api_keys", "auth.jwt.hmac_secret", "engine.redis.url"];
         let secret = keys()
             .iter()
             .filter(|key| matches!(key.kind, Kind::Secret | Kind::ApiKeys(_)));

@@ -1,12 +1,16 @@
 //! What no single value shows: rules within texts and between keys.
 
-use super::Config;
+use super::secret::HIDDEN;
+use super::{Config, EngineKind};
 use crate::auth::{Origins, PublicKey, is_open_to_all, is_topic_pattern, jwks_url_fault};
 
 /// A secret or key shorter than this can be guessed or forged.
 const SHORT_SECRET_BYTES: usize = 32;
 /// An API key shorter than this deserves a word.
 const SHORT_KEY_BYTES: usize = 16;
+
+/// Where the API begins to have something.
+const OWN_PATHS: [&str; 5] = ["/v1/", "/twirp/", "/openapi.json", "/docs", "/demo"];
 
 /// A rule that is broken.
 pub(super) struct Broken {
@@ -67,15 +71,62 @@ pub(super) fn faults(config: &Config) -> Vec<Broken> {
         &["auth.jwt.jwks_max_stale", "auth.jwt.jwks_refresh"],
         "auth.jwt.jwks_max_stale must not be less than auth.jwt.jwks_refresh",
     );
+    redis_faults(config, &mut broken);
     api_key_faults(config, &mut broken);
     list_faults(config, &mut broken);
+    notify_faults(config, &mut broken);
     broken
+}
+
+fn redis_faults(config: &Config, broken: &mut Vec<Broken>) {
+    let mut fault = |key: &'static [&'static str], what: String| {
+        broken.push(Broken { keys: key, what });
+    };
+    let redis = &config.engine.redis;
+    match &redis.url {
+        None if config.engine.kind == EngineKind::Redis => fault(
+            &["engine.type"],
+            "`redis` needs engine.redis.url, such as redis://127.0.0.1:6379".into(),
+        ),
+        Some(url) => {
+            if let Err(what) = url.read() {
+                fault(&["engine.redis.url"], what.to_string());
+            } else if url.expose().contains(&format!(":{HIDDEN}@")) {
+                let what = format!("has {HIDDEN} for a password, which stands for one that was not shown");
+                fault(&["engine.redis.url"], what);
+            }
+        }
+        None => {}
+    }
+    if redis.tls.cert.is_some() != redis.tls.key.is_some() {
+        fault(
+            &["engine.redis.tls.cert", "engine.redis.tls.key"],
+            "engine.redis.tls.cert and engine.redis.tls.key are set together or not at all".into(),
+        );
+    }
+    if redis.patience < redis.timeout {
+        fault(
+            &["engine.redis.patience", "engine.redis.timeout"],
+            "engine.redis.patience must not be less than engine.redis.timeout".into(),
+        );
+    }
 }
 
 fn api_key_faults(config: &Config, broken: &mut Vec<Broken>) {
     let keys = &config.auth.api_keys;
     for (i, key) in keys.iter().enumerate() {
         let earlier = &keys[..i];
+        if config.sources.contains_key(&key.name) {
+            // What comes from a source is its own, as what a key publishes is the key's.
+            let what = format!(
+                "entry {i} has the name of the source `{0}`, so that it could cancel what comes from there; rename one of them",
+                key.name
+            );
+            broken.push(Broken {
+                keys: &["auth.api_keys"],
+                what,
+            });
+        }
         for (is_twice, what) in [
             (earlier.iter().any(|other| other.name == key.name), "name"),
             (earlier.iter().any(|other| other.key == key.key), "key"),
@@ -88,6 +139,29 @@ fn api_key_faults(config: &Config, broken: &mut Vec<Broken>) {
                 });
             }
         }
+    }
+}
+
+fn notify_faults(config: &Config, broken: &mut Vec<Broken>) {
+    let mut fault = |keys: &'static [&'static str], what: String| broken.push(Broken { keys, what });
+    let is_path = |path: &str| {
+        let plain = |b: u8| b.is_ascii_alphanumeric() || b"/-._~".contains(&b);
+        path.starts_with('/') && path.bytes().all(plain)
+    };
+    if let Some(path) = &config.notify.path
+        && (!is_path(path) || OWN_PATHS.iter().any(|own| path.starts_with(own)))
+    {
+        let what = "must begin with / and hold letters, digits and -._~/ only; paths of the API are taken";
+        fault(&["notify.path"], what.into());
+    }
+    for origin in config
+        .notify
+        .origins
+        .iter()
+        .filter(|origin| !Origins::is_origin(origin))
+    {
+        let what = format!("`{origin}` is no origin: write scheme://host[:port] without a path, or *");
+        fault(&["notify.origins"], what);
     }
 }
 

@@ -4,6 +4,7 @@
 //! letter; a test says so when it is not.
 
 use super::key::{Choice, Key, Kind, Section, keys, sections};
+use super::{presets, sources};
 use serde_json::Value;
 use std::fmt::Write as _;
 
@@ -24,6 +25,32 @@ pub fn reference_page() -> String {
             // Writing to a String cannot fail.
             write!(page, "\n## `{name}.*`\n\n{meaning}\n").unwrap_or_default();
             own.for_each(|key| page.push_str(&entry(key)));
+        }
+    }
+    page.push_str(&of_sources());
+    page.push_str(&presets::chapter());
+    page
+}
+
+/// The keys of sources, by type.
+fn of_sources() -> String {
+    let mut page = String::from(
+        "\n## `sources.NAME.*`\n\nWhere notifications are taken from, beside those that are published over HTTP; `NAME` is any \
+         name of `a-z`, `0-9`, `-` and `_`. How they work: [sources.md](sources.md). As variables: \
+         `POSTRIDER_SOURCES__NAME__KEY`. Changing them needs a restart.\n\n### `sources.NAME.type`\n\nWhat it is; always needed.\n",
+    );
+    for one in sources::TYPES.iter() {
+        page.push_str(&format!("\n- `{}`: {}", one.word, one.meaning));
+    }
+    page.push('\n');
+    for one in sources::TYPES.iter() {
+        page.push_str(&format!("\n### Of the type `{}`\n", one.word));
+        for key in &one.keys {
+            page.push_str(
+                &entry(key)
+                    .replacen("\n### `", "\n#### `", 1)
+                    .replace(&format!(" · variable `{}`", key.variable()), ""),
+            );
         }
     }
     page
@@ -130,6 +157,7 @@ impl Key {
             Kind::OneOrMany => "text, or list of texts".into(),
             Kind::Texts => "list of texts".into(),
             Kind::ApiKeys(_) => "list of `{name, key, scopes}`".into(),
+            Kind::RedisDurability => "`none` or `wait:N` or `aof`".into(),
             Kind::Later => "not in this release".into(),
         }
     }

@@ -35,6 +35,8 @@ pub(super) enum Kind {
     Texts,
     /// The list of API keys, each with these fields.
     ApiKeys(Vec<Choice>),
+    /// `none`, `wait:N` or `aof`.
+    RedisDurability,
     /// Nothing in this release.
     Later,
 }
@@ -85,7 +87,10 @@ pub(super) fn sections() -> &'static [Section] {
 
 /// The key of this name.
 pub(super) fn find(name: &str) -> Option<&'static Key> {
-    keys().iter().find(|key| key.name == name)
+    keys()
+        .iter()
+        .find(|key| key.name == name)
+        .or_else(|| super::sources::find(name))
 }
 
 /// Whether this is the name of a group of keys.
@@ -111,6 +116,9 @@ fn walk(path: &str, node: &Value, defaults: &Value, (keys, sections): &mut (Vec<
     }
     let mut out = (std::mem::take(keys), std::mem::take(sections));
     for (name, node) in properties {
+        if path.is_empty() && name == super::sources::SECTION {
+            continue; // Its keys depend on names.
+        }
         let path = if path.is_empty() {
             name.clone()
         } else {
@@ -128,7 +136,7 @@ fn meaning(node: &Value) -> String {
 }
 
 impl Key {
-    fn read_schema(name: &str, node: &Value, default: Value) -> Key {
+    pub fn read_schema(name: &str, node: &Value, default: Value) -> Key {
         let bound = |word: &str| {
             let bound = [format!("x-{word}"), word.to_owned()];
             bound
@@ -174,6 +182,7 @@ impl Kind {
             Some("secret") => return Kind::Secret,
             Some("pem") => return Kind::Pem,
             Some("one-or-many") => return Kind::OneOrMany,
+            Some("redis-durability") => return Kind::RedisDurability,
             Some("later") => return Kind::Later,
             _ => {}
         }

@@ -11,14 +11,19 @@ fn good(key: &Key) -> String {
         Kind::Duration | Kind::Size | Kind::Integer => least(key),
         Kind::Boolean => (key.default == json!(false)).to_string(),
         Kind::Text if key.name == "auth.jwt.jwks_url" => "https://id.example/keys".into(),
+        Kind::Text if key.name == "notify.path" => "/notify/ws".into(),
+        Kind::Secret if key.name == "engine.redis.url" => "redis://host:6379".into(),
         Kind::Text | Kind::Path | Kind::Secret => "something".into(),
         Kind::Address => "127.0.0.1:7".into(),
         Kind::Pem => PEM.into(),
         Kind::Choice(choices) => choices.last().unwrap().word.clone(),
-        Kind::Texts if key.name == "http.allowed_origins" => r#"["https://a.example"]"#.into(),
+        Kind::Texts if matches!(key.name.as_str(), "http.allowed_origins" | "notify.origins") => {
+            r#"["https://a.example"]"#.into()
+        }
         Kind::OneOrMany => r#"["one","two"]"#.into(),
         Kind::Texts => r#"["news"]"#.into(),
         Kind::ApiKeys(_) => r#"[{"name":"a","key":"b","scopes":["read"]}]"#.into(),
+        Kind::RedisDurability => "wait:2".into(),
         Kind::Later => "null".into(),
     }
 }
@@ -103,6 +108,10 @@ fn every_key_takes_its_default_and_a_good_value_by_its_variable() {
         match key.name.as_str() {
             "http.tls.cert" => env.push(("POSTRIDER_HTTP__TLS__KEY".into(), "k".into())),
             "http.tls.key" => env.push(("POSTRIDER_HTTP__TLS__CERT".into(), "c".into())),
+            "engine.redis.tls.cert" => env.push(("POSTRIDER_ENGINE__REDIS__TLS__KEY".into(), "k".into())),
+            "engine.redis.tls.key" => env.push(("POSTRIDER_ENGINE__REDIS__TLS__CERT".into(), "c".into())),
+            "engine.type" => env.push(("POSTRIDER_ENGINE__REDIS__URL".into(), "redis://host".into())),
+            "engine.redis.patience" => env.push(("POSTRIDER_ENGINE__REDIS__TIMEOUT".into(), "50ms".into())),
             "session.silence" => env.push(("POSTRIDER_SESSION__KEEP_ALIVE".into(), "1s".into())),
             "auth.jwt.jwks_max_stale" => continue, // its least is less than the default of jwks_refresh
             _ => {}
@@ -143,6 +152,7 @@ fn every_key_refuses_what_it_does_not_take_and_the_fault_names_it() {
             Kind::Choice(_) => bad.extend([json!("other"), json!(1)]),
             Kind::OneOrMany => bad.extend([json!(""), json!(5), json!([5])]),
             Kind::Texts | Kind::ApiKeys(_) => bad.extend([json!("one"), json!(1), json!([1])]),
+            Kind::RedisDurability => bad.extend([json!("wait"), json!(2), json!("")]),
             Kind::Later => bad.extend([json!("x")]),
         }
         for value in &bad {

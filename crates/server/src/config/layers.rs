@@ -1,4 +1,4 @@
-//! Layers: defaults, files in the order given, environment, `--set`; the later wins.
+//! Layers: defaults, presets, files in the order given, environment, `--set`; the later wins.
 //!
 //! Each value is looked at where it stands, also one that a later layer overrides, so that a fault names its place.
 
@@ -6,8 +6,9 @@ use super::fault::ConfigFault;
 use super::files::{self, Content};
 use super::key::{self, ENV_PREFIX, Key, Kind};
 use super::nearest::nearest;
+use super::presets::{self, Preset};
 use super::reference::Reference;
-use super::{Config, api_keys, checks, tree, value};
+use super::{Config, api_keys, checks, sources, tree, value};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -25,6 +26,10 @@ const ENV_OF_CLIENTS: [&str; 5] = [
 /// What was given beside the defaults.
 #[derive(Debug, Clone, Default)]
 pub struct Given {
+    /// Presets, by name.
+    pub presets: Vec<String>,
+    /// Command-line options of presets with what was given to them, in order; see [`super::preset_options`].
+    pub options: Vec<(String, String)>,
     /// Files, in order: `.yaml`, `.yml`, `.json`, `.toml` or `.properties`.
     pub files: Vec<PathBuf>,
     /// The process's environment.
@@ -60,6 +65,7 @@ pub(super) fn load_with(
     read: impl Fn(&Path) -> Result<Content, String>,
 ) -> Result<Loaded, Vec<ConfigFault>> {
     let mut layers = Layers::new(&given.env);
+    layers.add_presets(&given.presets);
     for file in &given.files {
         let place = file.display().to_string();
         let mut seen = BTreeSet::new();
@@ -78,6 +84,7 @@ pub(super) fn load_with(
         }
     }
     layers.add_environment();
+    layers.add_preset_options(&given.options);
     for set in &given.sets {
         match set.split_once('=') {
             Some((key, text)) if !key.trim().is_empty() => layers.add_text("--set", key.trim(), text),
@@ -98,6 +105,7 @@ pub(super) fn load_with(
 
 struct Layers<'a> {
     env: &'a [(OsString, OsString)],
+    presets: Vec<&'static Preset>,
     tree: Value,
     origins: BTreeMap<String, String>,
     references: BTreeMap<String, String>,
@@ -111,6 +119,7 @@ impl<'a> Layers<'a> {
     fn new(env: &'a [(OsString, OsString)]) -> Layers<'a> {
         Layers {
             env,
+            presets: Vec::new(),
             tree: tree::of(&Config::default()),
             origins: BTreeMap::new(),
             references: BTreeMap::new(),
@@ -135,13 +144,13 @@ impl<'a> Layers<'a> {
         // The section that it stands in is no hint.
         let sections = sections.filter(|section| !name.starts_with(section));
         let known = key::keys().iter().map(|key| key.name.as_str()).chain(sections);
-        let nearest = nearest(name, known).map(str::to_owned);
+        let nearest = sources::nearest_name(name).or_else(|| nearest(name, known).map(str::to_owned));
         self.fault(place, name, "unknown key".into(), nearest);
     }
 
     /// A tree of a file; dotted keys and nesting mean the same, so one key may be there twice.
     fn add_tree(&mut self, place: &str, path: &str, node: Value, seen: &mut BTreeSet<String>) {
-        let is_section = path.is_empty() || key::is_section(path);
+        let is_section = path.is_empty() || key::is_section(path) || sources::is_map(path);
         match node {
             Value::Object(map) if is_section => {
                 for (name, node) in map {
@@ -163,7 +172,48 @@ impl<'a> Layers<'a> {
         }
     }
 
+    fn add_presets(&mut self, names: &[String]) {
+        match presets::chosen(names) {
+            Ok(chosen) => self.presets = chosen,
+            Err(faults) => return self.faults.extend(faults),
+        }
+        for preset in self.presets.clone() {
+            let place = format!("preset {}", preset.name);
+            for (key, text) in preset.keys {
+                self.add_text(&place, key, text);
+            }
+        }
+    }
+
+    /// The variables by which the other systems are configured.
+    fn add_variables_of_presets(&mut self) {
+        for variable in self.presets.clone().iter().flat_map(|preset| preset.variables) {
+            let named = |(name, text): &&(OsString, OsString)| name == variable.name && !text.is_empty();
+            let Some((_, text)) = self.env.iter().find(named) else {
+                continue;
+            };
+            let place = format!("environment {}", variable.name);
+            let read = text.to_str().ok_or_else(|| "is not UTF-8".to_owned());
+            match read.and_then(variable.read) {
+                Ok(text) => self.add_text(&place, variable.key, &text),
+                Err(what) => self.fault(&place, variable.key, what, None),
+            }
+        }
+    }
+
+    fn add_preset_options(&mut self, options: &[(String, String)]) {
+        // Empty is what whoever starts the other system writes for none.
+        for (name, text) in options.iter().filter(|(_, text)| !text.is_empty()) {
+            let place = format!("--{name}");
+            match presets::option_key(&self.presets, name) {
+                Ok(key) => self.add_text(&place, key, text),
+                Err(what) => self.fault(&place, "", what, None),
+            }
+        }
+    }
+
     fn add_environment(&mut self) {
+        self.add_variables_of_presets();
         for (name, text) in self.env {
             let Some(name) = name.to_str().filter(|name| name.starts_with(ENV_PREFIX)) else {
                 continue;
@@ -171,13 +221,17 @@ impl<'a> Layers<'a> {
             if ENV_OF_CLIENTS.contains(&name) {
                 continue;
             }
-            let Some(key) = key::keys().iter().find(|key| key.variable() == name) else {
+            let key = key::keys().iter().find(|key| key.variable() == name);
+            let Some(key) = key
+                .map(|key| key.name.clone())
+                .or_else(|| sources::of_variable(name))
+            else {
                 continue;
             };
             let place = format!("environment {name}");
             match text.to_str() {
-                Some(text) => self.add_text(&place, &key.name, text),
-                None => self.fault(&place, &key.name, "is not UTF-8".into(), None),
+                Some(text) => self.add_text(&place, &key, text),
+                None => self.fault(&place, &key, "is not UTF-8".into(), None),
             }
         }
     }
@@ -189,7 +243,9 @@ impl<'a> Layers<'a> {
             let Some(rest) = name.strip_prefix(ENV_PREFIX) else {
                 continue;
             };
-            let is_of_others = ENV_OF_CLIENTS.contains(&&*name) || self.referenced.contains(&*name);
+            let is_of_others = ENV_OF_CLIENTS.contains(&&*name)
+                || self.referenced.contains(&*name)
+                || sources::of_variable(&name).is_some();
             let known: Vec<String> = key::keys().iter().map(Key::variable).collect();
             if is_of_others || known.iter().any(|known| *known == name) {
                 continue;
@@ -271,6 +327,8 @@ impl<'a> Layers<'a> {
     fn finish(mut self) -> Result<Loaded, Vec<ConfigFault>> {
         self.warn_of_unknown_variables();
         // Only values that are good by themselves are in the tree, so that it can be judged as a whole too.
+        let unfit = sources::check(&mut self.tree, &self.origins);
+        self.faults.extend(unfit);
         let config: Config = match serde_json::from_value(std::mem::take(&mut self.tree)) {
             Ok(config) => config,
             Err(error) => {

@@ -83,6 +83,7 @@ fn the_later_layer_wins() {
             "http.listen=127.0.0.1:4".into(),
             "auth.jwt.hmac_secret=12345".into(),
         ],
+        ..Given::default()
     };
     let loaded = load(&given).unwrap();
     let config = &loaded.config;
@@ -136,16 +137,20 @@ fn each_fault_is_one_line_with_place_and_key() {
             "http.listen: must be an IP address and a port such as 127.0.0.1:8080, not \"127.0.0.1:80800\"; ports end at 65535",
         ),
         (
-            "engine.type=redis",
-            "engine.type: `redis` is not in this release; there are `embedded`, `memory`",
+            "engine.type=nats",
+            "engine.type: `nats` is not in this release; there are `embedded`, `memory`, `redis`",
         ),
         (
             "engine.type=Memory",
-            "engine.type: must be one of `embedded`, `memory`, not \"Memory\"; the nearest is `memory`",
+            "engine.type: must be one of `embedded`, `memory`, `redis`, not \"Memory\"; the nearest is `memory`",
         ),
         (
-            "engine.redis.url=redis://x",
-            "engine.redis.url: not in this release; leave it unset",
+            "engine.type=redis",
+            "engine.type: `redis` needs engine.redis.url, such as redis://127.0.0.1:6379",
+        ),
+        (
+            "engine.redis.durability=wait",
+            "engine.redis.durability: must be `none`, `wait:N` with 1 to 16 replicas, such as `wait:1`, or `aof`, not \"wait\"",
         ),
         (
             "limits.array=many",

@@ -11,11 +11,13 @@ use serde_json::{Map, Value, json};
 
 /// As it comes off the structs, everything inline.
 pub(super) fn raw() -> Value {
+    raw_of::<Config>()
+}
+
+/// The same of a part.
+pub(super) fn raw_of<T: schemars::JsonSchema>() -> Value {
     let settings = SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true);
-    settings
-        .into_generator()
-        .into_root_schema_for::<Config>()
-        .to_value()
+    settings.into_generator().into_root_schema_for::<T>().to_value()
 }
 
 /// The schema of a configuration file in YAML, TOML or JSON.
@@ -39,6 +41,7 @@ pub fn schema() -> Value {
             schema["properties"][&key.name] = leaf;
         }
     }
+    schema["patternProperties"] = json!({ "^sources\\.": true });
     schema["title"] = json!("Postrider configuration");
     schema
 }

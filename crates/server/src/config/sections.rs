@@ -3,6 +3,7 @@
 //! `x-type`, `x-minimum` and `x-maximum` say what JSON Schema has no word for: that a text is an address or a path,
 //! and the range of a duration or size. Whole numbers have `range`.
 
+use super::redis::RedisConfig;
 use postrider_model::{ByteSize, Millis};
 use postrider_transports::Bounds;
 use schemars::JsonSchema;
@@ -47,6 +48,10 @@ pub struct HttpConfig {
     /// A connection without a session is closed after so long without a request.
     #[schemars(extend("x-minimum" = "1s", "x-maximum" = "1h"))]
     pub idle_timeout: Millis,
+    /// A directory whose files are served where the API has nothing at a path. Unset: none.
+    #[schemars(extend("x-type" = "path"))]
+    #[serde(rename = "static")]
+    pub static_files: Option<PathBuf>,
     /// TLS on the public listener.
     pub tls: TlsConfig,
 }
@@ -64,6 +69,7 @@ impl Default for HttpConfig {
             max_connections: 0,
             head_timeout: bounds.head_timeout,
             idle_timeout: bounds.idle_timeout,
+            static_files: None,
             tls: TlsConfig::default(),
         }
     }
@@ -103,10 +109,10 @@ impl Default for OpsConfig {
 #[serde(default, deny_unknown_fields)]
 pub struct EngineConfig {
     /// Which engine stores feeds and wakes sessions.
-    #[schemars(extend("x-later" = ["redis", "nats"]))]
+    #[schemars(extend("x-later" = ["nats"]))]
     #[serde(rename = "type")]
     pub kind: EngineKind,
-    /// The engine `redis`, which is not in this release.
+    /// The engine `redis`, which any number of nodes share.
     pub redis: RedisConfig,
 }
 
@@ -119,15 +125,8 @@ pub enum EngineKind {
     Embedded,
     /// In memory only: all is lost when the node stops. For tests.
     Memory,
-}
-
-/// `engine.redis.*`
-#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct RedisConfig {
-    /// Where Redis is. Not in this release: must stay unset.
-    #[schemars(extend("x-type" = "later"))]
-    pub url: Option<String>,
+    /// In Redis (`engine.redis.url`), for any number of nodes together. `data_dir` is not used.
+    Redis,
 }
 
 /// `retention.*`
@@ -338,6 +337,30 @@ impl Default for PresenceConfig {
     }
 }
 
+/// `notify.*`
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct NotifyConfig {
+    /// The path of a WebSocket that greets its user, and then carries the bare data of notifications; see the preset
+    /// `redis-notify`. Unset: there is none.
+    pub path: Option<String>,
+    /// Origins whose pages may open it, such as `https://app.example.com`; `*` is any, but for who shows a cookie.
+    /// Pages of its own host, and clients that are no browsers, may always.
+    pub origins: Vec<String>,
+    /// Whether such a session ends with its token. Its clients cannot send a new one, and have to connect again.
+    pub ends_with_token: bool,
+}
+
+impl Default for NotifyConfig {
+    fn default() -> Self {
+        NotifyConfig {
+            path: None,
+            origins: Vec::new(),
+            ends_with_token: true,
+        }
+    }
+}
+
 /// `drain.*`
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -360,11 +383,23 @@ impl Default for DrainConfig {
 }
 
 /// `log.*`
-#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct LogConfig {
     /// The least level that is logged.
     pub level: LogLevel,
+    /// How often a line says what the process takes: processor time, memory, threads, open files, sessions. 0s: never.
+    #[schemars(extend("x-minimum" = "0s", "x-maximum" = "24h"))]
+    pub process: Millis,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        LogConfig {
+            level: LogLevel::default(),
+            process: Millis(0),
+        }
+    }
 }
 
 /// Log levels.

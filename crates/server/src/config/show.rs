@@ -2,28 +2,34 @@
 
 use super::key::{Kind, keys};
 use super::layers::Loaded;
-use super::tree;
+use super::{sources, tree};
 use serde_json::Value;
 
 /// Every key in order, with its value (secrets as `***`) and where that came from.
 pub fn entries(loaded: &Loaded) -> Vec<(String, Value, String)> {
     let tree = tree::of(&loaded.config);
-    keys()
-        .iter()
-        .map(|key| {
-            let reference = loaded.references.get(&key.name);
-            let value = match (&key.kind, reference) {
-                // As it was given, instead of what the file holds.
-                (Kind::Pem, Some(reference)) => Value::String(reference.clone()),
-                _ => tree::get(&tree, &key.name).clone(),
-            };
-            let origin = loaded.origins.get(&key.name).map_or("default", String::as_str);
-            let from = reference
-                .map(|reference| format!(", from {reference}"))
-                .unwrap_or_default();
-            (key.name.clone(), value, format!("{origin}{from}"))
-        })
-        .collect()
+    let fixed = keys().iter().map(|key| {
+        let reference = loaded.references.get(&key.name);
+        let value = match (&key.kind, reference) {
+            // As it was given, instead of what the file holds.
+            (Kind::Pem, Some(reference)) => Value::String(reference.clone()),
+            _ => tree::get(&tree, &key.name).clone(),
+        };
+        let origin = loaded.origins.get(&key.name).map_or("default", String::as_str);
+        let from = reference
+            .map(|reference| format!(", from {reference}"))
+            .unwrap_or_default();
+        (key.name.clone(), value, format!("{origin}{from}"))
+    });
+    let of_sources = sources::keys_in(&tree).into_iter().map(|(name, value)| {
+        let origin = loaded
+            .origins
+            .get(&name)
+            .map_or("default", String::as_str)
+            .to_owned();
+        (name, value, origin)
+    });
+    fixed.chain(of_sources).collect()
 }
 
 /// One line per key: `key: value  # where it came from`. Secrets show as `***`.

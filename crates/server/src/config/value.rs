@@ -4,6 +4,7 @@
 
 use super::key::{Choice, Key, Kind};
 use super::nearest::nearest;
+use super::redis::RedisDurability;
 use super::secret::HIDDEN;
 use postrider_model::{ByteSize, Millis};
 use serde_json::Value;
@@ -36,6 +37,7 @@ impl Key {
             Kind::OneOrMany => check_text(value)?,
             Kind::Texts => check_texts(value)?,
             Kind::ApiKeys(_) => super::api_keys::check(value)?,
+            Kind::RedisDurability => check_durability(value)?,
             Kind::Later => return Err("not in this release; leave it unset".into()),
         }
         self.check_range(value)
@@ -284,6 +286,12 @@ fn check_secret(value: &Value) -> Result<(), String> {
         )),
         _ => Ok(()),
     }
+}
+
+fn check_durability(value: &Value) -> Result<(), String> {
+    let text = value.as_str().unwrap_or_default();
+    let checked = RedisDurability::parse(text).map(drop);
+    checked.map_err(|what| format!("{what}, not {}", said(value)))
 }
 
 fn check_pem(value: &Value) -> Result<(), String> {

@@ -1,8 +1,10 @@
-//! Requests for an inbox: parameters of all three transports, and the headers that matter to them.
+//! Requests for an inbox: parameters of all three transports and of the notify dialect, and the headers that matter to
+//! them.
 
 use crate::connect::{self, WireRequest};
 use crate::gate::{Credentials, Gate, Identity};
-use crate::head::{InboxRoute, Parsed, parse};
+use crate::head::{InboxRoute, MAX_HEAD, Parsed, parse};
+use crate::notify::{self, NotifyRules, Reading};
 use crate::problem::Problem;
 use postrider_model::{Timestamp, Topic, UserId};
 
@@ -17,7 +19,10 @@ pub fn inbox_request(data: &[u8]) {
     };
     let Ok(text) = str::from_utf8(rest) else { return };
     let (query, headers) = text.split_once('\n').unwrap_or((text, ""));
-    let (route, path) = match choice % 3 {
+    if choice % 4 == 3 {
+        return notify_request(query, headers);
+    }
+    let (route, path) = match choice % 4 {
         0 => (InboxRoute::Poll, "/v1/inbox"),
         1 => (InboxRoute::Stream, "/v1/inbox/stream"),
         _ => (InboxRoute::WebSocket, "/v1/inbox/ws"),
@@ -42,6 +47,33 @@ pub fn inbox_request(data: &[u8]) {
             );
         }
         Err(problem) => assert!((400..500).contains(&problem.status), "{problem:?}"),
+    }
+}
+
+/// The query of the dialect, whose first line of headers is its form.
+fn notify_request(query: &str, headers: &str) {
+    let (form, headers) = headers.split_once('\n').unwrap_or((headers, ""));
+    let request = format!(
+        "GET /notify/ws?{query} HTTP/1.1\r\nhost: h\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+         sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n{headers}\r\n\r\n"
+    );
+    let Parsed::Complete(head, length) = parse(request.as_bytes()) else {
+        return;
+    };
+    if let Ok(form) = notify::form_length(&head, length) {
+        assert!(form + length <= MAX_HEAD);
+    }
+    let rules = NotifyRules {
+        path: head.path.to_owned(),
+        origins: vec!["*".into()],
+        ends_with_token: true,
+    };
+    let form = form.as_bytes();
+    match notify::read(&head, form, None, &rules, &Everyone, Timestamp(0), MAX_FEEDS) {
+        Reading::Open(request) => assert_within_bounds(&request),
+        Reading::Refused(_, problem) | Reading::Unanswerable(problem) => {
+            assert!((400..500).contains(&problem.status), "{problem:?}");
+        }
     }
 }
 
@@ -74,6 +106,9 @@ impl Gate for Everyone {
     }
     fn may_subscribe(&self, _: &Identity, topic: &Topic) -> bool {
         !topic.as_str().starts_with('-')
+    }
+    fn cookie<'c>(&self, _: &'c str) -> Option<&'c str> {
+        None
     }
     fn cors(&self, _: &str) -> Option<Vec<(&'static str, String)>> {
         None

@@ -4,6 +4,7 @@
 
 use super::{Live, Wire};
 use crate::connection::{Connection, Stage};
+use crate::notify::Dialect;
 use crate::shard::Turn;
 use crate::volley::{Form, Volley, keep};
 use postrider_delivery::Stretch;
@@ -74,7 +75,7 @@ impl Connection {
         };
         self.blocked = !all;
         self.progress_at = turn.now;
-        live.lifetime.sent(turn.now);
+        live.said(turn.now);
         (Alike::Done, Some(live.look_at(turn)))
     }
 }
@@ -84,6 +85,10 @@ impl Live {
         match self.wire {
             Wire::Poll(_) => None,
             Wire::Sse { .. } => Some(Form::Sse),
+            Wire::WebSocket {
+                dialect: Dialect::Notify,
+                ..
+            } => None,
             Wire::WebSocket { .. } => Some(Form::WebSocket),
         }
     }

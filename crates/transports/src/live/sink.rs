@@ -4,6 +4,7 @@
 use super::Wire;
 use crate::connection::Key;
 use crate::mailbox::PageWanted;
+use crate::notify::Dialect;
 use crate::outgoing::Outgoing;
 use crate::shard::{MAX_UNFLUSHED, Turn};
 use crate::{sse, websocket};
@@ -25,6 +26,19 @@ pub(super) struct Sink<'a> {
     pub sent: u64,
 }
 
+impl Sink<'_> {
+    /// Whether the client gets data and nothing around it.
+    fn is_bare(&self) -> bool {
+        matches!(
+            self.wire,
+            Wire::WebSocket {
+                dialect: Dialect::Notify,
+                ..
+            }
+        )
+    }
+}
+
 impl Outbox for Sink<'_> {
     fn has_room(&self) -> bool {
         match &*self.wire {
@@ -41,6 +55,10 @@ impl Outbox for Sink<'_> {
     }
 
     fn send(&mut self, entry: &Arc<Entry>, attempt: Option<u32>) {
+        if self.is_bare() && entry.notification().is_none() {
+            // It has no word for a mark.
+            return;
+        }
         self.sent += 1;
         if let Some(at) = entry
             .notification()
@@ -63,6 +81,10 @@ impl Outbox for Sink<'_> {
             }
             (Wire::Sse { .. }, 0..=1) => self.out.push(sse::entry_block(entry)),
             (Wire::Sse { .. }, attempt) => self.out.push(sse::entry_block_again(entry, attempt)),
+            (Wire::WebSocket { dialect, .. }, _) if *dialect == Dialect::Notify => match is_for_few(entry) {
+                true => self.out.append(|bytes| websocket::push_bare_frame(bytes, entry)),
+                false => self.out.push(websocket::bare_frame(entry)),
+            },
             (Wire::WebSocket { .. }, 0..=1) if is_for_few(entry) => {
                 self.out.append(|bytes| websocket::push_entry_frame(bytes, entry));
             }
@@ -75,6 +97,10 @@ impl Outbox for Sink<'_> {
         match &mut *self.wire {
             Wire::Poll(poll) => poll.gap = true,
             Wire::Sse { .. } => self.out.push(sse::gap(oldest)),
+            Wire::WebSocket {
+                dialect: Dialect::Notify,
+                ..
+            } => {}
             Wire::WebSocket { .. } => self.out.push(websocket::gap_frame(oldest)),
         }
     }
@@ -84,6 +110,7 @@ impl Outbox for Sink<'_> {
             // A poll is no session over time: nothing is sent again within it.
             Wire::Poll(_) => {}
             Wire::Sse { .. } => self.out.push(sse::stalled(ids)),
+            Wire::WebSocket { .. } if self.is_bare() => {}
             Wire::WebSocket { .. } => self.out.push(websocket::stalled_frame(ids)),
         }
     }

@@ -5,11 +5,13 @@
 //! something of the first is kept.
 
 use super::*;
+use crate::follows::Follows;
 use crate::live::{Alike, Salvo};
 use crate::ring::Ring;
 use crate::roll::Roll;
 use postrider_delivery::Stretch;
 use postrider_model::Topic;
+use std::collections::hash_map;
 
 /// Hearers passed in one turn of the loop. A turn costs about a third of a send, so few are enough; whatever comes
 /// meanwhile waits for no more than these, some three times on its way from a publisher to a session.
@@ -28,6 +30,9 @@ pub(super) struct Hearers {
     watched: HashMap<Topic, Arc<Roll>>,
     /// Who came to a watched topic, or went, in order.
     news: Vec<(Arc<Roll>, UserId, bool)>,
+    follows: Arc<Follows>,
+    /// Feeds to look at later: nobody on this node hears them any more.
+    left: Vec<FeedId>,
 }
 
 /// A user's slots, mostly one.
@@ -78,7 +83,7 @@ impl Seats {
 }
 
 impl Hearers {
-    pub fn new() -> Hearers {
+    pub fn new(follows: Arc<Follows>) -> Hearers {
         let mut fans = Slab::new();
         let all = fans.insert(Ring::new(FeedId::All));
         Hearers {
@@ -89,7 +94,21 @@ impl Hearers {
             busy: VecDeque::new(),
             watched: HashMap::new(),
             news: Vec::new(),
+            follows,
+            left: Vec::new(),
         }
+    }
+
+    /// Nobody in this loop hears this feed any more.
+    fn unheard(&mut self, feed: FeedId) {
+        if self.follows.leave(&feed) {
+            self.left.push(feed);
+        }
+    }
+
+    /// The feeds to look at later, since this was last asked.
+    pub fn take_left(&mut self) -> Vec<FeedId> {
+        std::mem::take(&mut self.left)
     }
 
     /// The ring to go on, or `all`'s if it is to be no topic's.
@@ -108,10 +127,18 @@ impl Hearers {
 
     pub fn join(&mut self, slot: usize, user: &UserId, topics: &[Topic]) -> Seats {
         let slot = slot as u32;
-        self.users
-            .entry(user.clone())
-            .and_modify(|few| *few = Few::of([few.slots(), &[slot]].concat()))
-            .or_insert(Few::One(slot));
+        match self.users.entry(user.clone()) {
+            hash_map::Entry::Occupied(mut few) => {
+                let few = few.get_mut();
+                *few = Few::of([few.slots(), &[slot]].concat());
+            }
+            hash_map::Entry::Vacant(vacant) => {
+                vacant.insert(Few::One(slot));
+                if self.follows.is_on() {
+                    self.follows.hear(&FeedId::User(user.clone()));
+                }
+            }
+        }
         let all = self.fans.get_mut(self.all).map(|fan| fan.sit(slot));
         let mut seats = Seats { all, topics: None };
         self.reseat(slot as usize, user, &mut seats, topics.iter());
@@ -244,6 +271,7 @@ impl Hearers {
             return *number;
         }
         let mut ring = Ring::new(FeedId::Topic(topic.clone()));
+        self.follows.hear(&ring.feed);
         // Nobody sat there before it was watched.
         ring.roll = self.watched.get(topic).map(|roll| (roll.clone(), usize::MAX));
         let number = self.fans.insert(ring);
@@ -263,6 +291,7 @@ impl Hearers {
             if let FeedId::Topic(topic) = &fan.feed {
                 self.topics.remove(topic);
             }
+            self.unheard(fan.feed);
         }
     }
 
@@ -277,6 +306,9 @@ impl Hearers {
             let left: Vec<_> = few.slots().iter().copied().filter(|held| *held != slot).collect();
             if left.is_empty() {
                 self.users.remove(user);
+                if self.follows.is_on() {
+                    self.unheard(FeedId::User(user.clone()));
+                }
             } else {
                 *few = Few::of(left);
             }
@@ -446,7 +478,7 @@ mod tests {
 
     #[test]
     fn a_users_seats_are_counted_until_they_are_left() {
-        let (mut hearers, topic) = (Hearers::new(), Topic::new("news").unwrap());
+        let (mut hearers, topic) = (Hearers::new(Arc::default()), Topic::new("news").unwrap());
         let [ada, bob] = ["ada", "bob"].map(|user| UserId::new(user).unwrap());
         let seats: Vec<_> = (0..3)
             .map(|slot| hearers.join(slot, &ada, std::slice::from_ref(&topic)))

@@ -124,7 +124,14 @@ impl Shard {
             false => Effect::Left(topic, at),
         };
         self.apply(slot, effect);
-        self.reseat(slot);
+        self.reseat_and_look(slot);
+    }
+
+    /// [`Shard::reseat`]; where feeds are followed, what came to a new one before it was is found by one look.
+    fn reseat_and_look(&mut self, slot: usize) {
+        if self.reseat(slot) && self.shared.follows.is_on() {
+            self.apply(slot, Effect::SuspectMembers);
+        }
     }
 
     /// Gives a session the seats of the topics that it hears, and takes those of others. Says whether some are new.
@@ -227,7 +234,7 @@ impl Shard {
                 }
                 Ok(starts) if !changed => {
                     self.apply(slot, Effect::MembersAre(&member_feeds(starts.members)));
-                    self.reseat(slot);
+                    self.reseat_and_look(slot);
                 }
                 outcome => {
                     if let Err(error) = outcome {

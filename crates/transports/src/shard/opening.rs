@@ -17,23 +17,25 @@ use postrider_model::UserState;
 /// With more seats of one user in a loop, its sessions' among them, a connection keeps none between two polls:
 /// `limits.sessions_per_user` counts sessions only.
 const MAX_KEPT_SEATS: usize = 64;
+/// A client over WebSocket whose user has too many sessions comes back so much later, where nothing else is known.
+const LIMIT_RETRY: Millis = Millis(30_000);
 
 impl Shard {
     /// Begins a session: asks the engine where its feeds stand.
     pub(super) fn begin(&mut self, slot: usize, request: Request, cors: Cors, rest: Vec<u8>) {
         if self.turn.draining {
-            return self.answer(slot, &Problem::unavailable(1), false, &cors);
+            return self.refuse(slot, &request.wire, &Problem::unavailable(1), &cors);
         }
         let client = self
             .connections
             .get(slot)
             .and_then(|connection| connection.client);
         let Some(place) = self.shared.addresses.take(client) else {
-            return self.answer(slot, &too_many_of_address(), false, &cors);
+            return self.refuse(slot, &request.wire, &too_many_of_address(), &cors);
         };
         let user = &request.identity.user;
         let Some(came) = self.shared.sessions.take(user) else {
-            return self.refuse_session(slot, &request.wire, &cors);
+            return self.refuse_session(slot, &request.wire, &Problem::session_limit(), &cors);
         };
         // The last check: a request that was refused has not used its ticket up.
         let spent = request.ticket.as_ref().map_or(Ok(()), |(ticket, resumes)| {
@@ -45,8 +47,10 @@ impl Shard {
         }
         self.shared.sessions.tell(user, &came, self.roll_now());
         self.turn.stats.opened(request.wire.transport());
+        let entrance = self.entrance(&request, came.sessions);
         let opening = self.opening(request, cors, rest);
         let kept = self.take_seats(slot, &opening.asked);
+        self.greet_notify(slot, &opening.wire, &opening.asked.user);
         let starts = self.starts_at_once(&opening.asked, opening.state);
         let Some(connection) = self.connections.get_mut(slot) else {
             return;
@@ -59,22 +63,25 @@ impl Shard {
             }
             Err(wanted) => {
                 let key = connection.key;
+                let notify = opening.dialect() == Some(Dialect::Notify);
+                let topics = notify.then(|| opening.asked.topics.clone());
                 connection.stage = Stage::Opening(Box::new(opening));
-                self.ask_starts(key, wanted);
+                self.ask_to_begin(key, wanted, topics, entrance);
             }
         }
     }
 
     /// `limits.sessions_per_user` is reached.
-    fn refuse_session(&mut self, slot: usize, wire: &WireRequest, cors: &Cors) {
-        let WireRequest::WebSocket(handshake) = wire else {
-            return self.answer(slot, &Problem::session_limit(), false, cors);
+    pub(super) fn refuse_session(&mut self, slot: usize, wire: &WireRequest, problem: &Problem, cors: &Cors) {
+        let WireRequest::WebSocket(handshake, Dialect::Postrider) = wire else {
+            return self.refuse(slot, wire, problem, cors);
         };
+        let retry = problem
+            .retry_after
+            .map_or(LIMIT_RETRY, |s| Millis::from_secs(s.into()));
         self.push_upgrade(slot, handshake, cors);
         if let Some(connection) = self.connections.get_mut(slot) {
-            connection
-                .out
-                .push(close_frame(4002, "session_limit", Millis(30_000)));
+            connection.out.push(close_frame(4002, "session_limit", retry));
             self.close(slot);
         }
     }
@@ -133,10 +140,16 @@ impl Shard {
         let starts = match starts {
             Ok(starts) if !late => starts,
             outcome => {
-                if let Err(error) = outcome {
+                if let Err(error) = outcome
+                    && self.welcomes.is_log_due(self.turn.now)
+                {
                     tracing::warn!(%error, "a session could not be opened");
                 }
-                return self.answer(slot, &Problem::unavailable(1), false, &[]);
+                let is_open = opening.dialect() == Some(Dialect::Notify);
+                return match is_open {
+                    true => self.end_notify(slot, &Problem::unavailable(1)),
+                    false => self.answer(slot, &Problem::unavailable(1), false, &[]),
+                };
             }
         };
         let closing = Stage::Closing {
@@ -172,11 +185,16 @@ impl Shard {
             members: member_feeds(starts.members),
         };
         let mut frames = Vec::new();
+        // Its clients are told their state once.
+        let is_notify = matches!(wire, WireRequest::WebSocket(_, Dialect::Notify));
         let wire = match wire {
-            WireRequest::WebSocket(handshake) => {
-                self.push_upgrade(slot, &handshake, &cors);
+            WireRequest::WebSocket(handshake, dialect) => {
+                if dialect == Dialect::Postrider {
+                    self.push_upgrade(slot, &handshake, &cors);
+                }
                 frames = rest;
-                Wire::WebSocket { decoder: None }
+                let decoder = None;
+                Wire::WebSocket { dialect, decoder }
             }
             WireRequest::Stream => self.begin_stream(slot, &cors),
             WireRequest::Poll {
@@ -215,7 +233,11 @@ impl Shard {
         };
         let (key, out, turn) = (connection.key, &mut connection.out, &mut self.turn);
         greet(&wire, &asked, state.as_deref(), out);
-        let live = Live::open(key, &asked, &starts, lifetime, wire, out, turn);
+        let mut live = Live::open(key, &asked, &starts, lifetime, wire, out, turn);
+        if self.shared.follows.is_on() {
+            // The engine may be shared by nodes, and outlive what it was told.
+            live.session.expect_fall_back();
+        }
         connection.stage = Stage::Live(match kept {
             Some(mut kept) => {
                 *kept = live;
@@ -223,7 +245,7 @@ impl Shard {
             }
             None => Box::new(live),
         });
-        if let Some(state) = state {
+        if let Some(state) = state.filter(|_| !is_notify) {
             self.states.follow(slot, state.version());
         }
         self.hear_what_was_missed(slot, meanwhile, is_late);
@@ -255,6 +277,10 @@ impl Shard {
         if meanwhile.more {
             self.apply(slot, Effect::Suspect);
         }
+        for entry in &meanwhile.transients {
+            self.apply(slot, Effect::Transient(entry));
+        }
+        self.turn.stats.dropped_transients(meanwhile.transients_lost);
         if let Some(state) = &meanwhile.state {
             self.state_came(slot, state);
         }
@@ -328,6 +354,12 @@ fn greet(wire: &Wire, asked: &Asked, state: Option<&UserState>, out: &mut Outgoi
         Wire::Sse { .. } => state
             .into_iter()
             .for_each(|state| out.push(crate::sse::state(state))),
+        Wire::WebSocket {
+            dialect: Dialect::Notify,
+            ..
+        } => state
+            .into_iter()
+            .for_each(|state| out.push(crate::notify::state_frame(state))),
         Wire::WebSocket { .. } => {
             if cfg!(not(feature = "echo")) {
                 out.append(|bytes| websocket::push_hello_frame(bytes, asked.session.as_str()));

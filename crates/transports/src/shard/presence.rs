@@ -5,6 +5,7 @@
 //! here is on its roll once the first look has been at all of them.
 
 use super::*;
+use crate::follows;
 use crate::presence::{Heard, WhoHears};
 use crate::roll::{Came, Now, Roll};
 use foldhash::fast::FixedState;
@@ -25,6 +26,8 @@ pub(super) struct Presences {
     /// Who left a roll by this loop, and when to look whether they have come back. One for each user and roll, at
     /// most, over all loops.
     lingering: BinaryHeap<Reverse<Lingering>>,
+    /// Feeds that nobody here hears any more, and when to look whether they can be let go; the first is due first.
+    unheard: VecDeque<(Timestamp, FeedId)>,
     counts: VecDeque<Count>,
     /// Watched topics of which not all who hear them are on the roll.
     telling: VecDeque<Topic>,
@@ -69,7 +72,9 @@ impl Presences {
 
     /// When to look for the next who left.
     pub fn next_at(&self) -> Option<Timestamp> {
-        self.lingering.peek().map(|Reverse(next)| next.due)
+        let lingering = self.lingering.peek().map(|Reverse(next)| next.due);
+        let unheard = self.unheard.front().map(|(due, _)| *due);
+        lingering.into_iter().chain(unheard).min()
     }
 }
 
@@ -125,6 +130,7 @@ impl Shard {
             // At rest it keeps no memory.
             self.presences.lingering = BinaryHeap::new();
         }
+        self.let_go();
         if let Some(count) = self.presences.counts.pop_front() {
             self.count_on(count);
         }
@@ -132,6 +138,28 @@ impl Shard {
             self.tell_on(topic);
         }
         self.tell_rolls();
+    }
+
+    /// Lets feeds go that nobody hears any more.
+    fn let_go(&mut self) {
+        let due = self.turn.now.plus(follows::LINGER);
+        let left = self.hearers.take_left();
+        self.presences
+            .unheard
+            .extend(left.into_iter().map(|feed| (due, feed)));
+        for _ in 0..MAX_LOOKS {
+            let is_due = |next: &(Timestamp, FeedId)| next.0 <= self.turn.now;
+            if !self.presences.unheard.front().is_some_and(is_due) {
+                break;
+            }
+            if let Some((_, feed)) = self.presences.unheard.pop_front() {
+                self.shared.follows.look(&feed);
+            }
+        }
+        if self.presences.unheard.is_empty() {
+            // At rest it keeps no memory.
+            self.presences.unheard = VecDeque::new();
+        }
     }
 
     /// What seats of watched topics were taken and left.
@@ -208,6 +236,9 @@ impl Shard {
             .sessions
             .sessions_of(user)
             .is_some_and(|all| all > here);
+        if count.asked.marks {
+            count.heard.marks.add(user);
+        }
         match elsewhere {
             true => count.heard.shared.push(FixedState::default().hash_one(user)),
             false => count.heard.users += 1,

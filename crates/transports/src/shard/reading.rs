@@ -182,7 +182,7 @@ impl Shard {
 }
 
 /// Where the feeds of each stand.
-async fn starts(shared: &Shared, wanted: &[StartsWanted]) -> Vec<Result<Starts, EngineError>> {
+pub(super) async fn starts(shared: &Shared, wanted: &[StartsWanted]) -> Vec<Result<Starts, EngineError>> {
     if shared.arrivals {
         for user in wanted.iter().map(|wanted| &wanted.user) {
             if let Err(error) = shared.engine.arrive(user).await {

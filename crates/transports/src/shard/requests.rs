@@ -41,6 +41,9 @@ impl Shard {
         match head::parse(bytes) {
             Parsed::Partial => return false,
             Parsed::Invalid(problem) => self.answer(slot, &problem, false, &[]),
+            Parsed::Complete(head, length) if self.is_notify(&head) => {
+                return self.take_notify_head(slot, &head, length, &bytes[length..]);
+            }
             Parsed::Complete(head, length) => match head::inbox_route(head.method, head.path) {
                 None if connection.socket.is_direct() => {
                     if !self.try_publish(slot, &head, length, bytes) {

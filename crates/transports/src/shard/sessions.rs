@@ -26,14 +26,15 @@ impl Shard {
         };
         let key = connection.key;
         let Some(live) = connection.live() else { return };
-        let Wire::WebSocket { decoder } = &mut live.wire else {
+        let Wire::WebSocket { decoder, dialect } = &mut live.wire else {
             return;
         };
+        let dialect = *dialect;
         let mut heard = std::mem::take(&mut self.heard);
         let mut reading = decoder.take().unwrap_or_default();
         let user = live.session.user();
         let fault = reading
-            .feed(bytes, |message| heard.push(Heard::from(message, user)))
+            .feed(bytes, |message| heard.push(Heard::from(message, user, dialect)))
             .err();
         if !reading.is_at_rest() {
             *decoder = Some(reading);
@@ -54,7 +55,7 @@ impl Shard {
             if !self.is_current(key) {
                 break;
             }
-            quiet &= matches!(heard, Heard::Pong(_));
+            quiet &= matches!(heard, Heard::Pong(_) | Heard::Nothing);
             self.heard(slot, heard);
         }
         self.heard = heard;
@@ -158,6 +159,7 @@ impl Shard {
                 live.paused |= live.settling >= MAX_SETTLING;
                 self.said(word, settlement);
             }
+            Heard::Nothing => {}
             Heard::Nonsense(why) => {
                 tracing::debug!(why, "a client broke the protocol");
                 self.end_websocket(slot, close_frame(4501, "protocol", Millis(0)));
@@ -185,12 +187,15 @@ pub(super) enum Heard {
     /// The number in it; zero for one that answers no ping of ours.
     Pong(u64),
     Close(Option<u16>),
+    /// The dialect's clients have nothing to say: that they are there.
+    Nothing,
     Nonsense(&'static str),
 }
 
 impl Heard {
-    fn from(message: Message<'_>, user: &UserId) -> Heard {
+    fn from(message: Message<'_>, user: &UserId, dialect: Dialect) -> Heard {
         match message {
+            Message::Text(_) if dialect == Dialect::Notify => Heard::Nothing,
             Message::Text(text) if cfg!(feature = "echo") => Heard::Echo(text.to_owned()),
             Message::Text(text) => match ClientFrame::parse(text, user) {
                 Ok(frame) => Heard::Frame(frame),

@@ -38,6 +38,9 @@ impl Gate for Anyone {
     fn may_subscribe(&self, _: &Identity, topic: &Topic) -> bool {
         topic.as_str() != "closed"
     }
+    fn cookie<'c>(&self, _: &'c str) -> Option<&'c str> {
+        None
+    }
     fn cors(&self, _: &str) -> Option<Vec<(&'static str, String)>> {
         None
     }
@@ -91,11 +94,6 @@ pub fn now() -> Timestamp {
 }
 
 pub fn node() -> Node {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .unwrap();
     let options = EmbeddedOptions {
         data_dir: None,
         rules: Default::default(),
@@ -103,6 +101,16 @@ pub fn node() -> Node {
         on_commit: Box::new(|_, _| {}),
     };
     let engine = Arc::new(Embedded::open(options).unwrap());
+    node_over(engine.clone(), engine)
+}
+
+/// With a hub over `as_engine`; `engine` is what is looked into.
+pub fn node_over(engine: Arc<Embedded>, as_engine: Arc<dyn Engine>) -> Node {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
     let options = HubOptions {
         bounds: Bounds::default(),
         shards: 2,
@@ -123,7 +131,6 @@ pub fn node() -> Node {
         steady: Arc::new(now),
     };
     let referred = Arc::<Referred>::default();
-    let as_engine: Arc<dyn Engine> = engine.clone();
     let hub = Hub::start(
         &options,
         as_engine,

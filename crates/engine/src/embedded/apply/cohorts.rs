@@ -56,7 +56,7 @@ impl Apply<'_> {
         for ((span, at), ids) in std::mem::take(&mut self.young) {
             let (span, at) = (Millis(span), Timestamp(at));
             for ids in ids.chunks(MAX_COHORT) {
-                self.counts.cohorts += 1;
+                self.counts.cohorts = self.counts.cohorts.wrapping_add(1);
                 let row = key::cohort(Stage::Cohort as u8, span, at, self.counts.cohorts);
                 self.txn.put(Table::Ages, row, encode(ids));
             }

@@ -64,6 +64,7 @@ impl Apply<'_> {
         }
         let prefix = key::feed(feed);
         let entries = self.erased(Table::Entries, &prefix, erasing, steps)?;
+        self.foresee_erasing(user, &entries)?;
         for (row, value) in &entries {
             if let EntryKindRecord::Notification { id, .. } = EntryRecord::decode(value)?.kind {
                 self.erase_recipient(&id, user)?;

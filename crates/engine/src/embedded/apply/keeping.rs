@@ -9,7 +9,7 @@
 
 use super::{Apply, Stage};
 use crate::embedded::codec::{Record, Writer, key};
-use crate::embedded::store::{Row, Table, View};
+use crate::embedded::store::{Row, Table, Tally, View};
 use crate::embedded::{StoreFault, tables};
 use postrider_model::{
     DeadLetterId, Devices, FeedId, MarkKind, Millis, Notification, NotificationId, Timestamp, UserId,
@@ -18,6 +18,8 @@ use std::sync::Arc;
 
 /// Rows of `ages` looked at in one transaction.
 const MAX_ROWS: usize = 64;
+/// Recipients of each of them for whom all is read before.
+const FORESEEN: usize = 8;
 /// Recipients touched in one transaction: others wait meanwhile.
 const MAX_RECIPIENTS: usize = 512;
 /// Entries that one look takes off one feed.
@@ -48,10 +50,15 @@ pub(in crate::embedded) struct Counts {
     pub last_letter: u64,
     /// Cohorts that there ever were.
     pub cohorts: u64,
+    /// By how much the counts changed since they were read.
+    pub moved: Tally,
 }
 
 impl Counts {
     pub fn read(view: &dyn View) -> Result<Counts, StoreFault> {
+        if let Some(tally) = view.tally()? {
+            return Ok(Counts::of_tally(&tally));
+        }
         let Some(value) = view.get(Table::Meta, COUNTS)? else {
             return Ok(Counts::default());
         };
@@ -63,7 +70,21 @@ impl Counts {
             letters: r.u64()?,
             last_letter: r.u64()?,
             cohorts: if r.is_done() { 0 } else { r.u64()? },
+            moved: Tally::default(),
         })
+    }
+
+    /// As a store counts them that several nodes write. What two nodes did at once may be counted in any order, so that
+    /// a count can be below nothing for a moment.
+    pub fn of_tally(tally: &Tally) -> Counts {
+        let at_least = |count: i64| u64::try_from(count).unwrap_or(0);
+        Counts {
+            held: at_least(tally.held),
+            records: at_least(tally.records),
+            scheduled: at_least(tally.scheduled),
+            letters: at_least(tally.letters),
+            ..Counts::default()
+        }
     }
 
     pub fn row(&self) -> Row {
@@ -84,15 +105,16 @@ impl Counts {
             let bytes = cost(record);
             let scheduled = if record.scheduled { bytes } else { 0 };
             let records = if record.bodiless { bytes } else { 0 };
+            let moved = &mut self.moved;
             let counts = [
-                (&mut self.held, bytes),
-                (&mut self.records, records),
-                (&mut self.scheduled, scheduled),
+                (&mut self.held, &mut moved.held, bytes),
+                (&mut self.records, &mut moved.records, records),
+                (&mut self.scheduled, &mut moved.scheduled, scheduled),
             ];
-            for (count, bytes) in counts {
-                *count = match added {
-                    true => *count + bytes,
-                    false => count.saturating_sub(bytes),
+            for (count, moved, bytes) in counts {
+                (*count, *moved) = match added {
+                    true => (*count + bytes, *moved + bytes.cast_signed()),
+                    false => (count.saturating_sub(bytes), *moved - bytes.cast_signed()),
                 };
             }
         }
@@ -120,7 +142,14 @@ impl Counts {
     pub(super) fn next_letter(&mut self, now: Timestamp) -> DeadLetterId {
         self.last_letter = (self.last_letter + 1).max(now.0 << 20);
         self.letters += 1;
+        self.moved.letters += 1;
         DeadLetterId(self.last_letter)
+    }
+
+    /// A dead letter is gone.
+    pub(super) fn lost_letter(&mut self) {
+        self.letters = self.letters.saturating_sub(1);
+        self.moved.letters -= 1;
     }
 }
 
@@ -195,6 +224,7 @@ impl Apply<'_> {
         let end = key::age(stage as u8, Timestamp(until.0.saturating_add(1)), &[]);
         let rows = self.txn.scan(Table::Ages, &[stage as u8], &end, MAX_ROWS)?;
         let mut room = MAX_RECIPIENTS;
+        self.foresee_aging(stage, &rows)?;
         for (row, value) in &rows {
             let damaged = StoreFault::Corrupt {
                 table: "ages",
@@ -222,6 +252,21 @@ impl Apply<'_> {
             }
         }
         Ok(rows.len() == MAX_ROWS)
+    }
+
+    /// What comes of a notification that is old, for the first recipients of each.
+    fn foresee_aging(&mut self, stage: Stage, rows: &[Row]) -> Result<(), StoreFault> {
+        if !self.is_shared || !matches!(stage, Stage::Kept | Stage::Record) {
+            return Ok(());
+        }
+        let ids = rows.iter().filter_map(|(row, _)| key::age_parts(row));
+        // What cannot be read is met by the walk itself.
+        let ids: Vec<_> = ids.filter_map(|(_, what)| age_id(what).ok()).collect();
+        let places = self.foresee_places_of(&ids, FORESEEN)?;
+        match stage {
+            Stage::Kept => self.foresee_trims(&places),
+            _ => self.foresee_stories(&places, MAX_TRIMMED),
+        }
     }
 
     fn grow_old(
@@ -272,6 +317,8 @@ impl Apply<'_> {
         let rows = self
             .txn
             .scan(Table::Recipients, &from, &key::after(&prefix), *room)?;
+        let places = places_of(prefix.len(), &rows);
+        self.foresee_trims(&places)?;
         for recipient in &rows {
             let (user, position) = tables::recipient_of_row(prefix.len(), recipient)?;
             if self.trim(&FeedId::User(user), position.offset + 1, MAX_TRIMMED)? {
@@ -358,6 +405,9 @@ impl Apply<'_> {
         let end = key::after(&prefix);
         let letters = self.txn.scan(Table::LetterFor, &prefix, &end, *room)?;
         *room -= letters.len();
+        let which = letters.iter();
+        let which = which.filter_map(|(_, value)| tables::one_u64("letter_for", value).ok());
+        self.foresee_letters(&which.map(DeadLetterId).collect::<Vec<_>>())?;
         for (row, value) in letters {
             let letter = DeadLetterId(tables::one_u64("letter_for", &value)?);
             match tables::letter(&self.txn, letter.0)? {
@@ -367,6 +417,7 @@ impl Apply<'_> {
         }
         let recipients = self.txn.scan(Table::Recipients, &prefix, &end, *room)?;
         *room -= recipients.len();
+        self.foresee_stories(&places_of(prefix.len(), &recipients), MAX_TRIMMED)?;
         for recipient in recipients {
             let (user, position) = tables::recipient_of_row(prefix.len(), &recipient)?;
             let own = FeedId::User(user.clone());
@@ -557,6 +608,14 @@ impl Apply<'_> {
         }
         Ok(())
     }
+}
+
+/// Where recipients stand, by their rows; what cannot be read is met by the walk itself.
+fn places_of(prefix: usize, rows: &[Row]) -> Vec<(UserId, u64)> {
+    let places = rows
+        .iter()
+        .filter_map(|row| tables::recipient_of_row(prefix, row).ok());
+    places.map(|(user, position)| (user, position.offset)).collect()
 }
 
 fn age_id(what: &[u8]) -> Result<NotificationId, StoreFault> {

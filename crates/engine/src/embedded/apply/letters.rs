@@ -39,12 +39,12 @@ impl Apply<'_> {
             time: self.now,
             raw: None,
         };
-        self.put_letter(&record);
+        self.put_letter(&record)?;
         Ok(())
     }
 
     /// Keeps a message that no notification could be made of.
-    pub fn bury(&mut self, letter: &DeadLetter) -> DeadLetterId {
+    pub fn bury(&mut self, letter: &DeadLetter) -> Result<DeadLetterId, StoreFault> {
         self.put_letter(&LetterRecord {
             notification: letter.notification.clone(),
             user: letter.user.clone(),
@@ -59,8 +59,13 @@ impl Apply<'_> {
         })
     }
 
-    pub(super) fn put_letter(&mut self, record: &LetterRecord) -> DeadLetterId {
-        let id = self.counts.next_letter(self.now);
+    pub(super) fn put_letter(&mut self, record: &LetterRecord) -> Result<DeadLetterId, StoreFault> {
+        let mut id = self.counts.next_letter(self.now);
+        // Another node may have given it.
+        while self.is_shared && self.txn.get(Table::Letters, &id.0.to_be_bytes())?.is_some() {
+            self.counts.lost_letter();
+            id = self.counts.next_letter(self.now);
+        }
         let row = id.0.to_be_bytes().to_vec();
         if let Some(user) = &record.user {
             self.txn
@@ -72,7 +77,13 @@ impl Apply<'_> {
             }
         }
         self.txn.put(Table::Letters, row, record.encode());
-        id
+        Ok(id)
+    }
+
+    /// The newest dead letter there is.
+    pub fn newest_letter(&self) -> Result<u64, StoreFault> {
+        let newest = self.txn.last(Table::Letters, &[], &[0xff; 9])?;
+        newest.map_or(Ok(0), |(row, _)| tables::offset(&row))
     }
 
     /// Throws a dead letter away. False where there is none.
@@ -96,7 +107,7 @@ impl Apply<'_> {
                     .remove(Table::LetterFor, key::recipient(notification, user));
             }
         }
-        self.counts.letters = self.counts.letters.saturating_sub(1);
+        self.counts.lost_letter();
     }
 
     /// The recipient is not dead any more.

@@ -4,6 +4,7 @@
 //! Invariant: offsets of a feed are appended without holes; a user's final mark (read, expired, cancelled)
 //! is never followed by another; a floor never passes the head and never goes back.
 
+mod ahead;
 mod attempts;
 mod cleaning;
 #[cfg(test)]
@@ -67,6 +68,10 @@ pub(super) struct Apply<'a> {
     heads: HashMap<NotificationId, Arc<Notification>>,
     /// The memberships of the user who was last looked at.
     members: Option<(UserId, Arc<[Membership]>)>,
+    /// Other nodes write the same rows.
+    pub is_shared: bool,
+    /// No more publications are taken once it changes so many bytes.
+    pub most_bytes: usize,
 }
 
 /// What listeners are told beside entries.
@@ -131,6 +136,13 @@ impl<'a> Apply<'a> {
             calm_until: Timestamp(0),
             young: cohorts::Young::default(),
             heads: HashMap::default(),
+            is_shared: false,
+            most_bytes: usize::MAX,
         }
+    }
+
+    /// It may take in more.
+    pub fn has_room(&self) -> bool {
+        self.txn.batch().bytes() < self.most_bytes
     }
 }

@@ -94,8 +94,11 @@ impl Apply<'_> {
             known => known?,
         };
         let row = key::user(user);
-        let was_member = self.txn.get(Table::Memberships, &row);
-        let was_member = matches!(was_member, Ok(Some(_)) | Err(StoreFault::Corrupt { .. }));
+        let was_member = match self.txn.get(Table::Memberships, &row) {
+            Ok(row) => row.is_some(),
+            Err(StoreFault::Corrupt { .. }) => true,
+            Err(fault) => return Err(fault),
+        };
         self.txn.remove(Table::Memberships, row);
         self.members = None;
         Ok(known || was_member)

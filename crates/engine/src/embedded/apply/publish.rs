@@ -12,6 +12,8 @@ use postrider_model::{
 };
 use std::sync::Arc;
 
+/// Recipients of each of them for whom all is read before.
+const FORESEEN: usize = 8;
 /// Due notifications handled in one transaction.
 const MAX_DUE: usize = 64;
 /// When what could not be put into a damaged feed is tried again.
@@ -232,6 +234,10 @@ impl Apply<'_> {
     fn do_due_before(&mut self, end: Timestamp) -> Result<(), StoreFault> {
         let rows = self.txn.scan(Table::Due, &[], &end.0.to_be_bytes(), MAX_DUE)?;
         let mut feeds = 0;
+        let ids = rows.iter().filter_map(|(row, _)| tables::due_parts(row).ok());
+        let ids: Vec<_> = ids.map(|(.., id)| id).collect();
+        let places = self.foresee_places_of(&ids, FORESEEN)?;
+        self.foresee_places(&places)?;
         for (i, (row, _)) in rows.iter().enumerate() {
             let (_, kind, id) = tables::due_parts(row)?;
             self.txn.remove(Table::Due, row.clone());
@@ -329,6 +335,8 @@ impl Apply<'_> {
             let mut feeds: Vec<_> = record.placements.iter().map(|place| place.0.clone()).collect();
             let users = self.recipients(&record.notification.id)?;
             feeds.extend(users.into_iter().map(|(user, _)| FeedId::User(user)));
+            let collapse_key = record.notification.collapse_key.as_deref();
+            self.foresee_ends(&feeds, collapse_key)?;
             if !self.have_ends(&feeds)? {
                 self.put_due(self.now.plus(DUE_AGAIN), Due::Deliver, &record.notification.id);
                 return Ok(());

@@ -99,7 +99,7 @@ impl Apply<'_> {
             attempts: 0,
             time: self.now,
             raw: None,
-        });
+        })?;
         Ok(())
     }
 
@@ -200,7 +200,7 @@ impl Apply<'_> {
                 attempts: 0,
                 time: self.now,
                 raw: None,
-            });
+            })?;
         }
         Ok(())
     }

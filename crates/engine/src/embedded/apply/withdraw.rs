@@ -1,6 +1,6 @@
 //! Taking back: cancel, collapse, expire; and forgetting what is older than is kept.
 
-use super::{Apply, By, Due};
+use super::{Apply, By, Due, ahead};
 use crate::embedded::codec::{EntryKindRecord, EntryRecord, Record, Writer, key};
 use crate::embedded::store::{Table, View};
 use crate::embedded::{StoreFault, tables};
@@ -137,13 +137,20 @@ impl Apply<'_> {
         }
         let expired = is_expired(&record.notification, self.now);
         let mut changed = 0;
-        for (user, position) in self.recipients(id)? {
-            let done = match position.offset {
-                // Not placed: the record alone says what became of it.
-                0 => !expired,
-                offset => self.withdraw(&FeedId::User(user), offset, id, reason)?,
-            };
-            changed += u64::from(done);
+        for some in self.recipients(id)?.chunks(ahead::AT_ONCE) {
+            let placed = some.iter().filter(|(_, position)| position.offset > 0);
+            let placed: Vec<_> = placed
+                .map(|(user, position)| (user.clone(), position.offset))
+                .collect();
+            self.foresee_places(&placed)?;
+            for (user, position) in some {
+                let done = match position.offset {
+                    // Not placed: the record alone says what became of it.
+                    0 => !expired,
+                    offset => self.withdraw(&FeedId::User(user.clone()), offset, id, reason)?,
+                };
+                changed += u64::from(done);
+            }
         }
         Ok(changed)
     }
@@ -177,6 +184,7 @@ impl Apply<'_> {
             }
             rows => rows?,
         };
+        self.foresee_taken(feed, &rows)?;
         let mut last = None;
         for (row, value) in &rows {
             let offset = tables::offset(row)?;

@@ -34,6 +34,9 @@ impl Cost for TopicSlot {
 impl Hot {
     /// Which version of a topic a view that is taken after this shows at least; `None` while it changes.
     pub fn version_of_topic(&self, topic: &Topic) -> Option<u64> {
+        if self.off {
+            return None;
+        }
         let slot = TopicSlot {
             moving: false,
             version: self.fillings.fetch_add(1, Ordering::Relaxed),

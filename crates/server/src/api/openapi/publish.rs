@@ -72,7 +72,7 @@ pub fn show() -> Operation {
         .says(Task::Follow, "See what became of a notification, in numbers", "Counts of a wide audience cover those of whom something is recorded.")
         .for_whom(Credential::Key(Scope::Read))
         .answers(200, "The notification.")
-        .holding::<notification::Shown<'_>>(
+        .holding::<notification::Shown>(
             JSON,
             vec![("shown", json!({
                 "id": "order-7-shipped", "time": "2026-11-21T06:00:00.000Z", "subject": "Order shipped",

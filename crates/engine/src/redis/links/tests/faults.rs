@@ -1,0 +1,190 @@
+//! One server that is killed, paused, cut off, or cuts us off.
+
+use super::*;
+use crate::redis::testing::{Proxy, Server, has_redis};
+use std::sync::atomic::AtomicI64;
+
+const CELL: Cell = Cell(7);
+const WAIT: Duration = Duration::from_secs(10);
+
+fn channel() -> Vec<u8> {
+    CELL.key("feed")
+}
+
+async fn listening(url: &RedisUrl, timeout: Duration) -> (Links, Heard) {
+    let links = open(url, timeout).await;
+    let heard = Heard::by(&links);
+    links.subscribe(CELL, channel());
+    links.subscribed(&[channel()]).await.expect("confirmed");
+    (links, heard)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_server_is_used_again_when_it_is_back() {
+    if !has_redis("links: kill -9") {
+        return;
+    }
+    let mut server = Server::start();
+    let (links, heard) = listening(&server.url(), WAIT).await;
+    assert_eq!(one(&links, add(CELL, 5)).await, Ok(Value::Int(5)));
+    server.kill();
+    until("the loss is noticed", || {
+        links.state().commanded == 0 && links.state().listening == 0
+    })
+    .await;
+    assert!(links.state().down_for.is_some());
+    assert_eq!(
+        heard.losses(),
+        [] as [Vec<Cell>; 0],
+        "not before the subscriptions are confirmed again"
+    );
+    let waiting = links.clone();
+    let call = tokio::task::spawn(async move { one(&waiting, get(CELL)).await });
+    server.restart();
+    let took = resumes(&links, &heard, CELL, &channel(), "again").await;
+    assert!(took < RESUMES_WITHIN, "{took:?}");
+    assert_eq!(
+        call.await.expect("no panic"),
+        Ok(value("5")),
+        "a call that waited is answered"
+    );
+    assert_eq!(heard.losses(), [[CELL]]);
+    assert_eq!(links.connections(), 2);
+    assert_eq!(links.state().down_for, None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_server_a_call_was_certainly_not_sent() {
+    if !has_redis("links: no server") {
+        return;
+    }
+    let mut server = Server::start();
+    let links = open(&server.url(), Duration::from_millis(300)).await;
+    server.kill();
+    until("the loss is noticed", || links.state().commanded == 0).await;
+    let started = Instant::now();
+    let fault = one(&links, add(CELL, 1)).await.expect_err("nobody is there");
+    assert!(fault.did_not_run(), "{fault:?}");
+    assert!(
+        started.elapsed() < Duration::from_secs(2),
+        "it ends with its time"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_paused_server_leaves_calls_unknown_and_is_used_again() {
+    if !has_redis("links: SIGSTOP") {
+        return;
+    }
+    let server = Server::start();
+    let (links, heard) = listening(&server.url(), Duration::from_secs(1)).await;
+    server.pause();
+    let fault = one(&links, add(CELL, 1)).await.expect_err("nobody answers");
+    assert!(matches!(fault, LinkFault::Unknown(_)), "{fault:?}");
+    let paused = Instant::now();
+    until("silence is noticed", || {
+        links.state().commanded == 0 && links.state().listening == 0
+    })
+    .await;
+    assert!(paused.elapsed() < Duration::from_secs(4));
+    tokio::time::sleep(Duration::from_secs(4).saturating_sub(paused.elapsed())).await;
+    server.resume();
+    let took = resumes(&links, &heard, CELL, &channel(), "again").await;
+    assert!(took < RESUMES_WITHIN, "{took:?}");
+    assert_eq!(heard.losses(), [[CELL]]);
+    // What was unknown did run in the end: the server had it in its hands.
+    assert_eq!(one(&links, get(CELL)).await, Ok(value("1")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_is_swallowed_is_noticed() {
+    if !has_redis("links: half-open connections") {
+        return;
+    }
+    let server = Server::start();
+    let proxy = Proxy::start(server.port());
+    let url = format!("redis://127.0.0.1:{}", proxy.port())
+        .parse()
+        .expect("well-formed");
+    let (links, heard) = listening(&url, WAIT).await;
+    proxy.swallow();
+    let cut = Instant::now();
+    // Read calls are asked again over the next connection.
+    assert_eq!(one(&links, get(CELL)).await, Ok(Value::Nil));
+    assert!(cut.elapsed() < Duration::from_secs(4), "{:?}", cut.elapsed());
+    let took = resumes(&links, &heard, CELL, &channel(), "again").await;
+    assert!(took < RESUMES_WITHIN, "{took:?}");
+    assert_eq!(heard.losses(), [[CELL]]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn being_cut_off_as_too_slow_is_a_loss() {
+    if !has_redis("links: output buffer limit") {
+        return;
+    }
+    let server = Server::start_with(&["--client-output-buffer-limit", "pubsub 8mb 8mb 60"]);
+    let links = open(&server.url(), WAIT).await;
+    let heard = Heard::by(&links);
+    let gate = Arc::new(Mutex::new(()));
+    let held = Arc::clone(&gate);
+    links.on_message(Box::new(move |_, _| drop(held.lock().unwrap())), Box::new(|_| {}));
+    links.subscribe(CELL, channel());
+    links.subscribed(&[channel()]).await.expect("confirmed");
+    {
+        let big = "x".repeat(256 << 10);
+        let shut = gate.lock().unwrap();
+        // More than the sockets and the limit hold together; asked from outside, so that nothing here is waited for.
+        wait_until("the server cuts the listener off", || {
+            server.ask(redis::cmd("SPUBLISH").arg(channel()).arg(&big)) == Value::Int(0)
+        });
+        drop(shut);
+    }
+    let took = resumes(&links, &heard, CELL, &channel(), "again").await;
+    assert!(took < RESUMES_WITHIN, "{took:?}");
+    heard.until("the loss", |heard| heard.losses() == [[CELL]]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_call_runs_twice_and_none_is_told_undone_that_ran() {
+    if !has_redis("links: certainty") {
+        return;
+    }
+    let server = Server::start();
+    let links = open(&server.url(), WAIT).await;
+    let (sure, unknown) = (Arc::new(AtomicI64::new(0)), Arc::new(AtomicI64::new(0)));
+    let mut callers = tokio::task::JoinSet::new();
+    for _ in 0..4 {
+        let (links, sure, unknown) = (links.clone(), Arc::clone(&sure), Arc::clone(&unknown));
+        callers.spawn(async move {
+            for _ in 0..200 {
+                for answer in links.call(vec![add(CELL, 1), add(CELL, 1), add(CELL, 1)]).await {
+                    match answer {
+                        Ok(_) => sure.fetch_add(1, Ordering::AcqRel),
+                        Err(LinkFault::Unknown(_)) => unknown.fetch_add(1, Ordering::AcqRel),
+                        Err(fault) => panic!("{fault}"),
+                    };
+                }
+            }
+        });
+    }
+    let mut kills = 0;
+    while !callers.is_empty() {
+        server.ask_line("CLIENT KILL TYPE normal SKIPME yes");
+        kills += 1;
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_millis(20)) => {}
+            done = callers.join_next() => done.expect("one is left").expect("no panic"),
+        }
+    }
+    let Ok(Value::BulkString(ran)) = one(&links, get(CELL)).await else {
+        panic!("no count")
+    };
+    let ran: i64 = String::from_utf8_lossy(&ran).parse().expect("a number");
+    let (sure, unknown) = (sure.load(Ordering::Acquire), unknown.load(Ordering::Acquire));
+    assert_eq!(sure + unknown, 2_400);
+    assert!(
+        (sure..=sure + unknown).contains(&ran),
+        "{ran} ran, {sure} answered, {unknown} unknown"
+    );
+    assert!(links.state().reconnects > 0, "{kills} kills");
+}

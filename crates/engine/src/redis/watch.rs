@@ -1,0 +1,53 @@
+//! Sees whether the servers are still those that were met: a server that started anew, or was promoted, may have lost
+//! what sessions were told of already, also where no subscription was lost meanwhile.
+//!
+//! Invariant: once another server was met, by whoever asked it something, the listeners are told that they may have
+//! missed something; a node that asks nothing meets it within a [`STEP`] of its answering.
+
+use super::engine::Shared;
+use super::store::RedisStore;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
+
+/// How often the servers are asked.
+const STEP: Duration = Duration::from_secs(1);
+
+/// The task that watches. It ends when this is dropped.
+pub(super) struct Watch(JoinHandle<()>);
+
+impl Watch {
+    pub fn start(handle: &Handle, store: RedisStore, engine: &Arc<Shared>) -> Watch {
+        Watch(handle.spawn(watch(store, Arc::downgrade(engine))))
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+async fn watch(store: RedisStore, engine: Weak<Shared>) {
+    loop {
+        tokio::select! {
+            () = store.another() => match engine.upgrade() {
+                Some(engine) => engine.missed(),
+                None => return,
+            },
+            () = look_around(&store) => match engine.upgrade() {
+                Some(engine) => engine.tell_unreadable(),
+                None => return,
+            },
+        }
+    }
+}
+
+/// After a while.
+async fn look_around(store: &RedisStore) {
+    tokio::time::sleep(STEP).await;
+    if let Err(fault) = store.look_around().await {
+        tracing::debug!(%fault, "the servers cannot be asked who they are");
+    }
+}

@@ -1,0 +1,162 @@
+use super::*;
+use crate::config::{Config, Given, Loaded, changed, load, show};
+
+fn loaded(sets: &[&str]) -> Result<Loaded, Vec<String>> {
+    let given = Given {
+        sets: sets.iter().map(|set| (*set).to_owned()).collect(),
+        ..Given::default()
+    };
+    load(&given).map_err(|faults| faults.iter().map(ToString::to_string).collect())
+}
+
+const STREAM: [&str; 3] = [
+    "sources.orders.type=redis_streams",
+    "sources.orders.url=redis://:hush@localhost",
+    "sources.orders.stream=orders",
+];
+
+fn stream_with(more: &[&str]) -> Result<Loaded, Vec<String>> {
+    loaded(&[&STREAM, more].concat())
+}
+
+#[test]
+fn a_source_in_a_file_by_set_and_by_variable() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.yaml");
+    let text = "sources:\n  orders:\n    type: redis_streams\n    url: redis://a\n    stream: s\n    claim_after: 5s\n  empty: {type: redis_pubsub, url: 'redis://b', channel: 'n:{user}'}\n";
+    std::fs::write(&path, text).unwrap();
+    let given = Given {
+        files: vec![path],
+        env: vec![("POSTRIDER_SOURCES__ORDERS__WORKERS".into(), "3".into())],
+        sets: vec!["sources.orders.stream=other".into()],
+        ..Given::default()
+    };
+    let loaded = load(&given).unwrap();
+    assert!(
+        loaded.warnings.iter().all(|warning| !warning.contains("SOURCES")),
+        "{:?}",
+        loaded.warnings
+    );
+    let SourceConfig::RedisStreams(orders) = &loaded.config.sources["orders"] else {
+        panic!()
+    };
+    assert_eq!((orders.workers, orders.claim_after), (3, Millis::from_secs(5)));
+    assert_eq!(orders.stream.as_deref(), Some("other"));
+    assert_eq!(loaded.config.sources.len(), 2);
+    let shown = show(&loaded);
+    assert!(
+        shown
+            .lines()
+            .any(|line| line.starts_with("sources.orders.stream: \"other\"") && line.ends_with("# --set")),
+        "{shown}"
+    );
+}
+
+#[test]
+fn a_password_is_not_shown_and_a_changed_one_is_a_change() {
+    let old = stream_with(&[]).unwrap();
+    assert!(!show(&old).contains("hush"));
+    let new = stream_with(&["sources.orders.url=redis://:other@localhost"]).unwrap();
+    assert_eq!(changed(&old.config, &new.config), ["sources.orders"]);
+    assert_eq!(changed(&old.config, &Config::default()), ["sources.orders"]);
+}
+
+#[test]
+fn no_api_key_has_the_name_of_a_source() {
+    let key = |name: &str| {
+        stream_with(&[&format!(
+            r#"auth.api_keys=[{{"name":"{name}","key":"k","scopes":["publish"]}}]"#
+        )])
+    };
+    assert!(key("shop").is_ok());
+    let faults = key("orders").map(drop).unwrap_err();
+    assert!(
+        faults[0].contains("entry 0 has the name of the source `orders`"),
+        "{faults:?}"
+    );
+}
+
+#[test]
+fn faults_name_the_key_and_the_nearest() {
+    for (more, fault) in [
+        (
+            &["sources.orders.workes=2"][..],
+            "--set: sources.orders.workes: unknown key (nearest known key: sources.orders.workers)",
+        ),
+        (
+            &["sources.orders.workers=0"],
+            "sources.orders.workers: must be at least 1, not 0",
+        ),
+        (
+            &["sources.orders.linger=1s"],
+            "sources.orders.linger: is no key of a source of the type redis_streams",
+        ),
+        (
+            &["sources.orders.type=redis_stream"],
+            "the nearest is `redis_streams`",
+        ),
+        (&["sources.orders.type=sqs"], "`sqs` is not in this release"),
+        (
+            &["sources.orders.decoder=raw"],
+            "sources.orders.decoder: `raw` does not say for whom",
+        ),
+        (&["sources.orders.topic=a b"], "sources.orders.topic: "),
+        (
+            &["sources.orders.topic=a", "sources.orders.user_field=b"],
+            "only one of topic, user_field and topic_field",
+        ),
+        (
+            &["sources.orders.topic=a", "sources.orders.settle_on=delivered"],
+            "`delivered` needs users",
+        ),
+        (
+            &["sources.orders.url=localhost"],
+            "sources.orders.url: must begin with redis://",
+        ),
+        (
+            &["sources.Or.type=redis_streams"],
+            "sources.Or: is no name of a source",
+        ),
+        (
+            &["sources.http.type=redis_streams"],
+            "sources.http: is a name that Postrider itself uses",
+        ),
+        (&["sources.new.stream=x"], "sources.new.type: is needed"),
+        (
+            &["sources.new.type=redis_streams"],
+            "sources.new.stream: is needed",
+        ),
+        (
+            &["sources.p.type=redis_pubsub", "sources.p.url=redis://a"],
+            "it listens to nothing",
+        ),
+        (
+            &[
+                "sources.p.type=redis_pubsub",
+                "sources.p.url=redis://a",
+                "sources.p.channel=n",
+            ],
+            "must hold {user} once",
+        ),
+    ] {
+        let faults = stream_with(more).unwrap_err();
+        assert!(
+            faults.iter().any(|found| found.contains(fault)),
+            "{more:?}: {faults:#?}"
+        );
+    }
+}
+
+#[test]
+fn every_key_of_every_type_has_a_meaning_and_a_number_its_range() {
+    for key in TYPES.iter().flat_map(|one| &one.keys) {
+        assert!(!key.meaning.is_empty(), "{}", key.name);
+        let is_number = matches!(key.kind, Kind::Integer | Kind::Duration | Kind::Size);
+        assert_eq!(key.range().is_some(), is_number, "{}", key.name);
+    }
+    // A name that two types have means the same kind of value.
+    for one in TYPES[0].keys.iter() {
+        let others = TYPES[1].keys.iter().filter(|other| other.name == one.name);
+        others.for_each(|other| assert_eq!(one.kind, other.kind, "{}", one.name));
+    }
+}

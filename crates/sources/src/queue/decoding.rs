@@ -1,0 +1,199 @@
+//! From a message to a draft: by the decoder that the operator chose, and for whom the operator said.
+//!
+//! Invariant: total and pure: any message gives a draft or a fault, and the same message gives the same. It checks form;
+//! intake checks the rules.
+
+use super::fields;
+use super::message::Message;
+use crate::fields::as_text;
+use crate::http::{self, Most};
+use crate::pusher;
+use bytes::Bytes;
+use postrider_model::{FeedId, data_of};
+use postrider_router::{Draft, Fault, FaultCode};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// The field that holds the payload, where none is named.
+const DATA_FIELD: &str = "data";
+/// The field that holds the notification's id.
+const ID_FIELD: &str = "id";
+/// The field that holds the notification's line for people.
+const SUBJECT_FIELD: &str = "subject";
+/// The field that names the user, where none is named.
+const ADDRESSEE_FIELD: &str = "addressee";
+
+/// How a payload becomes a notification.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Decoder {
+    /// The payload is `data`, whatever it is: JSON stays JSON, other text becomes a JSON string, other bytes
+    /// `{"base64":"…"}`. It does not say for whom it is.
+    #[default]
+    Raw,
+    /// The payload is the JSON of `POST /v1/notifications`, one object; unknown fields are passed over. It says itself
+    /// for whom it is.
+    Notification,
+    /// The payload is JSON with `users`, `exclude_users` and `data`; without users it is for everyone, which
+    /// `broadcast` has to allow. Unknown fields are passed over.
+    Pusher,
+    /// The payload is `data`; the fields `addressee` (the user) and `subject` have to be there, `id` may be.
+    Addressee,
+}
+
+impl Decoder {
+    /// Whether what it makes says for whom it is.
+    pub fn names_audience(self) -> bool {
+        self != Decoder::Raw
+    }
+}
+
+/// For whom the messages of a source are.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Direction {
+    /// For whom the decoder says.
+    #[default]
+    Decoded,
+    /// For those who hear this topic.
+    Topic(String),
+    /// For the user whom this field names.
+    UserField(String),
+    /// For those who hear the topic that this field names.
+    TopicField(String),
+    /// For the feed that the message's channel says.
+    Channel,
+}
+
+/// How the messages of one source are read.
+#[derive(Debug, Clone)]
+pub struct Decoding {
+    /// The decoder.
+    pub decoder: Decoder,
+    /// For whom.
+    pub direction: Direction,
+    /// The field that holds the payload, of a message of fields. Where there is none, `raw` and `addressee` take the
+    /// field `data`, or all other fields as a JSON object; to the others the fields are the notification's.
+    pub body_field: Option<String>,
+    /// How much of it is read.
+    pub most: Most,
+}
+
+impl Decoding {
+    /// The draft of a message.
+    ///
+    /// # Errors
+    /// What no notification can be made of, with the reason.
+    pub fn decode(&self, message: &Message) -> Result<Draft, Fault> {
+        let mut draft = match self.decoder {
+            Decoder::Notification => http::decode_lenient(&self.whole(message)?, &self.most)?,
+            Decoder::Pusher => pusher::decode(&self.whole(message)?, &self.most)?,
+            Decoder::Raw => self.bare(message)?,
+            Decoder::Addressee => self.addressed(message)?,
+        };
+        if draft.id.is_none() {
+            draft.id = field_text(message, ID_FIELD)?;
+        }
+        self.direct(message, &mut draft)?;
+        Ok(draft)
+    }
+
+    /// The JSON of a whole notification.
+    fn whole(&self, message: &Message) -> Result<Bytes, Fault> {
+        match self.body(message)? {
+            Some(body) => Ok(body),
+            None => Ok(fields::as_notification(message)?.into()),
+        }
+    }
+
+    /// The payload as `data`.
+    fn bare(&self, message: &Message) -> Result<Draft, Fault> {
+        let payload = match self.body(message)?.or_else(|| message.field(DATA_FIELD).cloned()) {
+            Some(payload) => payload,
+            None => fields::as_texts(message, &self.other_fields())?.into(),
+        };
+        Ok(Draft {
+            data: data_of(&payload),
+            subject: field_text(message, SUBJECT_FIELD)?,
+            ..Draft::default()
+        })
+    }
+
+    /// Fields that are not part of the payload.
+    fn other_fields(&self) -> Vec<&str> {
+        let mut known = vec![ID_FIELD, SUBJECT_FIELD];
+        match &self.direction {
+            Direction::UserField(field) | Direction::TopicField(field) => known.push(field),
+            _ if self.decoder == Decoder::Addressee => known.push(ADDRESSEE_FIELD),
+            _ => {}
+        }
+        known
+    }
+
+    fn addressed(&self, message: &Message) -> Result<Draft, Fault> {
+        let mut draft = self.bare(message)?;
+        if draft.subject.as_deref().is_none_or(str::is_empty) {
+            return Err(missing(SUBJECT_FIELD));
+        }
+        if message.body.as_ref().is_some_and(Bytes::is_empty) {
+            return Err(Fault::new(FaultCode::InvalidNotification, "the message is empty"));
+        }
+        if self.direction == Direction::Decoded {
+            draft.users = Some(vec![required(message, ADDRESSEE_FIELD)?]);
+        }
+        Ok(draft)
+    }
+
+    /// The payload, where it stands apart: in the field that is named for it, or beside the fields.
+    fn body(&self, message: &Message) -> Result<Option<Bytes>, Fault> {
+        match &self.body_field {
+            None => Ok(message.body.clone()),
+            Some(field) => message
+                .field(field)
+                .cloned()
+                .map(Some)
+                .ok_or_else(|| missing(field)),
+        }
+    }
+
+    fn direct(&self, message: &Message, draft: &mut Draft) -> Result<(), Fault> {
+        let (users, topics) = match &self.direction {
+            Direction::Decoded => return Ok(()),
+            Direction::Topic(topic) => (None, Some(vec![topic.clone()])),
+            Direction::UserField(field) => (Some(vec![required(message, field)?]), None),
+            Direction::TopicField(field) => (None, Some(vec![required(message, field)?])),
+            Direction::Channel => match &message.feed {
+                Some(FeedId::User(user)) => (Some(vec![user.as_str().to_owned()]), None),
+                Some(FeedId::Topic(topic)) => (None, Some(vec![topic.as_str().to_owned()])),
+                Some(FeedId::All) => (None, None),
+                None => {
+                    let what = "the channel's name says no user and no topic";
+                    return Err(Fault::new(FaultCode::InvalidNotification, what));
+                }
+            },
+        };
+        (draft.users, draft.topics) = (users, topics);
+        Ok(())
+    }
+}
+
+fn missing(field: &str) -> Fault {
+    Fault::invalid(
+        crate::fields::pointer(field),
+        format!("the message has no field `{field}`"),
+    )
+}
+
+fn required(message: &Message, field: &str) -> Result<String, Fault> {
+    field_text(message, field)?.ok_or_else(|| missing(field))
+}
+
+fn field_text(message: &Message, field: &str) -> Result<Option<String>, Fault> {
+    let found = message
+        .field(field)
+        .map(|value| as_text(value).map(str::to_owned));
+    found.transpose()
+}
+
+#[cfg(test)]
+#[path = "decoding_tests.rs"]
+mod tests;

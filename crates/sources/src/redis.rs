@@ -1,0 +1,18 @@
+//! What the sources that read from Redis share: where it is, and how it is reached.
+//!
+//! Invariant: a connection is made within [`CONNECT_TIMEOUT`] and an answer waited for no longer than its reader said, so
+//! that a server that hangs is a fault and not a hang.
+
+mod address;
+mod connect;
+
+pub use address::RedisAddress;
+pub use connect::{Connector, OfSlots, slot};
+pub(crate) use connect::{fault, is_gone};
+
+use std::time::Duration;
+
+/// A connection must stand this soon, its handshake included.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// A command that does not wait is answered this soon.
+pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);

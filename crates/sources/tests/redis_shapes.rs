@@ -1,0 +1,125 @@
+//! The sources of Redis where there are several servers: behind Sentinels, and in a Cluster, through a failover.
+
+#![allow(missing_docs, clippy::unwrap_used)]
+#![allow(clippy::disallowed_methods, reason = "a test: it reads clocks")]
+
+use postrider_harness::machine::{self, Need};
+use postrider_harness::redis::{Client, Cluster, Replicated, ServerOptions};
+use postrider_model::{FeedId, Millis, Timestamp, UserId};
+use postrider_sources::queue::{Delivery, Source};
+use postrider_sources::redis::RedisAddress;
+use postrider_sources::redis_pubsub::{PubSubOptions, RedisPubSub, Template};
+use postrider_sources::redis_streams::{RedisStreams, StreamOptions};
+use std::process::Command;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+const PATIENCE: Duration = Duration::from_secs(40);
+
+fn block_on<T>(work: impl Future<Output = T>) -> T {
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    runtime
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap()
+        .block_on(work)
+}
+
+/// Receives one, however often it has to be opened anew.
+async fn one(source: &dyn Source) -> Delivery {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        assert!(Instant::now() < deadline, "nothing came");
+        if source.open().await.is_ok()
+            && let Ok(deliveries) = source.receive(0, 1).await
+            && let Some(delivery) = deliveries.into_iter().next()
+        {
+            return delivery;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+fn stream(url: &str) -> RedisStreams {
+    RedisStreams::new(StreamOptions {
+        address: RedisAddress::parse(url).unwrap(),
+        stream: "s".into(),
+        group: "g".into(),
+        from_start: true,
+        workers: 1,
+        claim_after: Millis(1_000),
+        delete: false,
+        node: "n".into(),
+    })
+}
+
+fn add(client: &mut Client, payload: &str) {
+    client.must(&["XADD", "s", "*", "p", payload]).unwrap();
+}
+
+#[test]
+fn a_stream_behind_sentinels_goes_on_after_a_failover() -> anyhow::Result<()> {
+    machine::run("a_stream_behind_sentinels", &[Need::Redis], || {
+        let mut redis = Replicated::start(ServerOptions::default())?;
+        let source = stream(&redis.url());
+        add(&mut redis.master()?.client()?, "before");
+        block_on(async {
+            let first = one(&source).await;
+            assert_eq!(&first.message().field("p").unwrap()[..], b"before");
+            first.ack().await.unwrap();
+        });
+        redis.fail_over()?;
+        add(&mut redis.master()?.client()?, "after");
+        block_on(async {
+            let second = one(&source).await;
+            assert_eq!(&second.message().field("p").unwrap()[..], b"after");
+            second.ack().await.unwrap();
+        });
+        Ok(())
+    })
+}
+
+/// Runs `redis-cli` against a Cluster, which follows the slots.
+fn cli(addr: std::net::SocketAddr, words: &[&str]) {
+    let port = addr.port().to_string();
+    let done = Command::new("redis-cli")
+        .args(["-c", "-p", &port])
+        .args(words)
+        .output()
+        .unwrap();
+    assert!(done.status.success(), "{done:?}");
+}
+
+#[test]
+fn sharded_channels_and_a_stream_of_a_cluster() -> anyhow::Result<()> {
+    machine::run("sharded_channels_of_a_cluster", &[Need::Redis], || {
+        let redis = Cluster::start(ServerOptions::default())?;
+        let any = redis.masters()?[0];
+        cli(any, &["XADD", "s", "*", "p", "x"]);
+        block_on(async { one(&stream(&redis.url())).await.ack().await.unwrap() });
+        let start = Instant::now();
+        let source = RedisPubSub::new(PubSubOptions {
+            address: RedisAddress::parse(&redis.url()).unwrap(),
+            channels: Vec::new(),
+            patterns: Vec::new(),
+            user_channel: Some(Template::parse("n:{user}", "{user}").unwrap()),
+            topic_channel: None,
+            sharded: true,
+            linger: Millis(0),
+            node: "n".into(),
+            steady: Arc::new(move || Timestamp(u64::try_from(start.elapsed().as_millis()).unwrap())),
+        });
+        // Enough for every master to have some.
+        let user = |n: usize| FeedId::User(UserId::new(&format!("u{n}")).unwrap());
+        (0..60).for_each(|n| source.follow(&user(n)));
+        block_on(async {
+            source.open().await.unwrap();
+            for n in 0..60 {
+                cli(any, &["SPUBLISH", &format!("n:u{n}"), "x"]);
+                assert_eq!(one(&source).await.message().feed, Some(user(n)));
+            }
+        });
+        Ok(())
+    })
+}
