@@ -23,7 +23,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// How long a server may take to do what a test waits for.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// True where `redis-server` is installed. Else says that the suite does not run, or fails where it must.
 pub(crate) fn has_redis(suite: &str) -> bool {
