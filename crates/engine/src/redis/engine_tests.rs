@@ -217,6 +217,7 @@ async fn the_contract_on_a_single_server() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs the machine alone for five minutes: Sentinels stand still on one that is busy. cargo test -p postrider-engine --lib with_sentinels -- --ignored"]
 async fn the_contract_with_sentinels() {
     if has_redis("the contract with Sentinels") {
         the_contract(Servers::Watched(Watched::start())).await;
