@@ -10,7 +10,7 @@ import tempfile
 import yaml
 
 from lib.cases import case, equal, run
-from lib.node import binary
+from lib.node import KEY, Node, binary
 
 COMPOSE = pathlib.Path(__file__).parents[2] / "deploy/compose"
 # What an operator has to give; anything else must have its value in the file.
@@ -89,6 +89,20 @@ def services_name_each_other_rightly():
     # What `durability: aof` asks of Redis, and what keeps it from dropping notifications when memory is short.
     for option, value in [("--appendonly", "yes"), ("--appendfsync", "always"), ("--maxmemory-policy", "noeviction")]:
         equal(redis[redis.index(option) + 1], value, option)
+
+
+@case
+def the_command_at_its_head_publishes():
+    found = [line.removeprefix("#").strip() for line in (COMPOSE / "redis.yaml").read_text().splitlines() if "# " in line and "curl " in line]
+    equal(len(found), 1, f"commands ({found})")
+    with Node() as node:
+        command = found[0].replace("http://127.0.0.1:8080", node.http)
+        assert node.http in command, f"it is for another address: {command}"
+        done = subprocess.run(
+            ["sh", "-c", f"{command} --silent --fail-with-body"], env=os.environ | {"POSTRIDER_API_KEY": KEY},
+            capture_output=True, text=True, timeout=20, check=False,
+        )
+        equal(done.returncode, 0, f"{command} ({done.stdout}{done.stderr})")
 
 
 @case

@@ -343,6 +343,9 @@ def twirp_tells_whose_a_token_is(redis, service):
         status, told = call(wrong)
         equal((status, told["code"]), (401, "unauthenticated"), wrong[:20])
         assert told["msg"], told
+    more = json.dumps({"authorization": token("ada"), "client": {"version": 2}}).encode()
+    status, _, told = service.get(path, "POST", more, Content_Type="application/json")
+    equal((status, json.loads(told)), (200, {"userID": "ada"}), "fields that are not known are passed over")
     # Protobuf: field 1, a string, both ways.
     given = token("ada").encode()
     length = bytes([len(given) & 0x7F | 0x80, len(given) >> 7])

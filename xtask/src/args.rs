@@ -14,6 +14,8 @@ usage: cargo xtask TASK
   siege-redis [--rounds N] [--seed N] [--shape NAME]
                              three nodes over one Redis, 300 sessions, N rounds (20) in which everything dies, fails over,
                              pauses or is cut off; prints the account of each. NAME: single, cluster, sentinel or careless
+  siege-aws [--messages N]   N messages (10,000) from SQS to listeners, while the queue and the node fail in every way;
+                             prints the account: delivered, in the dead-letter queue, or a dead letter
   conformance                Autobahn's suite against the WebSocket endpoint (also a part of `test`)
   fuzz [--seconds N] [NAME]… run each fuzz target, or those named, for N seconds (60); needs about 3 minutes to build
   bench [--short]            measure everything, the peers beside it, and write bench/RESULTS.md (under 20 minutes);
@@ -47,6 +49,9 @@ pub enum Task {
         seed: Option<String>,
         shape: Option<String>,
     },
+    SiegeAws {
+        messages: u32,
+    },
     Bench {
         short: bool,
     },
@@ -72,11 +77,13 @@ pub fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Task> {
     const DEFAULT_KILLS: u32 = 200;
     const DEFAULT_SECONDS: u32 = 60;
     const DEFAULT_ROUNDS: u32 = 20;
+    const DEFAULT_MESSAGES: u32 = 10_000;
 
     let mut arguments = arguments.into_iter();
     let task = arguments.next().unwrap_or_default();
     let mut only = Vec::new();
     let mut kills = DEFAULT_KILLS;
+    let mut messages = DEFAULT_MESSAGES;
     let mut flag = false;
     let mut binary = None;
     let mut seconds = DEFAULT_SECONDS;
@@ -92,6 +99,7 @@ pub fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Task> {
             ("siege-redis", "--rounds") => rounds = number(name, inline, &mut arguments)?,
             ("siege-redis", "--seed") => seed = Some(value(name, inline, &mut arguments)?),
             ("siege-redis", "--shape") => shape = Some(value(name, inline, &mut arguments)?),
+            ("siege-aws", "--messages") => messages = number(name, inline, &mut arguments)?,
             ("fuzz", "--seconds") => seconds = number(name, inline, &mut arguments)?,
             ("dist", "--binary") => binary = Some(PathBuf::from(value(name, inline, &mut arguments)?)),
             ("bench", "--short") | ("counts", "--write") => flag = true,
@@ -104,6 +112,7 @@ pub fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Task> {
         "check-docs" => Ok(Task::CheckDocs { only }),
         "kill-loop" => Ok(Task::KillLoop { kills }),
         "siege-redis" => Ok(Task::SiegeRedis { rounds, seed, shape }),
+        "siege-aws" => Ok(Task::SiegeAws { messages }),
         "conformance" => Ok(Task::Conformance),
         "fuzz" => Ok(Task::Fuzz { seconds, only }),
         "bench" => Ok(Task::Bench { short: flag }),
@@ -161,6 +170,17 @@ mod tests {
         };
         assert_eq!((rounds, seed.as_deref(), shape), (3, Some("7"), None));
         assert!(words("kill-loop --rounds 3").is_err());
+    }
+
+    #[test]
+    fn a_siege_of_aws_has_a_number_of_messages() {
+        let messages = |line: &str| match words(line).unwrap() {
+            Task::SiegeAws { messages } => messages,
+            _ => panic!("not a siege"),
+        };
+        assert_eq!(messages("siege-aws"), 10_000);
+        assert_eq!(messages("siege-aws --messages 500"), 500);
+        assert!(words("siege-aws --rounds 3").is_err());
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use crate::install::{answer, finish};
+use crate::pyenv;
 use crate::workspace::Workspace;
 
 /// The last version that makes environments for Python 2.7.
@@ -18,17 +19,7 @@ const PIP_LIMIT: Duration = Duration::from_secs(5 * 60);
 
 /// A Python 2.7: of the machine, or of pyenv.
 pub fn python() -> Result<Option<PathBuf>> {
-    let mut candidates = vec![PathBuf::from("python2.7")];
-    let root = std::env::var_os("PYENV_ROOT").map(PathBuf::from);
-    let root = root.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".pyenv")));
-    if let Some(versions) = root.and_then(|root| std::fs::read_dir(root.join("versions")).ok()) {
-        let of_27 = versions.flatten().filter(|version| {
-            let name = version.file_name();
-            name.to_string_lossy().starts_with("2.7")
-        });
-        candidates.extend(of_27.map(|version| version.path().join("bin/python2.7")));
-    }
-    for candidate in candidates {
+    for candidate in pyenv::candidates("2.7") {
         let works = answer(&candidate.to_string_lossy(), &["-m", "pip", "--version"])?;
         if works.is_some() {
             return Ok(Some(candidate));

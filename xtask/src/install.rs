@@ -12,6 +12,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::apt::Apt;
 use crate::autobahn;
+use crate::emulators;
 use crate::run;
 use crate::workspace::Workspace;
 
@@ -43,6 +44,12 @@ pub enum Need {
     Systemd,
     Redis,
     HaProxy,
+    Iptables,
+    Python313,
+    LocalStack,
+    Moto,
+    Postgres,
+    Terraform,
 }
 
 impl Need {
@@ -63,6 +70,12 @@ impl Need {
             Need::Systemd => "systemd-analyze",
             Need::Redis => "redis-server",
             Need::HaProxy => "haproxy",
+            Need::Iptables => "iptables",
+            Need::Python313 => "python3.13",
+            Need::LocalStack => "LocalStack",
+            Need::Moto => "moto",
+            Need::Postgres => "postgresql-15",
+            Need::Terraform => "terraform",
         }
     }
 
@@ -72,6 +85,8 @@ impl Need {
             Need::PythonPackages => &[Need::Python],
             Need::NodePackages => &[Need::Node],
             Need::Autobahn => &[Need::Python27],
+            Need::LocalStack => &[Need::Python313],
+            Need::Moto => &[Need::Python],
             _ => &[],
         }
     }
@@ -89,7 +104,17 @@ impl Need {
             Need::Systemd => &["systemd"],
             Need::Redis => &["redis-server"],
             Need::HaProxy => &["haproxy"],
-            Need::PythonPackages | Need::NodePackages | Need::Python27 | Need::Autobahn => &[],
+            // With `ip` and `tc`, which lead to the links whose packets it drops.
+            Need::Iptables => &["iptables", "iproute2"],
+            Need::Postgres => &["postgresql-15"],
+            Need::PythonPackages
+            | Need::NodePackages
+            | Need::Python27
+            | Need::Autobahn
+            | Need::Python313
+            | Need::LocalStack
+            | Need::Moto
+            | Need::Terraform => &[],
         }
     }
 }
@@ -146,6 +171,14 @@ fn provide(need: Need, workspace: &Workspace, apt: &mut Apt) -> Result<()> {
         Need::PythonPackages => return python_packages(workspace),
         Need::NodePackages => return node_packages(workspace),
         Need::Autobahn => return autobahn::install(workspace),
+        Need::LocalStack => {
+            let python = emulators::python_313()?.context("no Python 3.13")?;
+            return emulators::install(workspace, &emulators::LOCALSTACK, &python);
+        }
+        Need::Moto => {
+            let python = python()?.context("no Python that can make environments")?;
+            return emulators::install(workspace, &emulators::MOTO, &python);
+        }
         _ => {}
     }
     if let Some(found) = probe(need)? {
@@ -185,8 +218,17 @@ fn probe(need: Need) -> Result<Option<String>> {
         // 7 is the first with functions and sharded channels.
         Need::Redis => answer("redis-server", &["--version"])?.filter(|said| redis_major(said) >= REDIS),
         Need::HaProxy => answer("haproxy", &["-v"])?,
+        Need::Iptables => match (answer("iptables", &["-V"])?, answer("ip", &["-V"])?) {
+            (Some(iptables), Some(_)) => Some(iptables),
+            _ => None,
+        },
         Need::Python27 => autobahn::python()?.map(|path| path.display().to_string()),
-        Need::PythonPackages | Need::NodePackages | Need::Autobahn => None,
+        Need::Python313 => emulators::python_313()?.map(|path| path.display().to_string()),
+        // Debian puts it where no `PATH` leads.
+        Need::Postgres => answer("/usr/lib/postgresql/15/bin/postgres", &["--version"])?,
+        // No package of Debian: the machine has it or not.
+        Need::Terraform => answer("terraform", &["version"])?.map(|_| "terraform".to_owned()),
+        Need::PythonPackages | Need::NodePackages | Need::Autobahn | Need::LocalStack | Need::Moto => None,
     };
     Ok(said)
 }

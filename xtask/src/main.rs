@@ -19,11 +19,13 @@ mod clone;
 mod counts;
 mod dist;
 mod docs;
+mod emulators;
 mod fuzz;
 mod install;
 mod markdown;
 mod ports;
 mod processes;
+mod pyenv;
 mod run;
 mod suites;
 mod summary;
@@ -60,6 +62,7 @@ fn perform() -> Result<bool> {
         Task::CheckDocs { only } => check_docs(&workspace, &only),
         Task::KillLoop { kills } => kill_loop(&workspace, kills),
         Task::SiegeRedis { rounds, seed, shape } => siege_redis(&workspace, rounds, seed, shape),
+        Task::SiegeAws { messages } => siege_aws(&workspace, messages),
         Task::Conformance => suites::test(&workspace, &["conformance".to_owned()]),
         Task::Fuzz { seconds, only } => fuzz::fuzz(&workspace, seconds, &only),
         Task::Bench { short } => bench::bench(&workspace, short),
@@ -109,9 +112,35 @@ fn siege_redis(
         ("POSTRIDER_ROUNDS", Some(rounds.to_string())),
         ("POSTRIDER_SEED", seed),
         ("POSTRIDER_SHAPE", shape),
+        ("POSTRIDER_RESUMES_WITHIN", Some("2".to_owned())),
     ];
     let arguments = ["--test", "nodes", "--", "siege::nothing_is_lost_over_faults"];
     harness(workspace, &arguments, &variables, PER_ROUND * rounds)
+}
+
+/// Messages from SQS, and everything that can happen to them.
+fn siege_aws(workspace: &Workspace, messages: u32) -> Result<bool> {
+    const NEEDS: [install::Need; 2] = [install::Need::LocalStack, install::Need::Moto];
+    const AT_LEAST: Duration = Duration::from_secs(10 * 60);
+    const PER_MESSAGE: Duration = Duration::from_millis(100);
+
+    let installed = install::install(workspace, &NEEDS);
+    if let Some(missing) = installed.missing(&NEEDS) {
+        println!("NOT RUN siege-aws: needs {missing}");
+        return Ok(false);
+    }
+    let tools = emulators::folder(workspace).display().to_string();
+    let variables = [
+        ("POSTRIDER_AWS_TOOLS", Some(tools)),
+        ("POSTRIDER_MESSAGES", Some(messages.to_string())),
+    ];
+    let arguments = ["--test", "aws", "--", "siege::every_message_is_accounted_for"];
+    harness(
+        workspace,
+        &arguments,
+        &variables,
+        AT_LEAST + PER_MESSAGE * messages,
+    )
 }
 
 /// One test of the harness, against a release build of the binary.

@@ -45,6 +45,13 @@ const SUITES: &[Suite] = &[
         limit: Duration::from_secs(300),
     },
     Suite {
+        name: "raw",
+        says: "the raw dialect through curl, requests, httpx and fetch: HTTP/1.0, 1.1 and 2, TLS, clients that stop reading",
+        needs: &[Need::Curl, Need::Node, Need::Python, Need::PythonPackages],
+        runner: Runner::Python("raw_suite.py"),
+        limit: Duration::from_secs(180),
+    },
+    Suite {
         name: "schemathesis",
         says: "requests made from the OpenAPI document, right and wrong ones: no 5xx, no answer that it does not have",
         needs: &[Need::Python, Need::PythonPackages],
@@ -156,6 +163,13 @@ const SUITES: &[Suite] = &[
         limit: Duration::from_secs(60),
     },
     Suite {
+        name: "terraform",
+        says: "the module for AWS: what Terraform itself says of it, and what it lets a task do",
+        needs: &[Need::Python, Need::PythonPackages, Need::Terraform],
+        runner: Runner::Python("terraform_suite.py"),
+        limit: Duration::from_secs(60),
+    },
+    Suite {
         name: "docs",
         says: "every ```sh block of the documentation",
         needs: &[Need::Curl, Need::Jq],
@@ -167,10 +181,10 @@ const SUITES: &[Suite] = &[
 const CARGO: &str = "cargo";
 const CONFORMANCE: &str = "conformance";
 /// What no registry has for this machine: not even a strict run fails for it.
-const FORGIVABLE: [Need; 1] = [Need::Python27];
+const FORGIVABLE: [Need; 3] = [Need::Python27, Need::Python313, Need::Terraform];
 
 /// Parts of `cargo test` that can be chosen alone: a test binary of the harness each.
-const CARGO_PARTS: [(&str, &str); 3] = [
+const CARGO_PARTS: [(&str, &str); 4] = [
     (
         "abuse",
         "clients that flood, tarry or say nothing, and clocks that are set",
@@ -183,9 +197,24 @@ const CARGO_PARTS: [(&str, &str); 3] = [
         "nodes",
         "several nodes over one Redis: what they tell each other, and a siege of them and of Redis",
     ),
+    (
+        "aws",
+        "SQS, SNS, DynamoDB, API Gateway and PostgreSQL, as far as they can be had here, with boto3 as the producer",
+    ),
 ];
 /// What some of its tests need; each says so itself where one is missing.
-const CARGO_NEEDS: [Need; 5] = [Need::Strace, Need::XfsIo, Need::Mkfs, Need::Redis, Need::HaProxy];
+const CARGO_NEEDS: [Need; 10] = [
+    Need::Strace,
+    Need::XfsIo,
+    Need::Mkfs,
+    Need::Redis,
+    Need::HaProxy,
+    Need::Iptables,
+    Need::Python313,
+    Need::LocalStack,
+    Need::Moto,
+    Need::Postgres,
+];
 
 /// Runs the chosen suites, or all; whether the run counts as passed.
 pub fn test(workspace: &Workspace, only: &[String]) -> Result<bool> {

@@ -5,6 +5,7 @@
 
 mod machine;
 mod places;
+#[cfg(feature = "redis")]
 mod redis;
 
 use crate::exit::Failure;
@@ -108,7 +109,11 @@ pub fn run(args: &DoctorArgs) -> Result<(), Failure> {
     let config = &loaded.config;
     findings.extend(places::listeners(config));
     findings.extend(match config.engine.kind {
+        #[cfg(feature = "redis")]
         EngineKind::Redis => redis::findings(config)?,
+        // No configuration that loads says so.
+        #[cfg(not(feature = "redis"))]
+        EngineKind::Redis => Vec::new(),
         EngineKind::Embedded | EngineKind::Memory => places::data_dir(config),
     });
     findings.extend(identity(config));

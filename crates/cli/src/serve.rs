@@ -6,7 +6,7 @@ use crate::preset_options::PresetOptions;
 use anyhow::Context as _;
 use clap::Args;
 use postrider_server::config::{self, Given, Loaded};
-use postrider_server::{Node, StartError};
+use postrider_server::{Node, OpenFault, StartError};
 use serde_json::json;
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -136,7 +136,13 @@ pub fn start_failure(error: StartError) -> Failure {
         StartError::Listen { .. } => "choose an address of this machine".into(),
         StartError::TicketKey(_) => "look at ticket.key in data_dir and at its permissions".into(),
         StartError::Auth(_) => "look at auth.jwt with `postrider config check`".into(),
-        StartError::Store(_) => "look at the directory, or choose another with --set data_dir=…".into(),
+        StartError::Store(OpenFault::Directory(_)) => {
+            "look at the directory, or choose another with --set data_dir=…".into()
+        }
+        StartError::Store(OpenFault::NotBuilt(_)) => "choose another engine, or another build".into(),
+        StartError::Store(_) | StartError::Nodes(_) => {
+            "look at Redis: `postrider doctor` with this configuration says more".into()
+        }
         _ => "this is a fault of the system or of Postrider".into(),
     };
     Failure::Other(anyhow::Error::new(error).context(advice))

@@ -8,8 +8,10 @@ mod lifetime;
 mod probe;
 mod redelivery;
 mod session;
+mod state_map;
 
 pub use lifetime::{Lifetime, LifetimeEvent, LifetimeRules};
 pub use probe::Probing;
 pub use redelivery::RedeliveryRules;
 pub use session::{AckMode, FeedStart, MemberFeed, Moment, Opening, Outbox, Reading, Session, Stretch};
+pub use state_map::{StateStep, StateTold};

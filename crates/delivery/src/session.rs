@@ -424,8 +424,8 @@ impl Session {
                 .iter()
                 .find_map(|e| e.entry.notification().map(|n| n.time));
             outbox.gap(oldest.unwrap_or(now.wall));
-            if std::mem::take(&mut progress.gap) {
-                progress.forget_place();
+            if progress.gap {
+                progress.told_gap();
             }
             progress.pass(progress.sent().max(page.span.first.saturating_sub(1).min(ends)));
             self.moved = true;
@@ -531,7 +531,8 @@ impl Session {
         let kept = matches!(&share.entry.kind, EntryKind::Notification(_, None)) && !share.dismissed;
         kept && match share.shown {
             Some(shown) => shown && share.entry.is_for(&self.user, |feed| *feed == share.entry.feed),
-            None => self.takes(share.entry),
+            // Mostly: then no topic has to be looked at.
+            None => share.entry.is_for_everyone() || self.takes(share.entry),
         }
     }
 
@@ -544,7 +545,7 @@ impl Session {
     pub fn push_cursor(&self, out: &mut Vec<u8>) {
         let [own, all] = &self.main;
         if self.topics.is_empty() {
-            return self.seal.push(out, all.place(), own.place());
+            return self.seal.push(out, all.named(), own.named());
         }
         out.extend_from_slice(self.cursor().as_bytes());
     }
@@ -561,7 +562,7 @@ impl Session {
     }
 
     fn position(&self) -> Cursor {
-        let feeds = self.ats().map(|at| (self.feed(at), self.progress(at).place()));
+        let feeds = self.ats().map(|at| (self.feed(at), self.progress(at).named()));
         let feeds: Vec<_> = feeds.collect();
         Cursor::new(feeds.iter().filter_map(|(feed, place)| Some((feed, (*place)?))))
     }

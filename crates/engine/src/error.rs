@@ -18,6 +18,10 @@ pub enum EngineError {
     /// The store failed; nothing of what was asked is promised. The text is for the operator.
     #[error("the store failed: {0}")]
     Store(String),
+    /// The store answers and takes nothing that is to be kept, as it is full or would lose it: until an operator mends
+    /// that. The text says what is so, also to those who publish.
+    #[error("nothing can be stored: {0}")]
+    Unready(String),
     /// There are as many dead letters as are kept; until some are redriven or thrown away nothing is accepted.
     #[error("the dead letters are full: redrive or delete some")]
     DeadLettersFull,
@@ -36,6 +40,7 @@ impl EngineError {
             self,
             EngineError::Busy
                 | EngineError::Store(_)
+                | EngineError::Unready(_)
                 | EngineError::DeadLettersFull
                 | EngineError::Full
                 | EngineError::Closed

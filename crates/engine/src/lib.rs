@@ -15,11 +15,21 @@
 
 pub mod contract;
 mod directory;
+#[cfg_attr(
+    not(feature = "redis"),
+    allow(dead_code, reason = "the engine over Redis works with it")
+)]
 mod embedded;
 mod error;
 mod inbox;
 mod presence;
+#[cfg(feature = "redis")]
 pub mod redis;
+#[cfg_attr(
+    not(feature = "redis"),
+    allow(dead_code, reason = "the links to Redis read all of it")
+)]
+pub mod redis_url;
 
 pub use directory::{
     Directory, DirectoryError, MemberChange, MemberPage, Put, States, UserEntry, UserPage, UserPut,

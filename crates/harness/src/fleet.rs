@@ -1,7 +1,7 @@
 //! Several nodes over one Redis, as behind a load balancer.
 //!
 //! Invariant: the nodes differ in nothing but their ports and their (unused) data directories, and share nothing but
-//! Redis. Where the Redis is one server, each node speaks to it through a [`Proxy`] of its own.
+//! Redis. Where the Redis is one server, each node speaks to it through a [`Proxy`] of its own, or over a link of its own.
 //!
 //! It does not balance: a client takes any of [`Fleet::endpoints`].
 
@@ -48,6 +48,15 @@ impl Fleet {
             fleet.proxies.push(proxy);
         }
         Ok(fleet)
+    }
+
+    /// A node for each of these URLs, which lead to the same Redis by different ways.
+    pub fn by_ways(urls: &[String], sets: &[(&str, &str)]) -> Result<Fleet> {
+        let nodes = urls.iter().map(|url| node(url, sets)).collect::<Result<_>>()?;
+        Ok(Fleet {
+            nodes,
+            proxies: Vec::new(),
+        })
     }
 
     /// The ends of what the nodes logged, for whoever has to find out what went wrong.

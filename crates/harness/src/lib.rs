@@ -13,6 +13,8 @@
 //! [`fleet`] is several nodes over one Redis: [`redis`] starts private servers of it, and [`proxy`] is the bad network
 //! between them and a node.
 //!
+//! [`aws`] is what of AWS can be had on one machine.
+//!
 //! Invariant: nothing here looks into the server's code, or takes the files of its data directory for anything but
 //! bytes. A check that passes therefore holds for any implementation of the same interface.
 //!
@@ -24,6 +26,7 @@
 )]
 
 pub mod account;
+pub mod aws;
 pub mod bystanders;
 pub mod fleet;
 pub mod gauge;
@@ -31,6 +34,7 @@ pub mod http;
 pub mod inbox;
 pub mod injection;
 pub mod machine;
+pub mod network;
 pub mod node;
 pub mod people;
 pub mod ports;

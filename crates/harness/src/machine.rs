@@ -28,6 +28,16 @@ pub enum Need {
     Redis,
     /// `haproxy`, a load balancer.
     HaProxy,
+    /// To be the superuser, and to make networks: namespaces, virtual cards, rules of `iptables` and `tc`.
+    Network,
+    /// LocalStack, an emulator of SQS and SNS.
+    LocalStack,
+    /// moto, an emulator of SQS and DynamoDB, and boto3 beside it.
+    Moto,
+    /// PostgreSQL.
+    Postgres,
+    /// Terraform, with a mirror of the AWS provider on this machine.
+    Terraform,
 }
 
 impl Need {
@@ -43,6 +53,15 @@ impl Need {
             Need::CCompiler if !runs("cc", "--version") => Some("cc"),
             Need::Redis if !runs("redis-server", "--version") => Some(REDIS),
             Need::HaProxy if !runs("haproxy", "-v") => Some("haproxy"),
+            Need::Network if !rustix::process::geteuid().is_root() => Some("root"),
+            Need::Network if !runs("ip", "-V") || !runs("tc", "-V") => Some("iproute2"),
+            Need::Network if !runs("iptables", "-V") => Some("iptables"),
+            Need::Network if !may_make_networks() => Some("network namespaces"),
+            Need::LocalStack => crate::aws::missing_localstack(),
+            Need::Moto => crate::aws::missing_moto(),
+            Need::Postgres => crate::aws::missing_postgres(),
+            Need::Terraform if !runs("terraform", "version") => Some("terraform"),
+            Need::Terraform => crate::aws::missing_provider(),
             _ => None,
         }
     }
@@ -78,6 +97,11 @@ pub fn command(program: &str, arguments: &[&str]) -> Result<()> {
 
 fn runs(program: &str, version: &str) -> bool {
     command(program, &[version]).is_ok()
+}
+
+/// Containers often forbid it.
+fn may_make_networks() -> bool {
+    crate::network::Network::new(1).is_ok_and(|network| network.clear().is_ok())
 }
 
 /// Containers often forbid it.

@@ -211,7 +211,8 @@ impl Run {
                 Ok(None) => {}
                 Ok(Some(Received::Notification(notification))) => {
                     self.account.received(self.id, &notification);
-                    if self.spec.ack == AckMode::Explicit {
+                    // What is repeated is acknowledged once.
+                    if self.spec.ack == AckMode::Explicit && !self.unacked.contains(&notification.id) {
                         self.unacked.push(notification.id);
                     }
                     left = left.map(|left| left.saturating_sub(1));

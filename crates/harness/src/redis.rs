@@ -3,7 +3,7 @@
 //! The reading order is [`Server`] (one process), [`Replicated`] and [`Cluster`] (made of several), and
 //! [`Client`] (how a test itself speaks to one).
 //!
-//! Invariant: every server listens on loopback on ports of its own, keeps its data in a directory of its own, is
+//! Invariant: every server listens on loopback, or in a namespace of its own, on ports of its own, keeps its data in a directory of its own, is
 //! ended by its process id, and never outlives what started it. It comes back at the same address.
 //!
 //! It does not know Postrider, and it shares no code with it: what is judged here must not judge itself.

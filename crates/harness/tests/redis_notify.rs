@@ -11,7 +11,7 @@
 use anyhow::{Context, Result, bail, ensure};
 use postrider_harness::machine::{self, Need};
 use postrider_harness::node::{KEY, Node, NodeOptions};
-use postrider_harness::redis::{Answer, Server, ServerOptions};
+use postrider_harness::redis::{Answer, Cluster, Server, ServerOptions};
 use postrider_harness::{http, token};
 use serde_json::{Value, json};
 use std::io::{Read as _, Write as _};
@@ -28,11 +28,15 @@ const BURST: usize = 300;
 const FEW: usize = 6;
 
 fn node(redis: &Server) -> Result<Node> {
+    node_at(&redis.addr().to_string())
+}
+
+fn node_at(redis: &str) -> Result<Node> {
     Node::start_with(NodeOptions {
         args: ["--preset", "redis-notify", "--notify-session-cookie", "sid"]
             .map(str::to_owned)
             .into(),
-        env: vec![("PUBSUB_REDIS_ADDR".into(), redis.addr().to_string())],
+        env: vec![("PUBSUB_REDIS_ADDR".into(), redis.to_owned())],
         ..NodeOptions::default()
     })
 }
@@ -182,6 +186,37 @@ fn what_the_node_itself_takes_comes_over_the_same_socket_and_is_settled() -> Res
                 Err(error) => return Err(error.into()),
             }
         }
+    })
+}
+
+#[test]
+fn over_a_cluster_every_user_is_greeted_whichever_master_has_the_state() -> Result<()> {
+    machine::run("redis_notify: a Cluster", &[Need::Redis], || {
+        let redis = Cluster::start(ServerOptions::default())?;
+        let node = node_at(&redis.url())?;
+        // Enough for every master to have some.
+        for n in 0..12 {
+            let (_, state) = Client::greeted(&node, &format!("user-{n}"), "")?;
+            ensure!(state == json!({}), "{state}");
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn who_asks_whose_a_token_is_may_send_more_than_is_known() -> Result<()> {
+    machine::run("redis_notify: unknown fields", &[Need::Redis], || {
+        let redis = Server::start(ServerOptions::default())?;
+        let node = node(&redis)?;
+        let token = token::with_claims(json!({ "user_id": "ada" }))?;
+        let body = json!({"authorization": token, "client": {"version": 2}});
+        let request = http::Request::new("POST", "/twirp/notify.NotifyService/Auth");
+        let answer = http::once(
+            node.endpoint.addr()?,
+            &request.body("application/json", body.to_string()),
+        )?;
+        ensure!(answer.text() == r#"{"userID":"ada"}"#, "{}", answer.text());
+        Ok(())
     })
 }
 

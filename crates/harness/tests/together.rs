@@ -401,6 +401,37 @@ fn a_node_is_not_ready_while_redis_is_away_and_then_is_again() -> Result<()> {
 }
 
 #[test]
+fn a_full_redis_is_told_as_full_until_it_is_not_and_nodes_can_start_meanwhile() -> Result<()> {
+    let name = "a_full_redis_is_told_as_full_until_it_is_not_and_nodes_can_start_meanwhile";
+    run(name, &[], |bench| {
+        bench.publish(0, "ada")?;
+        let mut client = bench.redis.client()?;
+        client.must(&["CONFIG", "SET", "maxmemory", "1"])?;
+        let notification = json!({"users": ["ada"], "data": 1});
+        let answer = Publisher::new(&bench.node(0).endpoint, KEY).one(&notification)?;
+        let said = answer.text();
+        ensure!(answer.status() == 503 && said.contains("maxmemory"), "{said}");
+        ensure!(answer.head.header("retry-after") == Some("30"), "{said}");
+        // Longer than it takes a node to do several times all that it does by itself.
+        let end = Instant::now() + Duration::from_secs(3);
+        while Instant::now() < end {
+            let (status, told) = bench.node(0).ready()?;
+            let reason = told["reason"].as_str().unwrap_or_default();
+            ensure!(status == 503 && reason.contains("maxmemory"), "{told}");
+            thread::sleep(Duration::from_millis(50));
+        }
+        let url = bench.redis.url();
+        let sets = [("engine.type", "redis"), ("engine.redis.url", url.as_str())];
+        drop(Node::start(&sets)?);
+        client.must(&["CONFIG", "SET", "maxmemory", "0"])?;
+        until_true("the node is ready", within(20), || {
+            Ok(bench.node(0).ready()?.0 == 200)
+        })?;
+        bench.publish(0, "ada").map(drop)
+    })
+}
+
+#[test]
 fn a_node_does_not_start_where_redis_would_lose_what_it_took() -> Result<()> {
     let name = "a_node_does_not_start_where_redis_would_lose_what_it_took";
     machine::run(name, &[Need::Redis], || {

@@ -3,6 +3,11 @@
 use crate::{NotificationId, Timestamp, UserId};
 use bytes::Bytes;
 
+/// Most bytes of a dead letter's detail: enough to say what is wrong, too few to be a second body.
+const MAX_DETAIL: usize = 500;
+/// Ends a detail that was cut.
+const CUT: &str = "…";
+
 /// Names one dead letter. Their order as text is the order in which they were given up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DeadLetterId(pub u64);
@@ -86,6 +91,8 @@ pub struct DeadLetter {
     pub user: Option<UserId>,
     /// Why.
     pub reason: DeadReason,
+    /// What was wrong, in words for an operator, where more is known than the reason: see [`DeadLetter::detail_of`].
+    pub detail: Option<String>,
     /// The API key or source that it came from.
     pub source: String,
     /// How often it was attempted.
@@ -96,6 +103,22 @@ pub struct DeadLetter {
     pub subject: Option<String>,
     /// What was to be delivered.
     pub body: DeadBody,
+}
+
+impl DeadLetter {
+    /// A detail that can be kept: at most 500 bytes of it, where it was longer with an ellipsis at the end; `None` where
+    /// there is no text. Engines keep no other.
+    pub fn detail_of(text: &str) -> Option<String> {
+        let text = text.trim();
+        match text.len() {
+            0 => None,
+            1..=MAX_DETAIL => Some(text.to_owned()),
+            _ => {
+                let end = text.floor_char_boundary(MAX_DETAIL - CUT.len());
+                Some(format!("{}{CUT}", &text[..end]))
+            }
+        }
+    }
 }
 
 /// The body of a dead letter.
@@ -169,6 +192,26 @@ mod tests {
             "0000000000000001",
         ] {
             assert_eq!(DeadLetterId::parse(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_detail_is_bounded_and_whole_characters() {
+        assert_eq!(DeadLetter::detail_of(""), None);
+        assert_eq!(DeadLetter::detail_of(" \n"), None);
+        assert_eq!(DeadLetter::detail_of(" no JSON\n").as_deref(), Some("no JSON"));
+        let most = "x".repeat(MAX_DETAIL);
+        assert_eq!(DeadLetter::detail_of(&most).as_deref(), Some(&*most));
+        for text in [
+            "x".repeat(MAX_DETAIL + 1),
+            "é".repeat(MAX_DETAIL),
+            "€".repeat(10_000),
+        ] {
+            let detail = DeadLetter::detail_of(&text).unwrap();
+            let kept = detail.strip_suffix(CUT).unwrap();
+            assert!(detail.len() <= MAX_DETAIL && text.starts_with(kept));
+            assert!(kept.len() > MAX_DETAIL - CUT.len() - 4, "{}", kept.len());
+            assert_eq!(DeadLetter::detail_of(&detail), Some(detail), "again");
         }
     }
 

@@ -6,6 +6,7 @@
 use crate::json;
 use bytes::Bytes;
 use std::collections::BTreeMap;
+use xxhash_rust::xxh3::xxh3_64;
 
 /// Keys of one map.
 pub const MAX_STATE_KEYS: usize = 256;
@@ -98,6 +99,11 @@ impl UserState {
     /// The map as a JSON object, keys in order.
     pub fn json(&self) -> &Bytes {
         &self.json
+    }
+
+    /// Tells this map from others, whatever their versions.
+    pub fn digest(&self) -> u64 {
+        xxh3_64(&self.json)
     }
 
     /// The same after a change, which gets this version.

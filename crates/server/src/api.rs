@@ -22,7 +22,9 @@ mod publish;
 mod query;
 mod redrive;
 mod refusal;
+mod registry;
 pub(crate) mod routes;
+mod source_post;
 mod state;
 mod stream;
 mod submit;
@@ -37,15 +39,18 @@ pub use demo::DemoPage;
 use crate::auth::{ApiKey, Auth, Scope};
 use crate::bodies::Bodies;
 use crate::bridge::{self, Bridge};
+use crate::config::RawConfig;
 use crate::drain::Drain;
 use crate::metrics::Metrics;
+use crate::registry::Lookup;
+use crate::sources::{Doors, Waits};
 use crate::static_files::StaticFiles;
 use crate::tasks::Tasks;
 use axum::Router;
 use axum::extract::State;
 use axum::http::{HeaderMap, Method, Uri, header};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::any;
+use axum::routing::{any, get, post};
 pub(crate) use order::Order;
 use postrider_engine::{Engine, Presence};
 use postrider_router::Limits;
@@ -87,6 +92,14 @@ pub struct Api {
     pub demo: Option<DemoPage>,
     /// Where the notify dialect is served, if it is.
     pub notify_path: Option<String>,
+    /// Where the raw dialect is served, and where its health is told.
+    pub raw: RawConfig,
+    /// Who waits for settlements.
+    pub waits: Arc<Waits>,
+    /// Sources that are posted to.
+    pub doors: Arc<Doors>,
+    /// Which instance has a user.
+    pub registry: Lookup,
     /// What is served where the API has nothing.
     pub static_files: Option<StaticFiles>,
 }
@@ -150,6 +163,7 @@ fn routes() -> Routes<Arc<Api>> {
         .add(openapi::user_presence(), presence::user)
         .add(openapi::topic_presence(), presence::topic)
         .add(openapi::presence_stream(), presence_stream::stream)
+        .add(openapi::user_instance(), registry::of_user)
         .add(openapi::describe(), openapi::serve_document)
         .add(openapi::docs(), openapi::serve_page)
 }
@@ -172,7 +186,14 @@ pub fn router(api: Arc<Api>) -> Router {
     if let Some(path) = &api.notify_path {
         router = router.merge(notify::routes(path));
     }
+    if let Some(path) = &api.raw.path {
+        router = router.route(path, any(bridge::carry));
+    }
+    if let Some(path) = &api.raw.health {
+        router = router.route(path, get(async || "ok\n"));
+    }
     let routes = router
+        .route("/v1/sources/{source}", post(source_post::post))
         .merge(twirp::routes())
         .fallback(elsewhere)
         .method_not_allowed_fallback(|| async { Refusal::from(edge::method_not_allowed()) })

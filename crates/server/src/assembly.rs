@@ -8,25 +8,27 @@ use crate::api::{self, Api, DemoPage};
 use crate::auth::{self, Auth, AuthFault};
 use crate::bodies::Bodies;
 use crate::bridge::Bridge;
+use crate::channels::Channels;
+use crate::clock::fresh_number;
 use crate::config::{Broadcasts, Config};
 use crate::desk::PublishDesk;
 use crate::drain::{Drain, DrainSwitch, drain_switch};
 use crate::files;
 use crate::front::Front;
 use crate::metrics::Metrics;
-use crate::nodes::{self, Door, ToEngine};
 use crate::ops;
 use crate::process;
+use crate::registry;
 use crate::reload::Reload;
-use crate::sources::{Plant, Sources};
+use crate::sources::{Plant, Sources, Waits};
 use crate::static_files::StaticFiles;
-use crate::store::{OpenFault, Store};
+use crate::store::{self, OpenFault, Sharing, Store};
 use crate::tasks::Tasks;
 use crate::tls::{Certificates, TlsConfigFault};
-use postrider_engine::redis::presence::RedisPresence;
-use postrider_engine::{Engine, Presence, Rules};
+use postrider_engine::{Engine, Rules};
 use postrider_model::Millis;
-use postrider_transports::{Address, Bounds, Hub, HubOptions, NotifyRules};
+use postrider_registry::RegistryFault;
+use postrider_transports::{Address, Bounds, Hub, HubOptions, NotifyRules, RawRules};
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -36,6 +38,8 @@ use tokio::sync::{Semaphore, oneshot};
 
 /// How often a drain looks whether the sessions are gone.
 const DRAIN_LOOK: Duration = Duration::from_millis(20);
+/// In a drain the registry is waited for so long before queues are let go: else they stay.
+const REGISTRY_FIRST: Duration = Duration::from_secs(3);
 /// Connections that may wait to be accepted; the system has a bound of its own (`net.core.somaxconn`).
 const BACKLOG: i32 = 4096;
 /// Open files that the store, the API and the log may need beside the sessions' sockets.
@@ -61,10 +65,10 @@ pub enum StartError {
     /// The engine cannot be opened.
     #[error(transparent)]
     Store(#[from] OpenFault),
-    /// The other nodes cannot be told of this one.
+    /// The other nodes cannot be told of this one, or what they share cannot be had.
     #[error("engine.redis.url: {0}")]
     Nodes(String),
-    /// The key of tickets, where the engine keeps what it stores, cannot be read or made.
+    /// The key of tickets in the data directory cannot be read or made.
     #[error("the key of tickets cannot be had")]
     TicketKey(#[source] std::io::Error),
     /// The keys of tokens cannot be used.
@@ -73,6 +77,9 @@ pub enum StartError {
     /// The certificate or its key cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsConfigFault),
+    /// What the registry needs cannot be read.
+    #[error("the registry cannot be kept")]
+    Registry(#[source] RegistryFault),
     /// The system gives no thread.
     #[error("the system gives no thread")]
     Thread(#[source] std::io::Error),
@@ -85,11 +92,10 @@ pub enum StartError {
 pub struct Node {
     http: SocketAddr,
     ops: SocketAddr,
-    store: Store,
-    presence: Option<Arc<RedisPresence>>,
+    store: Arc<dyn Store>,
     hub: Arc<Hub>,
-    runtime: Handle,
     sources: Sources,
+    registry: Tasks,
     api_tasks: Tasks,
     drain: DrainSwitch,
     timeout: Millis,
@@ -102,17 +108,14 @@ pub struct Node {
 impl Node {
     /// Starts everything; when it returns, clients can connect.
     pub fn start(config: Config, demo: Option<DemoPage>, runtime: Handle) -> Result<Node, StartError> {
-        let node_runtime = runtime.clone();
         let reload = Reload::new(config.clone());
         let certificates = Certificates::open(&config.http.tls, crate::now())?;
         let http = listen("http.listen", config.http.listen)?;
         let ops_listener = listen("ops.listen", config.ops.listen)?;
         let metrics = Arc::new(Metrics::default());
-        let store = Store::open(&config, rules(&config), &metrics, &runtime)?;
+        let store = store::open(&config, rules(&config), &metrics, &runtime)?;
         let engine = store.engine();
-        let ticket_key = store
-            .ticket_key(&config, &runtime)
-            .map_err(StartError::TicketKey)?;
+        let ticket_key = store.ticket_key()?;
         let auth = Arc::new(Auth::new(&config, ticket_key, crate::steady_clock())?);
         let reloading = auth.clone();
         reload.register(auth::RELOADED, move |config| reloading.prepare(config));
@@ -129,7 +132,11 @@ impl Node {
             runtime.clone(),
         );
         let hub = Arc::new(hub.map_err(StartError::Hub)?);
-        let presence = share(&store, &config, &hub, &auth, &runtime)?;
+        let presence = store.share(Sharing {
+            config: &config,
+            hub: &hub,
+            auth: &auth,
+        })?;
         if let Some(path) = &config.notify.path {
             hub.serve_notify(NotifyRules {
                 path: path.clone(),
@@ -137,16 +144,37 @@ impl Node {
                 ends_with_token: config.notify.ends_with_token,
             });
         }
+        if let Some(path) = &config.raw.path {
+            hub.serve_raw(RawRules {
+                path: path.clone(),
+                max_time: config.raw.max_time,
+                ends_with_token: config.raw.ends_with_token,
+            });
+        }
         if config.log.process > Millis(0) {
             let watch = process::watch(config.log.process, hub.stats().clone(), draining.clone());
             Tasks::new(runtime.clone()).spawn("process line", watch);
         }
+        let instance = instance(&config);
+        #[cfg(feature = "aws")]
+        let account: Arc<postrider_aws::Account> = Arc::default();
+        let registry::Kept {
+            tasks: registry,
+            lookup,
+        } = registry::start(
+            &config,
+            &instance,
+            &hub,
+            &metrics,
+            &draining,
+            runtime.clone(),
+            #[cfg(feature = "aws")]
+            &account,
+        )
+        .map_err(StartError::Registry)?;
         let api = Arc::new(Api {
             engine: engine.clone(),
-            presence: match &presence {
-                Some(presence) => presence.clone() as Arc<dyn Presence>,
-                None => hub.clone(),
-            },
+            presence: presence.unwrap_or_else(|| hub.clone()),
             auth,
             limits: config.limits.clone(),
             topics_per_user: topics_per_user(&config),
@@ -159,6 +187,10 @@ impl Node {
             redrives: Arc::new(Semaphore::new(api::MAX_REDRIVES)),
             demo,
             notify_path: config.notify.path.clone(),
+            raw: config.raw.clone(),
+            waits: waits(&config, &hub),
+            doors: Arc::default(),
+            registry: lookup,
             static_files: config
                 .http
                 .static_files
@@ -167,7 +199,15 @@ impl Node {
                 .transpose()
                 .map_err(StartError::Thread)?,
         });
-        let sources = start_sources(&config, &api, &hub, runtime.clone());
+        let sources = start_sources(
+            &config,
+            &api,
+            &hub,
+            instance,
+            runtime.clone(),
+            #[cfg(feature = "aws")]
+            account,
+        );
         desk.open(api.clone());
         front.open(api::router(api));
         let (never, forever) = drain_switch();
@@ -180,7 +220,7 @@ impl Node {
         open_ops(
             ops_listener,
             &hub,
-            (store.clone(), presence.clone(), config.dead_letters.max),
+            (store.clone(), config.dead_letters.max),
             awaiting,
             metrics,
             drains,
@@ -213,10 +253,9 @@ impl Node {
             http: http_addr,
             ops: ops_addr,
             store,
-            presence,
             hub,
-            runtime: node_runtime,
             sources,
+            registry,
             api_tasks,
             drain,
             timeout,
@@ -253,7 +292,13 @@ impl Node {
         self.drain.begin();
         self.hub.drain();
         let quiet = async {
-            self.sources.drained().await;
+            // First, so that nobody is told of a queue that is then taken away. But not for long.
+            let first = REGISTRY_FIRST.min(self.timeout.as_duration() / 2);
+            if tokio::time::timeout(first, self.registry.idle()).await.is_err() {
+                tracing::warn!("the registry still names this node; queues that were made are left");
+                self.sources.keep();
+            }
+            tokio::join!(self.registry.idle(), self.sources.drained());
             self.api_tasks.idle().await;
             while self.hub.stats().connections() > 0 {
                 tokio::time::sleep(DRAIN_LOOK).await;
@@ -266,20 +311,17 @@ impl Node {
             let (connections, tasks) = (self.hub.stats().connections(), self.api_tasks.running());
             tracing::warn!(connections, tasks, "the drain timed out; what is left is cut off");
         }
-        close(self.hub, self.store, self.presence, self.runtime).await;
+        close(self.hub, self.store).await;
         tracing::info!("drained");
     }
 }
 
 /// Ends the loops and then the engine, on a thread of its own, since both wait for theirs.
-async fn close(hub: Arc<Hub>, store: Store, presence: Option<Arc<RedisPresence>>, runtime: Handle) {
+async fn close(hub: Arc<Hub>, store: Arc<dyn Store>) {
     let (done, closed) = oneshot::channel();
     let closing = move || {
         hub.stop();
-        if let Some(presence) = presence {
-            runtime.block_on(presence.close());
-        }
-        store.close(&runtime);
+        store.close();
         if done.send(()).is_err() {
             tracing::debug!("nobody waits for the end");
         }
@@ -312,33 +354,6 @@ fn listen(key: &'static str, addr: SocketAddr) -> Result<TcpListener, StartError
 /// Where a listener really is, once port 0 has become one.
 fn local(listener: &TcpListener, asked: SocketAddr) -> SocketAddr {
     listener.local_addr().unwrap_or(asked)
-}
-
-/// Where several nodes share the engine: has them know of each other, and agree on what begins. Says who is there on
-/// all of them.
-fn share(
-    store: &Store,
-    config: &Config,
-    hub: &Arc<Hub>,
-    auth: &Arc<Auth>,
-    runtime: &Handle,
-) -> Result<Option<Arc<RedisPresence>>, StartError> {
-    let Store::Redis(engine) = store else {
-        return Ok(None);
-    };
-    let Some(links) = engine.links() else {
-        return Ok(None);
-    };
-    let opening = nodes::open_presence(engine, links, config.presence.linger, hub.clone());
-    let presence = Arc::new(runtime.block_on(opening).map_err(StartError::Nodes)?);
-    hub.admit_with(Arc::new(Door {
-        links: links.clone(),
-        presence: presence.clone(),
-        auth: auth.clone(),
-        sessions_per_user: config.limits.sessions_per_user,
-    }));
-    hub.follow_with(Arc::new(ToEngine(store.engine())));
-    Ok(Some(presence))
 }
 
 fn rules(config: &Config) -> Rules {
@@ -417,7 +432,14 @@ fn start_hub(
     )
 }
 
-fn start_sources(config: &Config, api: &Arc<Api>, hub: &Arc<Hub>, runtime: Handle) -> Sources {
+fn start_sources(
+    config: &Config,
+    api: &Arc<Api>,
+    hub: &Arc<Hub>,
+    instance: Arc<str>,
+    runtime: Handle,
+    #[cfg(feature = "aws")] account: Arc<postrider_aws::Account>,
+) -> Sources {
     let sessions = hub.clone();
     let plant = Plant {
         engine: api.engine.clone(),
@@ -426,20 +448,54 @@ fn start_sources(config: &Config, api: &Arc<Api>, hub: &Arc<Hub>, runtime: Handl
         metrics: api.metrics.clone(),
         drain: api.drain.clone(),
         tasks: Tasks::new(runtime),
+        channels: Channels::make(
+            config,
+            &api.metrics,
+            #[cfg(feature = "aws")]
+            &account,
+        ),
+        #[cfg(feature = "aws")]
+        account,
+        instance,
+        presence: api.presence.clone(),
+        waits: api.waits.clone(),
+        doors: api.doors.clone(),
     };
     Sources::start(config, hub, &plant)
 }
 
+/// What the node is called: as it is told, or a fresh UUID.
+fn instance(config: &Config) -> Arc<str> {
+    match &config.instance {
+        Some(instance) => instance.as_str().into(),
+        None => {
+            let random = uuid::Uuid::from_u64_pair(fresh_number(), fresh_number()).into_bytes();
+            let fresh = uuid::Builder::from_random_bytes(random).into_uuid();
+            fresh.to_string().into()
+        }
+    }
+}
+
+/// Who waits for settlements: nobody but sources, so that without any nobody is told.
+fn waits(config: &Config, hub: &Hub) -> Arc<Waits> {
+    let waits = Arc::<Waits>::default();
+    if !config.sources.is_empty() {
+        let told = waits.clone();
+        hub.tell_settled_to(Arc::new(move |settlements| told.settled(settlements)));
+    }
+    waits
+}
+
 /// What is full, by the rule by which the engine refuses (`dead_letters.max`, where 0 is no bound).
-fn refusal(store: &Store, most_letters: u64) -> Option<&'static str> {
-    let is_full = most_letters > 0 && store.dead_letter_count() >= most_letters;
+fn refusal(store: &dyn Store, most_letters: u64) -> Option<&'static str> {
+    let is_full = most_letters > 0 && store.levels().dead_letters >= most_letters;
     is_full.then_some("dead_letters")
 }
 
 fn open_ops(
     listener: TcpListener,
     hub: &Arc<Hub>,
-    (store, presence, most_letters): (Store, Option<Arc<RedisPresence>>, u64),
+    (store, most_letters): (Arc<dyn Store>, u64),
     auth: Arc<Auth>,
     metrics: Arc<Metrics>,
     (drain, never): (Drain, Drain),
@@ -451,18 +507,21 @@ fn open_ops(
     let refresh: ops::Refresh = Arc::new(move |metrics| {
         metrics.take_hub(&stats);
         metrics.take_store(told.levels());
-        let nodes = presence.as_ref().map_or(1, |presence| presence.nodes());
-        if let Some(levels) = told.redis_levels(nodes) {
+        if let Some(levels) = told.redis_levels() {
             metrics.take_redis(levels);
         }
     });
     let watched = store.clone();
     let failing: ops::Failing = Arc::new(move || watched.failure());
-    let refusing: ops::Refusing = Arc::new(move || refusal(&store, most_letters));
+    let refusing: ops::Refusing = Arc::new(move || refusal(&*store, most_letters));
     let counted = metrics.clone();
     let awaiting: ops::Awaiting = Arc::new(move || {
         let keys = auth.awaited().into_iter();
-        keys.chain(counted.sources().away()).collect()
+        let away = counted.sources().away().into_iter();
+        keys.chain(away)
+            .chain(counted.channels().away())
+            .chain(counted.registry().away())
+            .collect()
     });
     let tasks = Tasks::new(runtime);
     let listener = {

@@ -167,6 +167,7 @@ impl Auth {
     }
 
     /// What tells a ticket from all others, and until when it can start a session.
+    #[cfg(feature = "redis")]
     pub(crate) fn ticket_claim(&self, ticket: &str) -> Option<([u8; 16], Timestamp)> {
         self.tickets().claim(ticket)
     }

@@ -69,7 +69,7 @@ fn room(bytes: usize, connection: Option<&Untaken>, all: &Arc<Bodies>) -> Option
 }
 
 /// The headers that a session's request needs.
-const CARRIED: [HeaderName; 12] = [
+const CARRIED: [HeaderName; 13] = [
     header::HOST,
     header::AUTHORIZATION,
     header::COOKIE,
@@ -77,6 +77,7 @@ const CARRIED: [HeaderName; 12] = [
     header::ACCEPT,
     HeaderName::from_static("sec-fetch-site"),
     HeaderName::from_static("last-event-id"),
+    HeaderName::from_static("trace-id"),
     header::UPGRADE,
     header::SEC_WEBSOCKET_KEY,
     header::SEC_WEBSOCKET_VERSION,

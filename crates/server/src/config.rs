@@ -8,7 +8,9 @@
 //! written out: a [`Secret`] shows as `***`.
 
 mod api_keys;
+mod built;
 mod changed;
+mod channels;
 mod checks;
 mod doc;
 mod fault;
@@ -17,34 +19,45 @@ mod files;
 pub(crate) mod fuzzing;
 mod key;
 mod layers;
+mod named;
 mod nearest;
 mod presets;
 mod properties;
 mod redis;
 mod reference;
+mod registry;
 mod schema;
 mod secret;
 mod sections;
 mod show;
+mod sns;
 mod sources;
+mod sqs;
 mod tree;
 mod value;
 
+pub(crate) use built::Part;
 pub use changed::changed;
+pub use channels::{ApiGatewayConfig, ChannelConfig, Channels};
 pub use doc::{commented_defaults, reference_page};
 pub use fault::ConfigFault;
 pub use layers::{Given, Loaded, load};
 pub use presets::{PRESETS, Preset, PresetOption};
 pub use redis::{RedisAddress, RedisConfig, RedisDurability, RedisTlsConfig};
+pub use registry::{RegistryConfig, RegistryKind};
 pub use schema::schema;
 pub use secret::Secret;
 pub use sections::{
     AckConfig, Broadcasts, DeadLettersConfig, DedupeConfig, DeliveryConfig, DrainConfig, EngineConfig,
     EngineKind, HttpConfig, InboxConfig, LogConfig, LogLevel, NotifyConfig, OpsConfig, PresenceConfig,
-    RetentionConfig, SessionConfig, TlsConfig, TopicsConfig,
+    RawConfig, RetentionConfig, SessionConfig, TlsConfig, TopicsConfig,
 };
 pub use show::{entries, show};
-pub use sources::{RedisPubsubConfig, RedisStreamsConfig, SettleOn, SourceConfig, Sources, StreamStart};
+pub use sns::SnsConfig;
+pub use sources::{
+    INBOX, Offline, RedisPubsubConfig, RedisStreamsConfig, SettleOn, SourceConfig, Sources, StreamStart,
+};
+pub use sqs::{INSTANCE, SqsConfig, SqsUsersConfig};
 
 use crate::auth::AuthConfig;
 use postrider_router::Limits;
@@ -64,6 +77,9 @@ pub struct Config {
     /// working directory of the process.
     #[schemars(extend("x-type" = "path"))]
     pub data_dir: PathBuf,
+    /// What this node is called by those who send to it, such as in the names of queues. Unset: a UUID, another at each
+    /// start. 1 to 128 visible ASCII characters.
+    pub instance: Option<String>,
     /// What stores notifications and wakes sessions.
     pub engine: EngineConfig,
     /// Who may publish, read and receive.
@@ -91,8 +107,14 @@ pub struct Config {
     /// Where notifications are taken from, beside those that are published over HTTP: names, each with a `type` and its
     /// keys.
     pub sources: Sources,
+    /// Ways out that are no sessions: names, each with a `type` and its keys.
+    pub channels: Channels,
+    /// Where those who send read which node a user is connected to.
+    pub registry: RegistryConfig,
     /// A WebSocket of bare data, beside the ways of the interface.
     pub notify: NotifyConfig,
+    /// A stream of bare bodies, beside the ways of the interface.
+    pub raw: RawConfig,
     /// How a node stops.
     pub drain: DrainConfig,
     /// Logging.
@@ -105,6 +127,7 @@ impl Default for Config {
             http: HttpConfig::default(),
             ops: OpsConfig::default(),
             data_dir: PathBuf::from("./postrider-data"),
+            instance: None,
             engine: EngineConfig::default(),
             auth: AuthConfig::default(),
             limits: Limits::default(),
@@ -118,7 +141,10 @@ impl Default for Config {
             topics: TopicsConfig::default(),
             presence: PresenceConfig::default(),
             sources: Sources::new(),
+            channels: Channels::new(),
+            registry: RegistryConfig::default(),
             notify: NotifyConfig::default(),
+            raw: RawConfig::default(),
             drain: DrainConfig::default(),
             log: LogConfig::default(),
         }

@@ -16,6 +16,10 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 
+/// The kernel takes no more for a client while so many bytes have not been sent to it. An inbox that is carried over such a
+/// connection counts as delivered what was taken here: without the bound that would be megabytes for one who reads nothing.
+const UNSENT_BYTES: u32 = 64 * 1024;
+
 /// Serves referred connections.
 pub struct Front {
     /// Set once the hub, which the API needs, is there.
@@ -77,6 +81,9 @@ impl Front {
         let peer = socket.peer_addr()?;
         socket.set_nonblocking(true)?;
         socket.set_nodelay(true)?;
+        if let Err(error) = socket2::SockRef::from(&socket).set_tcp_notsent_lowat(UNSENT_BYTES) {
+            tracing::debug!(%error, "the kernel cannot bound what it has not sent");
+        }
         let _entered = self.tasks.runtime().enter();
         Ok((tokio::net::TcpStream::from_std(socket)?, peer))
     }

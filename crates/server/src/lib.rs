@@ -9,11 +9,13 @@ mod assembly;
 pub mod auth;
 mod bodies;
 mod bridge;
+mod channels;
 mod clock;
 pub mod config;
 mod connection;
 mod desk;
 mod drain;
+mod fetch;
 mod files;
 mod front;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -21,12 +23,14 @@ mod front;
 pub mod fuzzing;
 mod http2;
 mod metrics;
+#[cfg(feature = "redis")]
 mod nodes;
 mod ops;
 mod patience;
 mod places;
 mod process;
 mod rates;
+mod registry;
 mod reload;
 mod sources;
 mod static_files;
@@ -39,7 +43,10 @@ pub use api::DemoPage;
 pub use api::openapi::text as openapi;
 pub use assembly::{Node, StartError};
 pub use clock::{SteadyClock, now, steady_clock};
+#[cfg(feature = "redis")]
 pub use postrider_engine::redis::checkup;
 pub use reload::{Apply, Reload, Reloaded};
-pub use store::{OpenFault, check_redis};
+pub use store::OpenFault;
+#[cfg(feature = "redis")]
+pub use store::check_redis;
 pub use tls::{TlsConfigFault, check as check_tls};

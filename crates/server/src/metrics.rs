@@ -2,6 +2,8 @@
 //!
 //! Everything here is cheap to count from any thread; text is made only when someone asks for it.
 
+use crate::channels::ChannelMetrics;
+use crate::registry::RegistryMetrics;
 use crate::sources::SourceMetrics;
 use postrider_model::{SettleKind, State, Transport};
 use postrider_transports::{HubStats, Problem};
@@ -43,6 +45,8 @@ pub struct Metrics {
     imported: Family<Labels, Counter>,
     sessions: Family<Labels, Gauge>,
     sources: SourceMetrics,
+    channels: ChannelMetrics,
+    people: RegistryMetrics,
     connections: Gauge,
     transient_dropped: Counter,
     wakes_lost: Counter,
@@ -182,6 +186,8 @@ impl Default for Metrics {
             tls_faults: Counter::default(),
             sessions: Family::default(),
             sources: SourceMetrics::default(),
+            channels: ChannelMetrics::default(),
+            people: RegistryMetrics::default(),
             sync_seconds: Histogram::new(SYNC_BUCKETS),
         };
         metrics.register();
@@ -256,6 +262,8 @@ impl Metrics {
         let what = "1 while what is to be stored cannot be, and publishing is refused";
         r.register("store_failing", what, self.store_failing.clone());
         self.sources.register(r);
+        self.channels.register(r);
+        self.people.register(r);
         let build = Family::<Labels, Gauge>::default();
         build
             .get_or_create(&[("version", env!("CARGO_PKG_VERSION"))])
@@ -276,6 +284,16 @@ impl Metrics {
     /// Notifications that were accepted.
     pub fn count_accepted(&self, source: &'static str, count: u64) {
         self.accepted.get_or_create(&[("source", source)]).inc_by(count);
+    }
+
+    /// What is counted of channels.
+    pub fn channels(&self) -> &ChannelMetrics {
+        &self.channels
+    }
+
+    /// What is counted of the registry.
+    pub fn registry(&self) -> &RegistryMetrics {
+        &self.people
     }
 
     /// What is counted of sources.

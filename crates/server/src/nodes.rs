@@ -8,10 +8,10 @@
 use crate::auth::{Auth, TicketKey};
 use async_trait::async_trait;
 use postrider_engine::redis::RedisEngine;
-use postrider_engine::redis::links::{Cell, Links};
+use postrider_engine::redis::links::{Cell, LinkFault, Links};
 use postrider_engine::redis::presence::{PresenceOptions, RedisPresence};
 use postrider_engine::{Engine, NodePresence};
-use postrider_model::{FeedId, Millis, UserId};
+use postrider_model::{FeedId, LogPace, Millis, UserId};
 use postrider_transports::{Admission, Entrance, Follow, Problem};
 use redis::Value;
 use std::io;
@@ -26,6 +26,10 @@ const CLOCKS_APART: Millis = Millis(60_000);
 const RETRY_S: u32 = 1;
 /// The same, where sessions on other nodes are too many: those of a node that was killed count as long as its lease.
 const LIMIT_RETRY_S: u32 = 5;
+
+/// While Redis is away every session that begins comes to the same.
+static UNCOUNTED: LogPace = LogPace::new();
+static UNCLAIMED: LogPace = LogPace::new();
 
 /// Tells the engine which feeds are heard here.
 pub(crate) struct ToEngine(pub Arc<dyn Engine>);
@@ -74,26 +78,43 @@ fn about() -> String {
 
 /// The key of tickets that all nodes share: made once, by the first.
 pub(crate) async fn ticket_key(links: &Links) -> io::Result<TicketKey> {
+    let name = CELL.key("tickets:key");
+    let mut get = redis::cmd("GET");
+    get.arg(&name);
+    // Where it is there it is only read: a Redis that is full takes no other command, and a node may start all the same.
+    if let Some(theirs) = key_in(asked(links, get).await?)? {
+        return Ok(theirs);
+    }
     let mine = TicketKey::random_bytes()?;
     let mut command = redis::cmd("SET");
-    command
-        .arg(CELL.key("tickets:key"))
-        .arg(&mine[..])
-        .arg("NX")
-        .arg("GET");
-    let said = links.command(CELL, command).await.map_err(io::Error::other)?;
+    command.arg(&name).arg(&mine[..]).arg("NX").arg("GET");
+    let theirs = key_in(asked(links, command).await?)?;
+    Ok(theirs.unwrap_or_else(|| TicketKey::of_nodes(&mine)))
+}
+
+async fn asked(links: &Links, command: redis::Cmd) -> io::Result<Value> {
+    links.command(CELL, command).await.map_err(|fault| match fault {
+        LinkFault::Refused { code, .. } if code == "OOM" => io::Error::other(
+            "Redis is full (maxmemory), and the key is not there yet: give it more memory, and start again",
+        ),
+        fault => io::Error::other(fault),
+    })
+}
+
+/// The key that Redis has; `None` where it has none.
+fn key_in(said: Value) -> io::Result<Option<TicketKey>> {
     match said {
-        Value::Nil => Ok(TicketKey::of_nodes(&mine)),
+        Value::Nil => Ok(None),
         Value::BulkString(theirs) => {
             let theirs = theirs.as_slice().try_into().map_err(|_| {
                 let what = "the key {pr:default:00}:tickets:key in Redis is damaged: delete it, and a new one is made \
                             (pages then need new tickets)";
                 io::Error::new(io::ErrorKind::InvalidData, what)
             })?;
-            Ok(TicketKey::of_nodes(theirs))
+            Ok(Some(TicketKey::of_nodes(theirs)))
         }
         other => Err(io::Error::other(format!(
-            "Redis answered {other:?} to SET NX GET"
+            "Redis answered {other:?} where it was asked for a key"
         ))),
     }
 }
@@ -113,7 +134,9 @@ impl Admission for Door {
         let elsewhere = match self.presence.sessions_elsewhere(&users).await {
             Ok(elsewhere) => elsewhere,
             Err(error) => {
-                tracing::warn!(%error, "sessions cannot begin: it is not known how many there are on other nodes");
+                if let Some(unsaid) = UNCOUNTED.due(crate::now()) {
+                    tracing::warn!(%error, unsaid, "sessions cannot begin: it is not known how many there are on other nodes");
+                }
                 return vec![Err(Problem::unavailable(RETRY_S)); entrances.len()];
             }
         };
@@ -168,7 +191,9 @@ async fn claim(links: Links, auth: Arc<Auth>, ticket: String, resumes: bool) -> 
         Ok(Value::Nil) => Err(Problem::token_expired()),
         Ok(_) => Ok(()),
         Err(error) => {
-            tracing::warn!(%error, "a ticket cannot be used: it is not known whether it was on another node");
+            if let Some(unsaid) = UNCLAIMED.due(crate::now()) {
+                tracing::warn!(%error, unsaid, "a ticket cannot be used: it is not known whether it was on another node");
+            }
             Err(Problem::unavailable(RETRY_S))
         }
     }

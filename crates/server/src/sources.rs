@@ -4,28 +4,37 @@
 //! message for itself. Nothing is acknowledged before the engine's receipt; what cannot be decoded becomes a dead letter
 //! before it is acknowledged.
 //!
-//! Invariant: of each source at most `in_flight` messages are unsettled on this node. A source that is away stops nobody
+//! Invariant: of each source at most `in_flight` messages are unsettled on this node, of the queues of users one of each user
+//! beside, which that source sees to by itself. A source that is away stops nobody
 //! else, and is tried again with growing pauses; whether it is there shows in its metrics and at `/ready`.
 //!
 //! Does not know what any source is made of: [`make`] alone does.
 
+mod done;
+mod doors;
 mod here;
 mod make;
+#[cfg(feature = "redis")]
 mod outside;
 mod take;
 mod tally;
+mod to_channel;
 mod wait;
+mod waits;
 mod work;
 
+pub use doors::Doors;
 pub use tally::SourceMetrics;
+pub use waits::Waits;
 
+use crate::channels::Channels;
 use crate::clock::fresh_number;
-use crate::config::{Config, SettleOn};
+use crate::config::{Config, Offline, SettleOn};
 use crate::drain::Drain;
 use crate::metrics::Metrics;
 use crate::tasks::Tasks;
-use postrider_engine::Engine;
-use postrider_model::{Entry, Millis};
+use postrider_engine::{Engine, Presence};
+use postrider_model::{Entry, LogPace, Millis};
 use postrider_router::Limits;
 use postrider_sources::queue::{Decoding, Pauses, Seldom, Source};
 use postrider_transports::Hub;
@@ -40,6 +49,11 @@ struct Handling {
     may_broadcast: bool,
     settle_on: SettleOn,
     deliver_within: Millis,
+    offline: Offline,
+    /// What is left to the queue because nobody is there comes again after this.
+    leave_for: Millis,
+    /// The time to live of notifications whose messages say none.
+    ttl: Option<Millis>,
     max_deliveries: u32,
     retry: Pauses,
     /// A delivery that is worked on longer has to be held.
@@ -69,6 +83,27 @@ pub struct Plant {
     pub drain: Drain,
     /// Runs the workers.
     pub tasks: Tasks,
+    /// Ways out that are no sessions.
+    pub channels: Channels,
+    /// What this node is called by those who send to it.
+    #[cfg_attr(
+        not(feature = "aws"),
+        allow(dead_code, reason = "no source of this build has a name of its own")
+    )]
+    pub instance: Arc<str>,
+    /// Says whether a user is there.
+    pub presence: Arc<dyn Presence>,
+    /// Tells those who wait for a settlement.
+    pub waits: Arc<Waits>,
+    /// Sources that are posted to.
+    #[cfg_attr(
+        not(feature = "aws"),
+        allow(dead_code, reason = "no source of this build is posted to")
+    )]
+    pub doors: Arc<Doors>,
+    /// Who calls AWS.
+    #[cfg(feature = "aws")]
+    pub account: Arc<postrider_aws::Account>,
 }
 
 /// One source at work.
@@ -77,9 +112,16 @@ struct Running {
     source: Arc<dyn Source>,
     handling: Handling,
     plant: Plant,
+    /// Where its notifications go.
+    ways: to_channel::Ways,
     /// One permit for each message that may be unsettled.
     room: Arc<Semaphore>,
     passed_over: Seldom,
+    /// What was pushed to channels.
+    done: done::Done,
+    /// The paces of the lines about dead letters, and about messages that could not be settled.
+    buried: LogPace,
+    unsettled: LogPace,
 }
 
 /// The sources of a node, at work.
@@ -96,12 +138,16 @@ impl Sources {
         let running = config.sources.iter().filter_map(|(name, one)| {
             // Names are labels of metrics, which live as long as the process. There are as many as were configured.
             let name: &'static str = Box::leak(name.clone().into_boxed_str());
-            let (source, handling) = make::make(name, one, &node, &config.limits, hub)?;
+            let (source, handling) = make::make(name, one, &node, plant, hub)?;
             let running = Arc::new(Running {
                 name,
                 source,
+                ways: to_channel::Ways::of(one.deliver_to(), &plant.channels),
                 room: Arc::new(Semaphore::new(handling.in_flight)),
                 passed_over: Seldom::default(),
+                done: done::Done::default(),
+                buried: LogPace::new(),
+                unsettled: LogPace::new(),
                 handling,
                 plant: plant.clone(),
             });
@@ -109,9 +155,18 @@ impl Sources {
             work::start(&running);
             Some(running)
         });
-        Sources {
-            running: running.collect(),
+        let running: Vec<_> = running.collect();
+        if running.iter().any(|one| one.handling.offline == Offline::Leave) {
+            plant
+                .tasks
+                .spawn("who leaves", waits::watch_leaving(plant.clone()));
         }
+        Sources { running }
+    }
+
+    /// What was made for this node alone is left where it is: somebody may still send to it.
+    pub fn keep(&self) {
+        self.running.iter().for_each(|running| running.source.keep());
     }
 
     /// Waits until the workers have let go of what they had, and closes the sources. The drain has begun before.

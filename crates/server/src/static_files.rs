@@ -14,6 +14,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header}
 use axum::response::{IntoResponse as _, Response};
 use jiff::Timestamp;
 use jiff::fmt::rfc2822::{DateTimeParser, DateTimePrinter};
+use postrider_model::LogPace;
 use reader::{FileBody, Reader};
 use std::fs::{File, Metadata};
 use std::io;
@@ -29,6 +30,7 @@ const MAX_PATH: usize = 4096;
 pub struct StaticFiles {
     root: PathBuf,
     reader: Reader,
+    unreadable: LogPace,
 }
 
 /// What is at a path.
@@ -53,6 +55,7 @@ impl StaticFiles {
         Ok(StaticFiles {
             root,
             reader: Reader::start()?,
+            unreadable: LogPace::new(),
         })
     }
 
@@ -74,7 +77,9 @@ impl StaticFiles {
             Ok(Ok(Found::Directory)) => Some(to_directory(path)),
             Ok(Ok(Found::Nothing)) => None,
             Ok(Err(error)) => {
-                tracing::warn!(%error, "a static file could not be read");
+                if let Some(unsaid) = self.unreadable.due(crate::now()) {
+                    tracing::warn!(%error, unsaid, "a static file could not be read");
+                }
                 None
             }
             Err(reader::Busy) => Some(StatusCode::SERVICE_UNAVAILABLE.into_response()),

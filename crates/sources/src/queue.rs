@@ -8,17 +8,19 @@
 
 mod decoding;
 mod delivery;
+mod envelope;
+mod exact;
 mod fault;
 mod fields;
 mod message;
-mod pause;
 mod seldom;
 
 pub use decoding::{Decoder, Decoding, Direction};
 pub use delivery::{Delivery, Receipt, forgotten};
+pub use envelope::{Envelope, opened};
 pub use fault::SourceFault;
 pub use message::Message;
-pub use pause::Pauses;
+pub use postrider_model::Pauses;
 pub use seldom::Seldom;
 
 use async_trait::async_trait;
@@ -41,7 +43,8 @@ pub trait Source: Send + Sync {
     async fn open(&self) -> Result<(), SourceFault>;
 
     /// The next messages, at most `most` and at least none: it waits for the first for about a second, so that who
-    /// drains needs not interrupt it. Those of one worker come in the order of the source, but for what comes again.
+    /// drains needs not interrupt it. A source that asks its queue for longer does that in a task of its own, and gives
+    /// back what comes after [`Source::close`]. Those of one worker come in the order of the source, but for what comes again.
     ///
     /// Where the promise is [`Promise::AtLeastOnce`], a message is given to one worker of one node at a time, and comes
     /// again until its delivery is acknowledged: also where this future is dropped, or its node dies. Where it is
@@ -56,6 +59,9 @@ pub trait Source: Send + Sync {
     /// # Errors
     /// It is away, or it refuses.
     async fn lag(&self) -> Result<Option<Lag>, SourceFault>;
+
+    /// What was made for this node alone is not to be taken away when it is closed: others may still send to it.
+    fn keep(&self) {}
 
     /// Ends the taking: gives back at once what other nodes could have otherwise only after a time, and takes away
     /// what was made for this node alone. All deliveries have been settled before. Bounded by the source's own time

@@ -5,10 +5,11 @@
 
 mod address;
 mod connect;
+mod keyed;
 
 pub use address::RedisAddress;
-pub use connect::{Connector, OfSlots, slot};
-pub(crate) use connect::{fault, is_gone};
+pub use connect::{Connector, OfSlots, fault, is_gone, slot};
+pub use keyed::{Keyed, Unanswered};
 
 use std::time::Duration;
 

@@ -14,19 +14,17 @@
 mod inlet;
 mod interest;
 mod links;
-mod template;
+mod states;
 
-pub use template::Template;
+pub use crate::template::Template;
 
 use crate::queue::{Delivery, Lag, Message, Promise, Seldom, Source, SourceFault};
-use crate::redis::{ANSWER_TIMEOUT, Connector, RedisAddress, fault, slot};
+use crate::redis::{ANSWER_TIMEOUT, Connector, Keyed, RedisAddress};
 use async_trait::async_trait;
 use inlet::{Inlet, Published};
 use interest::Interests;
 use postrider_model::{FeedId, Millis, Timestamp, Topic, UserId};
 use redis::aio::MultiplexedConnection;
-use redis::cmd;
-use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -37,8 +35,6 @@ use tokio::sync::{Notify, watch};
 const WAIT: Duration = Duration::from_secs(1);
 /// Who comes while the server has been away for longer is told at once. Before, it is waited for: it may be starting anew.
 const AWAY_AFTER: Millis = Millis(2_000);
-/// Keys that hold no hash are logged: the first, and then one in so many.
-const LOG_ONE_IN: u64 = 1_000;
 
 /// What is listened to, and how.
 #[derive(Clone)]
@@ -74,6 +70,8 @@ pub struct RedisPubSub {
     /// The last turn that was confirmed.
     confirmed: watch::Sender<u64>,
     links: tokio::sync::Mutex<Vec<Subscriber>>,
+    /// For what is read of a Cluster, whose keys are not where its channels are.
+    keyed: Keyed,
     presence: Mutex<Presence>,
     /// Times that a connection was lost which had stood.
     interruptions: AtomicU64,
@@ -99,8 +97,10 @@ impl RedisPubSub {
     /// Listens as these options say; connects when it is opened.
     pub fn new(options: PubSubOptions) -> RedisPubSub {
         let changed = Arc::<Notify>::default();
+        let connector = Connector::new(options.address.clone(), format!("postrider-{}", options.node));
         RedisPubSub {
-            connector: Connector::new(options.address.clone(), format!("postrider-{}", options.node)),
+            keyed: Keyed::new(connector.clone()),
+            connector,
             inlet: Arc::new(Inlet::new(changed.clone())),
             interests: Mutex::new(Interests::new(options.linger)),
             changed,
@@ -116,16 +116,26 @@ impl RedisPubSub {
     /// The first session of this node hears this feed. Never waits.
     pub fn follow(&self, feed: &FeedId) {
         if self.channel_of(feed).is_some() {
-            self.interests().follow(feed);
-            self.changed.notify_one();
+            let now = self.now();
+            let mut interests = self.interests();
+            interests.follow(feed);
+            // Who polls comes and goes all the time, and is there still.
+            if interests.is_due(now) {
+                self.changed.notify_one();
+            }
         }
     }
 
     /// The last one has gone. Never waits.
     pub fn unfollow(&self, feed: &FeedId) {
         if self.channel_of(feed).is_some() {
-            self.interests().unfollow(feed, self.now());
-            self.changed.notify_one();
+            let now = self.now();
+            let mut interests = self.interests();
+            let before = interests.next_leave();
+            interests.unfollow(feed, now);
+            if interests.next_leave() != before {
+                self.changed.notify_one();
+            }
         }
     }
 
@@ -163,41 +173,9 @@ impl RedisPubSub {
         tokio::time::timeout(ANSWER_TIMEOUT, all).await.map_err(late)
     }
 
-    /// A hash of texts, read over the connection of the subscriptions. An absent key is empty; so is one that holds
-    /// something else, which is logged: whoever asks could not mend it.
-    ///
-    /// # Errors
-    /// It is away, or it refuses.
-    pub async fn hash(&self, key: &str) -> Result<BTreeMap<String, String>, SourceFault> {
-        let link = self.link_of(key.as_bytes()).await;
-        let mut connection = link.ok_or_else(|| SourceFault::Away("it is not connected".into()))?;
-        let asked = cmd("HGETALL").arg(key).query_async(&mut connection).await;
-        let fields: BTreeMap<Vec<u8>, Vec<u8>> = match asked {
-            Err(error) if error.code() == Some("WRONGTYPE") => {
-                if let Some(count) = self.wrong_types.due(LOG_ONE_IN) {
-                    tracing::warn!(key, count, "a key holds no hash: it is taken as an empty one");
-                }
-                return Ok(BTreeMap::new());
-            }
-            asked => asked.map_err(|error| fault(&error))?,
-        };
-        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-        Ok(fields
-            .into_iter()
-            .map(|(name, value)| (text(name), text(value)))
-            .collect())
-    }
-
     /// Users and topics whose channels are wanted.
     pub fn following(&self) -> usize {
         self.interests().count()
-    }
-
-    async fn link_of(&self, key: &[u8]) -> Option<MultiplexedConnection> {
-        let links = self.links.lock().await;
-        let slot = slot(key);
-        let found = links.iter().find(|link| link.slots.contains(&slot));
-        found.map(|link| link.connection.clone())
     }
 
     fn now(&self) -> Timestamp {

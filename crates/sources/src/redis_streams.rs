@@ -12,13 +12,14 @@
 mod reply;
 mod settle;
 
-use crate::queue::{Delivery, Lag, Promise, Source, SourceFault};
+use crate::queue::{Delivery, Lag, Message, Promise, Source, SourceFault};
 use crate::redis::{Connector, RedisAddress, fault, is_gone};
 use async_trait::async_trait;
 use postrider_model::Millis;
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, FromRedisValue, Pipeline, RedisError, Value, cmd, pipe};
 use settle::Slip;
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -34,6 +35,9 @@ const TIDY_EVERY: u64 = 120;
 const ABANDONED_AFTER: u64 = 4;
 /// Consumers that carry this before their name are Postrider's, to be taken away by any node.
 const CONSUMER_PREFIX: &str = "postrider-";
+/// Consumers that are none of Postrider's and hold something, of whom it is asked what; what more of them had counts as
+/// Postrider's own.
+const MOST_OTHERS: usize = 16;
 /// Takes a consumer away if it holds nothing.
 const REMOVE_CONSUMER: &str = "if #redis.call('XPENDING', KEYS[1], ARGV[1], '-', '+', 1, ARGV[2]) == 0 then \
      return redis.call('XGROUP', 'DELCONSUMER', KEYS[1], ARGV[1], ARGV[2]) end return -1";
@@ -129,21 +133,13 @@ impl RedisStreams {
         if claims.looks % TIDY_EVERY == 0 {
             self.own.tidy().await?;
         }
-        let options = &self.own.options;
-        let name = consumer(&options.node, Some(worker));
-        let mut asking = cmd("XAUTOCLAIM");
-        asking
-            .arg(&options.stream)
-            .arg(&options.group)
-            .arg(&name)
-            .arg(options.claim_after.0);
-        asking.arg(&claims.cursor).arg("COUNT").arg(most);
-        let (next, entries) = reply::claimed(self.own.ask(&asking).await?);
+        let (next, entries, elsewhere) = self.take_over(worker, &claims.cursor, most).await?;
         claims.cursor = next;
         drop(claims);
         if entries.is_empty() {
             return Ok(Vec::new());
         }
+        let options = &self.own.options;
         let mut counting = pipe();
         for entry in &entries {
             let of = counting.cmd("XPENDING").arg(&options.stream).arg(&options.group);
@@ -153,8 +149,50 @@ impl RedisStreams {
         let counts = counts.into_iter().map(reply::deliveries);
         let claimed = entries.into_iter().zip(counts);
         Ok(claimed
-            .map(|(entry, count)| self.own.delivery(worker, entry, count))
+            .map(|(entry, count)| {
+                let was_elsewhere = elsewhere.contains(&entry.id);
+                self.own.delivery(worker, entry, count, was_elsewhere)
+            })
             .collect())
+    }
+
+    /// Takes over what is due, from this id on: gives where to go on, the entries, and the ids of those that a consumer had
+    /// which is none of Postrider's. Who had an entry is not told any more once it is taken over.
+    async fn take_over(
+        &self,
+        worker: usize,
+        cursor: &str,
+        most: usize,
+    ) -> Result<(String, Vec<reply::StreamEntry>, HashSet<String>), SourceFault> {
+        let options = &self.own.options;
+        let mut asking = cmd("XPENDING");
+        asking.arg(&options.stream).arg(&options.group);
+        let others = reply::holders(self.own.ask(&asking).await?);
+        let is_other = |name: &String| !name.starts_with(CONSUMER_PREFIX);
+        let others: Vec<_> = others.into_iter().filter(is_other).take(MOST_OTHERS).collect();
+        let mut taking = pipe();
+        if !others.is_empty() {
+            // Nothing comes between them.
+            taking.atomic();
+        }
+        for other in others {
+            let of = taking.cmd("XPENDING").arg(&options.stream).arg(&options.group);
+            of.arg("IDLE").arg(options.claim_after.0);
+            of.arg(cursor).arg("+").arg(most).arg(other);
+        }
+        taking
+            .cmd("XAUTOCLAIM")
+            .arg(&options.stream)
+            .arg(&options.group)
+            .arg(consumer(&options.node, Some(worker)))
+            .arg(options.claim_after.0)
+            .arg(cursor)
+            .arg("COUNT")
+            .arg(most);
+        let mut answers = self.own.ask_all(&taking).await?;
+        let (next, entries) = reply::claimed(answers.pop().unwrap_or(Value::Nil));
+        let elsewhere = answers.into_iter().flat_map(reply::pending_ids);
+        Ok((next, entries, elsewhere.collect()))
     }
 
     /// What is new.
@@ -186,7 +224,9 @@ impl RedisStreams {
         let answer: Value = self.own.checked(asking.query_async(&mut connection).await)?;
         *reader = Some(connection);
         let entries = reply::read(answer).into_iter();
-        Ok(entries.map(|entry| self.own.delivery(worker, entry, 1)).collect())
+        Ok(entries
+            .map(|entry| self.own.delivery(worker, entry, 1, false))
+            .collect())
     }
 }
 
@@ -257,16 +297,23 @@ impl Source for RedisStreams {
 }
 
 impl Shared {
-    fn delivery(self: &Arc<Self>, worker: usize, entry: reply::StreamEntry, deliveries: u32) -> Delivery {
+    fn delivery(
+        self: &Arc<Self>,
+        worker: usize,
+        entry: reply::StreamEntry,
+        deliveries: u32,
+        was_elsewhere: bool,
+    ) -> Delivery {
         let slip = Slip {
             source: self.clone(),
             worker,
             id: entry.id.clone(),
         };
-        Delivery::new(
-            entry.into_message(&self.options.stream, deliveries),
-            Box::new(slip),
-        )
+        let message = Message {
+            was_elsewhere,
+            ..entry.into_message(&self.options.stream, deliveries)
+        };
+        Delivery::new(message, Box::new(slip))
     }
 
     async fn connection(&self) -> Result<MultiplexedConnection, SourceFault> {

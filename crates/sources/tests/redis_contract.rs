@@ -341,3 +341,45 @@ fn a_group_that_is_gone_is_made_anew_and_consumers_are_tidied_away() -> anyhow::
         Ok(())
     })
 }
+
+#[test]
+fn what_another_program_had_last_is_told_apart() -> anyhow::Result<()> {
+    machine::run("what_another_program_had_last", &[Need::Redis], || {
+        let server = Server::start(ServerOptions::default())?;
+        let mut client = server.client()?;
+        client.must(&["XGROUP", "CREATE", "s", "g", "0", "MKSTREAM"])?;
+        for (id, by) in [("1-1", "postrider-gone-0"), ("1-2", "other"), ("1-3", "another")] {
+            client.must(&["XADD", "s", id, "p", "x"])?;
+            client.must(&["XREADGROUP", "GROUP", "g", by, "STREAMS", "s", ">"])?;
+            client.must(&["XCLAIM", "s", "g", by, "0", id, "IDLE", "9000", "RETRYCOUNT", "4"])?;
+        }
+        let source = |node: &str| {
+            RedisStreams::new(StreamOptions {
+                claim_after: Millis(1_000),
+                ..streams(&server, "s", node)
+            })
+        };
+        let taken = |deliveries: &[Delivery]| -> Vec<(u32, bool)> {
+            let messages = deliveries.iter().map(Delivery::message);
+            messages.map(|one| (one.deliveries, one.was_elsewhere)).collect()
+        };
+        runtime().block_on(async {
+            let first = source("a");
+            first.open().await.unwrap();
+            let deliveries = first.receive(0, 9).await.unwrap();
+            assert_eq!(taken(&deliveries), [(5, false), (5, true), (5, true)]);
+            for delivery in deliveries {
+                delivery.nack(Millis(0)).await.unwrap();
+            }
+            // Now it was this program that had them.
+            let second = source("b");
+            second.open().await.unwrap();
+            let deliveries = second.receive(0, 9).await.unwrap();
+            assert_eq!(taken(&deliveries), [(6, false), (6, false), (6, false)]);
+            for delivery in deliveries {
+                delivery.ack().await.unwrap();
+            }
+        });
+        Ok(())
+    })
+}

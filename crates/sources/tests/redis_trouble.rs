@@ -189,3 +189,35 @@ fn a_state_that_is_no_hash_is_empty() -> anyhow::Result<()> {
         Ok(())
     })
 }
+
+#[test]
+fn a_state_is_waited_for_while_redis_is_away_for_a_moment() -> anyhow::Result<()> {
+    machine::run("a_state_is_waited_for", &[Need::Redis], || {
+        let redis = Server::start(ServerOptions::default())?;
+        let proxy = Proxy::start(&[redis.addr()])?;
+        let source = source(&proxy);
+        redis.client()?.must(&["HSET", "hash", "a", "1"])?;
+        block_on(async {
+            source.open().await.unwrap();
+            proxy.weather(Weather {
+                refuses: true,
+                ..Weather::default()
+            });
+            proxy.cut();
+            // Nobody has opened it again.
+            while source.receive(0, 9).await.is_ok() {}
+            let comes_back = async {
+                tokio::time::sleep(SOON).await;
+                proxy.clear();
+                while source.open().await.is_err() {}
+            };
+            let (state, ()) = tokio::join!(source.hash("hash"), comes_back);
+            assert_eq!(state.unwrap()["a"], "1");
+            source.close().await;
+            let begin = Instant::now();
+            assert!(source.hash("hash").await.is_err(), "it stays away");
+            assert!(begin.elapsed() < 3 * SOON, "for more than a moment");
+        });
+        Ok(())
+    })
+}

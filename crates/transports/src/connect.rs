@@ -5,6 +5,7 @@ use crate::gate::{Credentials, Gate, Identity};
 use crate::head::{Head, InboxRoute, Params};
 use crate::notify::Dialect;
 use crate::problem::Problem;
+use crate::raw::Trace;
 use crate::websocket::{self, Handshake};
 use postrider_delivery::AckMode;
 use postrider_model::{Cursor, MAX_INBOX_FEEDS, Timestamp, Topic, Transport};
@@ -43,6 +44,11 @@ pub(crate) enum WireRequest {
         keep_alive: bool,
     },
     Stream,
+    /// Bare bodies, each a chunk of HTTP/1.1 where the client speaks that; and by what the request is found in logs.
+    Raw {
+        trace: Trace,
+        is_chunked: bool,
+    },
     WebSocket(Handshake, Dialect),
 }
 
@@ -50,7 +56,7 @@ impl WireRequest {
     pub fn transport(&self) -> Transport {
         match self {
             WireRequest::Poll { .. } => Transport::LongPoll,
-            WireRequest::Stream => Transport::Sse,
+            WireRequest::Stream | WireRequest::Raw { .. } => Transport::Sse,
             WireRequest::WebSocket(..) => Transport::WebSocket,
         }
     }

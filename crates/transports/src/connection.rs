@@ -16,6 +16,13 @@ use std::io::{self, Read, Write};
 use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
+use std::time::Duration;
+
+/// A client that is told nothing for so long is asked by its TCP whether it is there; then so often, in these steps, until
+/// it counts as gone.
+const ASK_AFTER: Duration = Duration::from_secs(15);
+const ASK_EVERY: Duration = Duration::from_secs(5);
+const ASKS: u32 = 4;
 
 /// A connection's name for those outside its loop: its slot, and which use of the slot it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -82,18 +89,17 @@ impl Socket {
         }
     }
 
-    /// Whether the client's TCP has acknowledged everything up to a watched place, of `written` bytes; no where
-    /// this socket cannot know.
+    /// Whether the client's TCP has acknowledged everything up to a watched place, of `written` bytes. Of a bridged one
+    /// only the API can be asked: whether it has taken all, which it does no faster than its client lets it.
     pub fn has_reached(&self, place: u64, written: u64) -> bool {
-        if !self.is_direct() {
-            return false;
-        }
         let Ok(left) = postrider_outq::unacknowledged_bytes(self.as_fd()) else {
             return false;
         };
         match self {
             Socket::Tls(socket) => socket.has_reached(place, left),
-            Socket::Tcp(_) | Socket::Bridged(_) => written.saturating_sub(u64::from(left)) >= place,
+            Socket::Tcp(_) => written.saturating_sub(u64::from(left)) >= place,
+            // What is left is not told in bytes of the stream.
+            Socket::Bridged(_) => left == 0 && written >= place,
         }
     }
 
@@ -105,6 +111,20 @@ impl Socket {
         }
         let ago = postrider_outq::silent_for(self.as_fd()).ok()?;
         Some(Millis(u64::try_from(ago.as_millis()).unwrap_or(u64::MAX)))
+    }
+
+    /// Has the system ask a silent client whether it is there: one who is not is found out by an error of the socket.
+    pub fn keep_watch(&self) {
+        if !self.is_direct() {
+            return;
+        }
+        let asks = socket2::TcpKeepalive::new()
+            .with_time(ASK_AFTER)
+            .with_interval(ASK_EVERY)
+            .with_retries(ASKS);
+        if let Err(error) = socket2::SockRef::from(&self.as_fd()).set_tcp_keepalive(&asks) {
+            tracing::debug!(%error, "a socket is not kept watch on");
+        }
     }
 
     /// Whether its TCP is the client's own.

@@ -2,7 +2,8 @@
 //! source that is subscribed to channels.
 //!
 //! Each loop says when its first session hears a feed, and when its last one no longer does. A feed that nobody hears
-//! any more is let go a while later: a client that polls, or reconnects, is away again and again for a moment.
+//! any more is let go a while later: a client that polls, or reconnects, is away again and again for a moment. Who has
+//! a while of its own for that is told at once.
 //!
 //! Invariant: who listens is told of a feed before anything is asked of the engine about it, and of one feed in order:
 //! follow, unfollow, follow. Everyone's feed is followed always. Where nobody listens, nothing is counted.
@@ -23,9 +24,23 @@ pub(crate) const LINGER: Millis = Millis(10_000);
 /// See the module.
 #[derive(Default)]
 pub(crate) struct Follows {
-    listeners: RwLock<Vec<Arc<dyn Follow>>>,
+    listeners: RwLock<Vec<Listener>>,
     is_on: AtomicBool,
     parts: Parts,
+}
+
+struct Listener {
+    told: Arc<dyn Follow>,
+    lets_go: LetsGo,
+}
+
+/// When a listener is told that nobody hears a feed any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LetsGo {
+    /// At once: it keeps the feed for a while by itself.
+    AtOnce,
+    /// After [`LINGER`].
+    Later,
 }
 
 struct Parts(Box<[Mutex<Part>]>);
@@ -48,10 +63,10 @@ struct Heard {
 
 impl Follows {
     /// One more is told, from now on. To be called before there are sessions.
-    pub fn add(&self, listener: Arc<dyn Follow>) {
-        listener.follow(&FeedId::All);
+    pub fn add(&self, told: Arc<dyn Follow>, lets_go: LetsGo) {
+        told.follow(&FeedId::All);
         let mut listeners = self.listeners.write().unwrap_or_else(PoisonError::into_inner);
-        listeners.push(listener);
+        listeners.push(Listener { told, lets_go });
         self.is_on.store(true, Ordering::Release);
     }
 
@@ -65,9 +80,10 @@ impl Follows {
         self.parts.0[nth].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn tell(&self, tell: impl Fn(&dyn Follow)) {
+    fn tell(&self, whom: LetsGo, tell: impl Fn(&dyn Follow)) {
         let listeners = self.listeners.read().unwrap_or_else(PoisonError::into_inner);
-        listeners.iter().for_each(|listener| tell(&**listener));
+        let told = listeners.iter().filter(|listener| listener.lets_go == whom);
+        told.for_each(|listener| tell(&*listener.told));
     }
 
     /// In one loop more this feed is heard.
@@ -76,16 +92,23 @@ impl Follows {
             return;
         }
         let mut part = self.part(feed);
-        match part.entry(feed.clone()) {
-            Entry::Occupied(mut heard) => heard.get_mut().loops += 1,
+        // They are told under the lock: of one feed in order.
+        let is_first = match part.entry(feed.clone()) {
+            Entry::Occupied(mut heard) => {
+                heard.get_mut().loops += 1;
+                heard.get().loops == 1
+            }
             Entry::Vacant(vacant) => {
                 vacant.insert(Heard {
                     loops: 1,
                     is_watched: false,
                 });
-                // Under the lock: of one feed in order.
-                self.tell(|listener| listener.follow(feed));
+                self.tell(LetsGo::Later, |listener| listener.follow(feed));
+                true
             }
+        };
+        if is_first {
+            self.tell(LetsGo::AtOnce, |listener| listener.follow(feed));
         }
     }
 
@@ -98,8 +121,16 @@ impl Follows {
         let Some(heard) = part.get_mut(feed) else {
             return false;
         };
+        let was_heard = heard.loops > 0;
         heard.loops = heard.loops.saturating_sub(1);
-        heard.loops == 0 && !std::mem::replace(&mut heard.is_watched, true)
+        if heard.loops > 0 {
+            return false;
+        }
+        let is_to_look = !std::mem::replace(&mut heard.is_watched, true);
+        if was_heard {
+            self.tell(LetsGo::AtOnce, |listener| listener.unfollow(feed));
+        }
+        is_to_look
     }
 
     /// Lets a feed go that nobody hears.
@@ -111,7 +142,7 @@ impl Follows {
         heard.is_watched = false;
         if heard.loops == 0 {
             part.remove(feed);
-            self.tell(|listener| listener.unfollow(feed));
+            self.tell(LetsGo::Later, |listener| listener.unfollow(feed));
         }
     }
 
@@ -149,11 +180,13 @@ mod tests {
     }
 
     proptest! {
-        /// What is heard is followed; what nobody heard when it was looked at last is not; each is looked for once.
+        /// What is heard is followed; what nobody heard when it was looked at last is not; each is looked for once. Who is
+        /// told at once follows what is heard, and nothing else.
         #[test]
         fn what_is_heard_is_followed(steps in proptest::collection::vec((0usize..3, 0u8..3), 0..60)) {
-            let (follows, heads) = (Follows::default(), Arc::<Heads>::default());
-            follows.add(heads.clone());
+            let (follows, heads, prompt) = (Follows::default(), Arc::<Heads>::default(), Arc::<Heads>::default());
+            follows.add(heads.clone(), LetsGo::Later);
+            follows.add(prompt.clone(), LetsGo::AtOnce);
             let (mut loops, mut looks) = ([0; 3], Vec::new());
             for (nth, step) in steps {
                 match step {
@@ -178,6 +211,8 @@ mod tests {
                     let is_followed = heads.0.lock().unwrap().contains(&feed(nth).to_string());
                     prop_assert!(*loops == 0 || is_followed);
                     prop_assert!(*loops > 0 || !is_followed || looks.contains(&nth));
+                    let is_followed = prompt.0.lock().unwrap().contains(&feed(nth).to_string());
+                    prop_assert_eq!(is_followed, *loops > 0);
                 }
             }
             prop_assert!(heads.0.lock().unwrap().contains(&FeedId::All.to_string()));

@@ -2,19 +2,21 @@
 
 use crate::addresses::{Address, AddressCounts};
 use crate::desk::Desk;
-use crate::follows::Follows;
+use crate::follows::{Follows, LetsGo};
 use crate::gate::{Admission, Gate};
 use crate::mailbox::{Mailbox, Post};
 use crate::notify::NotifyRules;
 use crate::outside::{Follow, Welcome};
 use crate::presence::Asking;
+use crate::raw::RawRules;
 use crate::roll::Roll;
 use crate::shard::{Shard, session_id};
 use crate::stats::HubStats;
 use crate::tls::Layer;
 use postrider_delivery::{LifetimeRules, RedeliveryRules};
-use postrider_engine::{Engine, Wake};
-use postrider_model::{Entry, Millis, SessionId, Timestamp};
+use postrider_engine::{Engine, EngineError, Wake};
+use postrider_model::{Entry, Millis, SessionId, Settlement, Timestamp};
+use std::hash::BuildHasher;
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -33,6 +35,9 @@ pub trait Refer: Send + Sync {
     /// Serves the rest of this connection; `already_read` comes before what the link will give.
     fn refer(&self, link: Link, already_read: Vec<u8>);
 }
+
+/// Is told what was settled on this node, once the engine has it. Must not block.
+pub type Told = Arc<dyn Fn(&[Settlement]) + Send + Sync>;
 
 /// A connection on its way to whoever serves the rest of it.
 #[derive(Debug)]
@@ -137,9 +142,13 @@ pub(crate) struct Shared {
     pub follows: Arc<Follows>,
     /// Where the notify dialect is served.
     pub notify: OnceLock<NotifyRules>,
+    /// Where the raw dialect is served.
+    pub raw: OnceLock<RawRules>,
     pub welcome: OnceLock<Arc<dyn Welcome>>,
     /// Where more than this node says whether a session may begin.
     pub admission: OnceLock<Arc<dyn Admission>>,
+    /// Who waits for settlements.
+    pub told: OnceLock<Told>,
     pub addresses: Arc<AddressCounts>,
     pub reading: Arc<Semaphore>,
     pub reading_again: Arc<Semaphore>,
@@ -152,6 +161,7 @@ pub(crate) struct Shared {
     runtime: tokio::runtime::Handle,
     id_prefix: u64,
     ids: AtomicU64,
+    salted: foldhash::quality::RandomState,
 }
 
 impl Shared {
@@ -164,6 +174,27 @@ impl Shared {
     /// shard, and a shard starts no more than its connections ask for.
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         self.runtime.spawn(task);
+    }
+
+    /// Hands settlements to the engine, and tells who waits for them.
+    pub async fn settle(
+        &self,
+        batch: Vec<Settlement>,
+        sync: postrider_engine::Sync,
+    ) -> Result<Vec<u64>, EngineError> {
+        let Some(told) = self.told.get() else {
+            return self.engine.settle(batch, sync).await;
+        };
+        let counts = self.engine.settle(batch.clone(), sync).await?;
+        told(&batch);
+        Ok(counts)
+    }
+
+    /// Bits that this process gives once, and another hardly ever.
+    pub fn fresh_bits(&self) -> u128 {
+        let count = self.ids.fetch_add(1, Ordering::Relaxed);
+        let of = |salt: u64| self.salted.hash_one((self.id_prefix, count, salt));
+        u128::from(of(1)) << 64 | u128::from(of(2))
     }
 
     pub fn new_session_id(&self) -> SessionId {
@@ -215,8 +246,10 @@ impl Hub {
             asking: Asking::new(options.presence_linger),
             follows: Arc::default(),
             notify: OnceLock::new(),
+            raw: OnceLock::new(),
             welcome: OnceLock::new(),
             admission: OnceLock::new(),
+            told: OnceLock::new(),
             addresses: AddressCounts::new(options.sessions_per_address),
             reading: Arc::new(Semaphore::new(MAX_READING)),
             reading_again: Arc::new(Semaphore::new(MAX_READING_AGAIN)),
@@ -242,6 +275,7 @@ impl Hub {
             runtime,
             id_prefix,
             ids: AtomicU64::new(1),
+            salted: foldhash::quality::RandomState::default(),
         });
         let mut mailboxes = Vec::new();
         let mut threads = Vec::new();
@@ -334,7 +368,13 @@ impl Hub {
     /// Has one more told which feeds are heard on this node. To be called before anybody can connect: what is heard
     /// by then is not told.
     pub fn follow_with(&self, listener: Arc<dyn Follow>) {
-        self.shared.follows.add(listener);
+        self.shared.follows.add(listener, LetsGo::Later);
+    }
+
+    /// As [`Hub::follow_with`], of one that keeps a feed for a while by itself once nobody hears it: it is told of that
+    /// at once.
+    pub fn follow_at_once_with(&self, listener: Arc<dyn Follow>) {
+        self.shared.follows.add(listener, LetsGo::AtOnce);
     }
 
     /// Has each session admitted before it begins. To be called before anybody can connect; the first stays. The engine
@@ -343,9 +383,19 @@ impl Hub {
         self.shared.admission.get_or_init(|| admission);
     }
 
+    /// Has one told of what is settled on this node. To be called before anybody can connect; the first stays.
+    pub fn tell_settled_to(&self, told: Told) {
+        self.shared.told.get_or_init(|| told);
+    }
+
     /// Serves the notify dialect too. To be called before anybody can connect; the first rules stay.
     pub fn serve_notify(&self, rules: NotifyRules) {
         self.shared.notify.get_or_init(|| rules);
+    }
+
+    /// Serves the raw dialect too. To be called before anybody can connect; the first rules stay.
+    pub fn serve_raw(&self, rules: RawRules) {
+        self.shared.raw.get_or_init(|| rules);
     }
 
     /// Has clients of the notify dialect welcomed. To be called before anybody can connect; the first stays.

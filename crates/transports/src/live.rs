@@ -13,7 +13,7 @@ use crate::notify::{self, Dialect};
 use crate::outgoing::Outgoing;
 use crate::shard::Turn;
 use crate::websocket::Decoder;
-use crate::{response, sse, websocket};
+use crate::{raw, response, sse, websocket};
 use bytes::Bytes;
 use postrider_delivery::{
     Lifetime, LifetimeEvent, LifetimeRules, MemberFeed, Outbox, Probing, Reading, Session,
@@ -76,6 +76,11 @@ pub(crate) enum Wire {
     Poll(Box<Poll>),
     Sse {
         tcp_evidence: bool,
+    },
+    /// Bare bodies, and not a word beside.
+    Raw {
+        tcp_evidence: bool,
+        is_chunked: bool,
     },
     WebSocket {
         dialect: Dialect,
@@ -164,7 +169,7 @@ impl Wire {
     pub fn transport(&self) -> Transport {
         match self {
             Wire::Poll(_) => Transport::LongPoll,
-            Wire::Sse { .. } => Transport::Sse,
+            Wire::Sse { .. } | Wire::Raw { .. } => Transport::Sse,
             Wire::WebSocket { .. } => Transport::WebSocket,
         }
     }
@@ -239,7 +244,8 @@ impl Live {
                 Wire::WebSocket {
                     dialect: Dialect::Notify,
                     ..
-                } => {}
+                }
+                | Wire::Raw { .. } => {}
                 Wire::WebSocket { .. } => out.push(websocket::error_frame("transient_dropped")),
                 _ => out.push(sse::transient_dropped()),
             }
@@ -255,7 +261,7 @@ impl Live {
 
     fn push_cursor(&self, tail: &mut Vec<u8>) {
         match self.wire {
-            Wire::Poll(_) => {}
+            Wire::Poll(_) | Wire::Raw { .. } => {}
             Wire::Sse { .. } => sse::push_cursor_block(tail, |tail| self.session.push_cursor(tail)),
             Wire::WebSocket {
                 dialect: Dialect::Notify,
@@ -297,7 +303,10 @@ impl Live {
                 self.lifetime.sent(turn.now);
                 u64::from(self.pings)
             }
-            Wire::Sse { tcp_evidence: true } => {
+            Wire::Sse { tcp_evidence: true }
+            | Wire::Raw {
+                tcp_evidence: true, ..
+            } => {
                 let end = end + turn.tail.len() as u64;
                 socket.watch(end);
                 end
@@ -329,7 +338,14 @@ impl Live {
     }
 
     fn is_by_tcp(&self) -> bool {
-        matches!(self.wire, Wire::Sse { tcp_evidence: true })
+        matches!(
+            self.wire,
+            Wire::Sse { tcp_evidence: true }
+                | Wire::Raw {
+                    tcp_evidence: true,
+                    ..
+                }
+        )
     }
 
     /// An answer to a probe.
@@ -396,6 +412,7 @@ impl Live {
                 match self.wire {
                     // Numbered like a probe: a client may answer only the newest ping.
                     Wire::WebSocket { .. } => self.push_ping(&mut turn.tail),
+                    Wire::Raw { .. } => {}
                     _ => turn.tail.extend_from_slice(&sse::KEEP_ALIVE),
                 }
                 self.lifetime.sent(turn.now);
@@ -444,7 +461,7 @@ impl Live {
     fn rules<'t>(&self, turn: &'t Turn) -> &'t LifetimeRules {
         match self.wire {
             Wire::Poll(_) => &turn.rules.poll,
-            Wire::Sse { .. } => &turn.rules.sse,
+            Wire::Sse { .. } | Wire::Raw { .. } => &turn.rules.sse,
             Wire::WebSocket { .. } => &turn.rules.websocket,
         }
     }
@@ -452,7 +469,8 @@ impl Live {
     /// The last words to the client: why it ends, and when to come back.
     pub fn close(&mut self, out: &mut Outgoing, code: u16, reason: &str, retry: Millis) {
         match self.wire {
-            Wire::Poll(_) => {}
+            Wire::Raw { is_chunked: true, .. } => out.push(Bytes::from_static(raw::LAST_CHUNK)),
+            Wire::Poll(_) | Wire::Raw { .. } => {}
             Wire::Sse { .. } if retry.0 > 0 => out.push(sse::retry(retry.0)),
             Wire::Sse { .. } => {}
             Wire::WebSocket { dialect, .. } => out.push(last_frame(dialect, code, reason, retry)),

@@ -9,7 +9,7 @@ use crate::problem::Problem;
 use crate::roll::Roll;
 use crate::shard::{Ordered, Waiting, Word};
 use crate::stats::HubStats;
-use postrider_delivery::Reading;
+use postrider_delivery::{Reading, StateTold};
 use postrider_engine::{EngineError, PresentSession, Starts, Wake};
 use postrider_model::{Attempt, FeedId, InboxPage, Receipt, SessionId, Settlement, Topic, UserId, UserState};
 use std::collections::VecDeque;
@@ -42,6 +42,15 @@ pub(crate) struct Relook {
     pub session: SessionId,
 }
 
+/// A state map that is looked up for a session.
+pub(crate) struct StateLook {
+    pub relook: Relook,
+    /// Whose map.
+    pub user: UserId,
+    /// What the session's client had when the look began.
+    pub before: StateTold,
+}
+
 /// What was dropped of the wakes since a shard last looked.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Lost {
@@ -67,6 +76,8 @@ pub(crate) enum Post {
     Admitted(Vec<(Waiting, Result<(), Problem>)>),
     /// These ask once more whether they may.
     AskAgain(Vec<Waiting>),
+    /// A request has waited for the keys of its token's issuer, so often.
+    KeysWaited(Key, u8),
     /// The answers to connections that are opening a session.
     Opened(Vec<(Key, Result<Starts, EngineError>)>),
     /// The same, for those who were welcomed too.
@@ -74,7 +85,7 @@ pub(crate) enum Post {
     /// Where the topics stand that these sessions' users are members of.
     Members(Vec<(Relook, Result<Starts, EngineError>)>),
     /// The state maps that these sessions follow.
-    States(Vec<(Relook, Result<Arc<UserState>, EngineError>)>),
+    States(Vec<(StateLook, Result<Arc<UserState>, EngineError>)>),
     /// Pages that sessions asked for, read together.
     Pages(Vec<(PageWanted, Result<InboxPage, EngineError>)>),
     /// A page that a session asked for (a poll's connection may have begun another session since); the permit

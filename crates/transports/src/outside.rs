@@ -14,7 +14,8 @@ pub trait Follow: Send + Sync {
     /// never waits.
     fn follow(&self, feed: &FeedId);
 
-    /// The last one that did has gone. Never waits.
+    /// The last one that did has gone: some seconds ago, since most come back, or just now, where that was asked for.
+    /// Never waits.
     fn unfollow(&self, feed: &FeedId);
 }
 

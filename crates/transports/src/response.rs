@@ -1,6 +1,6 @@
 //! HTTP/1.1 answers as bytes, ready for one write.
 //!
-//! Invariant: every answer says `Cache-Control: no-store` and how the connection goes on, and no value
+//! Invariant: every answer says `Cache-Control: no-store` (the raw stream `no-cache`) and how the connection goes on, and no value
 //! can add a header or end the head, whatever it holds.
 //! Does not decide what to answer, and writes no `Date` (RFC 9110 allows that to a server without a clock).
 
@@ -58,6 +58,27 @@ pub fn event_stream(extra: Extra) -> Bytes {
     head.header("X-Accel-Buffering", "no");
     head.header("Connection", "close");
     head.finish(extra)
+}
+
+/// The head of a stream of bare bodies, as its clients know it, of chunks or until the connection's end.
+pub fn raw_stream(is_chunked: bool, extra: Extra) -> Bytes {
+    let mut head = ResponseHead::new(200);
+    head.header("Content-Type", "text/event-stream");
+    head.header("Cache-Control", "no-cache");
+    head.header("X-Accel-Buffering", "no");
+    if is_chunked {
+        head.header("Transfer-Encoding", "chunked");
+    }
+    head.header("Connection", "close");
+    head.end_as_is(extra);
+    head.0.into()
+}
+
+/// An answer with a JSON body, after which the connection ends.
+pub fn json(status: u16, body: &[u8], extra: Extra) -> Bytes {
+    let mut head = ResponseHead::new(status);
+    head.header("Content-Type", "application/json");
+    head.complete(body, connection(false), extra)
 }
 
 /// Appends a 101: from the next byte on, both sides speak WebSocket. `subprotocol` is echoed where it was offered.
@@ -148,6 +169,11 @@ impl ResponseHead {
 
     fn end(&mut self, extra: Extra) {
         self.header("Cache-Control", "no-store");
+        self.end_as_is(extra);
+    }
+
+    /// Where the head says itself how it may be cached.
+    fn end_as_is(&mut self, extra: Extra) {
         for (name, value) in extra {
             self.header(name, value);
         }

@@ -120,7 +120,11 @@ impl Ring {
             self.lost = Some(self.at);
             return;
         }
-        let follows = |last: &Arc<Entry>| last.position.offset + 1 == entry.position.offset;
+        // An engine that fell back numbers anew from where it was: then each session judges for itself.
+        let follows = |last: &Arc<Entry>| {
+            let (last, this) = (last.position, entry.position);
+            last.offset + 1 == this.offset && last.epoch == this.epoch
+        };
         let transient = entry.position.offset == 0;
         let odd = transient || !entry.is_for_everyone() || !self.window.last().is_none_or(follows);
         self.odd += usize::from(odd);
@@ -230,7 +234,7 @@ fn bytes_of(entry: &Entry) -> usize {
 mod tests {
     use super::*;
     use crate::websocket::tests::notification;
-    use postrider_model::Position;
+    use postrider_model::{Epoch, Position};
     use proptest::prelude::*;
 
     fn entry(offset: u64) -> Arc<Entry> {
@@ -330,6 +334,13 @@ mod tests {
         assert_eq!((stretch.first, stretch.last.offset), (4, 5));
         ring.push(&entry(7));
         assert!(ring.stretch(Timestamp(0)).is_none(), "one is missing");
+        let mut numbered_anew = Ring::new(FeedId::All);
+        numbered_anew.sit(0);
+        numbered_anew.push(&entry(4));
+        let mut next = Entry::clone(&entry(5));
+        next.position.epoch = Epoch(9);
+        numbered_anew.push(&Arc::new(next));
+        assert!(numbered_anew.stretch(Timestamp(0)).is_none(), "of two epochs");
         let mut other = Ring::new(FeedId::All);
         other.sit(0);
         other.push(&entry(0));

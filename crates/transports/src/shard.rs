@@ -2,6 +2,7 @@
 //! sockets and the mailbox bring, lets the sessions decide, and then makes one send per touched socket.
 
 mod admitting;
+mod complaints;
 mod fan;
 mod handing;
 mod members;
@@ -11,6 +12,7 @@ mod notify;
 mod opening;
 mod presence;
 mod publishing;
+mod raw;
 mod reading;
 mod requests;
 mod sessions;
@@ -103,6 +105,7 @@ pub(crate) struct Turn {
     pub soonest_expiry: Option<Timestamp>,
     /// Last words to the connection that is being finished, behind all that waits for it.
     pub tail: Vec<u8>,
+    pub complaints: Complaints,
     /// Entries handed to sockets, by transport, not yet counted.
     delivered: [u64; 3],
 }
@@ -148,6 +151,7 @@ impl Turn {
 }
 
 pub(crate) use admitting::Waiting;
+pub(crate) use complaints::Complaints;
 pub(crate) use fan::Seats;
 pub(crate) use publishing::{Ordered, Publishing};
 pub(crate) use words::Word;
@@ -178,6 +182,7 @@ pub(crate) struct Shard {
     questions: reading::Questions,
     admissions: admitting::Admissions,
     welcomes: notify::Welcomes,
+    raw: raw::RawDesk,
     flush_at: Option<Timestamp>,
     flushing: handing::Flushing,
     /// The engine is counting attempts; those that come meanwhile wait.
@@ -209,6 +214,7 @@ impl Shard {
             settlements: Vec::new(),
             soonest_expiry: None,
             tail: Vec::new(),
+            complaints: Complaints::default(),
             delivered: [0; 3],
         };
         let wheel = Wheel::new(turn.now);
@@ -235,6 +241,7 @@ impl Shard {
             questions: reading::Questions::default(),
             admissions: admitting::Admissions::default(),
             welcomes: notify::Welcomes::default(),
+            raw: raw::RawDesk::default(),
             flush_at: None,
             flushing: handing::Flushing::default(),
             counting: false,
@@ -370,6 +377,7 @@ impl Shard {
                 // The mailbox says that by what `take` gives beside the posts.
                 Post::Wake(Wake::Missed) => {}
                 Post::Admitted(admitted) => self.admitted(admitted),
+                Post::KeysWaited(key, waited) => self.keys_waited(key, waited),
                 Post::AskAgain(waiting) => self.admissions.ask_again(waiting),
                 Post::Opened(opened) => self.opened_together(opened),
                 Post::Welcomed(opened) => self.welcomed(opened),
@@ -400,7 +408,11 @@ impl Shard {
                         client,
                         already_read,
                     ),
-                    Err(error) => tracing::warn!(%error, "cannot take over a connection"),
+                    Err(error) => {
+                        if let Some(unsaid) = self.turn.complaints.socket.due(self.turn.now) {
+                            tracing::warn!(%error, unsaid, "cannot take over a connection");
+                        }
+                    }
                 },
                 Post::Listen(listener, tls) => self.listen(listener, tls),
                 Post::Drain => self.drain(),

@@ -16,7 +16,7 @@ pub(super) struct Progress {
     pub floor: u64,
     /// The floor as the engine told it. What this session settled itself may still be judged otherwise.
     pub judged: u64,
-    /// With its epoch the place to name in a cursor, if it is `placed`.
+    /// With its epoch the place of what was sent last, if it is `placed`.
     place: u64,
     /// With its epoch the place up to which the probe under way proves.
     probed: u64,
@@ -31,6 +31,8 @@ pub(super) struct Progress {
     pub check: bool,
     /// The client must be told that entries are missing before it gets the next.
     pub gap: bool,
+    /// It was told: while there is no place, this is right behind the gap.
+    behind_gap: bool,
     /// Whether entries here have a delivery state for the user.
     pub settles: bool,
     /// Whether every sending of an entry counts as an attempt: only the client's word settles it.
@@ -83,6 +85,7 @@ impl Progress {
             suspect: false,
             check: false,
             gap: false,
+            behind_gap: false,
             settles,
             counts,
             past: None,
@@ -187,12 +190,23 @@ impl Progress {
         self.past.as_deref().copied().unwrap_or_default()
     }
 
-    /// The place to name in a cursor; `None` while it is not known.
+    /// The place of what was sent last; `None` while it is not known.
     pub fn place(&self) -> Option<Position> {
         self.placed.then_some(Position {
             epoch: self.place_epoch,
             offset: self.place,
         })
+    }
+
+    /// The place to name in a cursor, if it has one to name. Right behind a gap it is the gap's end: a cursor without
+    /// the feed would begin a session topic at its end, and another feed with what is pending. The epoch there is not
+    /// known, so that where anything was trimmed its client is told the gap once more.
+    pub fn named(&self) -> Option<Position> {
+        let end = Position {
+            offset: self.sent,
+            ..Position::START
+        };
+        self.place().or(self.behind_gap.then_some(end))
     }
 
     /// The place of an entry that the client has, as far as that is known. Where a gap is to be told it has none.
@@ -210,7 +224,13 @@ impl Progress {
     }
 
     pub fn forget_place(&mut self) {
-        self.placed = false;
+        (self.placed, self.behind_gap) = (false, false);
+    }
+
+    /// The client was told of the gap: its old place is no one's any more.
+    pub fn told_gap(&mut self) {
+        self.forget_place();
+        (self.gap, self.behind_gap) = (false, true);
     }
 
     /// As [`Progress::set_place`], unless the place is beyond already.

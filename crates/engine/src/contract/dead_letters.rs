@@ -67,6 +67,7 @@ pub(super) async fn after_the_last_attempt_it_is_dead(kit: &mut Kit) -> Outcome 
         notification: Some(notification_id("a")?),
         user: Some(user_id("ada")?),
         reason: DeadReason::MaxAttempts,
+        detail: None,
         source: "contract".into(),
         attempts: ATTEMPTS,
         time: kit.now(),
@@ -357,6 +358,7 @@ pub(super) async fn what_cannot_be_decoded_is_buried(kit: &mut Kit) -> Outcome {
         notification: None,
         user: None,
         reason: DeadReason::Undecodable,
+        detail: Some("at byte 1: no JSON".into()),
         source: "queue".into(),
         attempts: 2,
         time: Timestamp(0),
@@ -367,7 +369,7 @@ pub(super) async fn what_cannot_be_decoded_is_buried(kit: &mut Kit) -> Outcome {
     let wanted = DeadLetter {
         id,
         time: kit.now(),
-        ..letter
+        ..letter.clone()
     };
     same!(kit.letter().await?, wanted, "what was buried");
     same!(
@@ -376,6 +378,16 @@ pub(super) async fn what_cannot_be_decoded_is_buried(kit: &mut Kit) -> Outcome {
         "redrive"
     );
     same!(kit.engine().discard(id).await?, true, "discard");
+    let wordy = DeadLetter {
+        detail: Some("é".repeat(10_000)),
+        ..letter
+    };
+    kit.engine().bury(wordy.clone()).await?;
+    same!(
+        kit.letter().await?.detail,
+        wordy.detail.as_deref().and_then(DeadLetter::detail_of),
+        "no more of a detail than may be kept"
+    );
     Ok(())
 }
 

@@ -18,6 +18,7 @@ mod hot;
 mod inboxes;
 mod job;
 mod journal;
+pub(crate) mod lanes;
 mod looks;
 #[cfg(test)]
 pub(crate) mod model_test;
@@ -264,9 +265,20 @@ impl Embedded {
         answer.await.unwrap_or(Err(EngineError::Closed))
     }
 
+    /// What of that which nobody asks for falls to this node.
+    #[cfg(test)]
+    pub(crate) fn share(&self) -> lanes::Share {
+        self.store.share()
+    }
+
     /// Transactions that were done again because of another node's.
     pub(crate) fn clashes(&self) -> u64 {
         self.health.clashes.load(Ordering::Relaxed)
+    }
+
+    /// How often the writer came to what nobody asked for: some times in a second, where nothing holds it up.
+    pub(crate) fn chores(&self) -> u64 {
+        self.health.chores.load(Ordering::Relaxed)
     }
 
     /// Tells the listeners what was heard.
@@ -521,7 +533,10 @@ impl Wakes for Embedded {
 
 impl From<StoreFault> for EngineError {
     fn from(fault: StoreFault) -> Self {
-        EngineError::Store(fault.to_string())
+        match fault {
+            StoreFault::Unready(why) => EngineError::Unready(why),
+            fault => EngineError::Store(fault.to_string()),
+        }
     }
 }
 

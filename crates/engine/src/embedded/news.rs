@@ -114,7 +114,7 @@ pub(crate) fn transient_head(feed: &FeedId) -> Vec<u8> {
 }
 
 /// What is the same on all channels.
-pub(crate) fn transient_body(notification: &Notification) -> Vec<u8> {
+pub(crate) fn transient_body(notification: &Arc<Notification>) -> Vec<u8> {
     let empty = Writer::new().done().len();
     write_notification(Writer::new(), notification)
         .done()
@@ -126,7 +126,11 @@ pub(crate) fn transient_body(notification: &Notification) -> Vec<u8> {
 pub(crate) fn transient(feed: &FeedId, notification: &Notification) -> News {
     News {
         feed: feed.clone(),
-        payload: [transient_head(feed), transient_body(notification)].concat(),
+        payload: [
+            transient_head(feed),
+            transient_body(&Arc::new(notification.clone())),
+        ]
+        .concat(),
     }
 }
 
@@ -175,9 +179,10 @@ fn write_entry(out: Writer, entry: &Entry) -> Writer {
     }
 }
 
-fn write_notification(out: Writer, notification: &Notification) -> Writer {
+/// Shared, as each of many recipients is told of the same one, which may name all of them.
+fn write_notification(out: Writer, notification: &Arc<Notification>) -> Writer {
     let record = Record {
-        notification: Arc::new(notification.clone()),
+        notification: notification.clone(),
         content: 0,
         cancelled_at: None,
         scheduled: false,

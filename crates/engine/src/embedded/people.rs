@@ -7,9 +7,9 @@
 use super::StoreFault;
 use super::codec::Record;
 use super::codec::people::{UserRecord, decode_memberships, decode_state};
-use super::codec::{Reader, key};
+use super::codec::{Reader, Writer, key};
 use super::reader::MISSING;
-use super::store::{Table, View};
+use super::store::{Added, Table, View};
 use super::tables;
 use postrider_model::{
     Audience, Entry, EntryKind, FeedId, FeedSpan, Membership, Notification, Position, Topic, UserId,
@@ -34,14 +34,27 @@ pub(super) fn user(view: &dyn View, user: &UserId) -> Result<Option<UserRecord>,
     value.map(|value| UserRecord::decode(&value)).transpose()
 }
 
-/// How many members a topic has now.
+/// How many members a topic has now. Below nothing, as where somebody's leaving is written before another's joining, there
+/// is none.
 pub(super) fn count(view: &dyn View, topic: &Topic) -> Result<u64, StoreFault> {
     let value = view.get(Table::Topics, topic.as_str().as_bytes())?;
     value.map_or(Ok(0), |value| {
         let mut r = Reader::new("topics", &value)?;
-        let count = r.u64()?;
-        r.end(count)
+        let count = r.u64()?.cast_signed();
+        r.end(u64::try_from(count).unwrap_or(0))
     })
+}
+
+/// By how much the members of these topics become more or less, as the store adds it to what [`count`] reads.
+pub(super) fn added(joined: &BTreeMap<Topic, i64>) -> Vec<Added> {
+    let changed = joined.iter().filter(|(_, change)| **change != 0);
+    let added = changed.map(|(topic, change)| Added {
+        table: Table::Topics,
+        key: topic.as_str().as_bytes().to_vec(),
+        none: Writer::new().u64(0).done(),
+        change: *change,
+    });
+    added.collect()
 }
 
 pub(super) fn state(view: &dyn View, user: &UserId) -> Result<UserState, StoreFault> {

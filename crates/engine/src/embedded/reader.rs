@@ -420,6 +420,7 @@ impl Reader<'_> {
             notification: record.notification,
             user: record.user,
             reason: record.reason,
+            detail: record.detail,
             source: record.source,
             attempts: record.attempts,
             time: record.time,

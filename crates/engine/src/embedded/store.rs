@@ -4,6 +4,7 @@
 //! Invariant: a batch is applied whole or not at all, and readers see a batch only once it is as durable as
 //! was asked. What the store cannot promise it answers with an error; it never answers with old data.
 
+use super::lanes::Share;
 use super::row_key::RowKey;
 use postrider_model::{Epoch, FeedId};
 use std::collections::BTreeMap;
@@ -35,6 +36,9 @@ pub enum StoreFault {
     /// The data directory belongs to somebody else.
     #[error("{0}")]
     Refused(String),
+    /// It answers and takes nothing that is to be kept, until an operator mends what this says; nothing was written.
+    #[error("{0}")]
+    Unready(String),
     /// Another node changed what was read meanwhile, and nothing was written: it can be done again at once, on
     /// what is there now.
     #[error("another node changed what this rests on")]
@@ -228,16 +232,49 @@ pub trait Store: Send + Sync + 'static {
     fn is_shared(&self) -> bool {
         false
     }
-    /// This node does what is due, and forgets what is too old. Of those that share a store one does, as a rule:
-    /// where two do, each thing is done once all the same.
+    /// This node forgets what is too old, and does what else only one should. Of those that share a store one does, as
+    /// a rule: where two do, each thing is done once all the same.
     fn keeps_house(&self) -> bool {
         true
     }
+    /// What of all that is due falls to this node. See [`Share`].
+    fn share(&self) -> Share {
+        match self.keeps_house() {
+            true => Share::ALL,
+            false => Share::NONE,
+        }
+    }
     /// Applies a batch that rests on what was read from `view`; a store that is shared answers
     /// [`StoreFault::Conflict`] where any of that has changed, and tells the news when the batch is applied.
-    fn commit_on(&self, view: Box<dyn View + '_>, batch: &Batch, with: &With<'_>) -> Result<(), StoreFault> {
+    fn commit_on(&self, view: Box<dyn View + '_>, batch: &Batch, with: &With<'_>) -> Result<(), Refused> {
         drop(view);
-        self.commit(batch, with.sync)
+        Ok(self.commit(batch, with.sync)?)
+    }
+    /// What was refused last is not tried again: others need not wait for it any more.
+    fn gives_up(&self) {}
+}
+
+/// A batch was not applied.
+pub struct Refused {
+    /// Why.
+    pub fault: StoreFault,
+    /// Where others were in the way: what of the view is as it was, for the next try.
+    pub kept: Option<Box<dyn View>>,
+}
+
+impl std::fmt::Debug for Refused {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let is_kept = self.kept.is_some();
+        f.debug_struct("Refused")
+            .field("fault", &self.fault)
+            .field("is_kept", &is_kept)
+            .finish()
+    }
+}
+
+impl From<StoreFault> for Refused {
+    fn from(fault: StoreFault) -> Refused {
+        Refused { fault, kept: None }
     }
 }
 
@@ -250,6 +287,36 @@ pub struct With<'w> {
     pub tally: Tally,
     /// What the nodes are told once the batch is applied, in this order.
     pub news: &'w [News],
+    /// Rows that are added to.
+    pub added: &'w [Added],
+    /// How often others got in the way of it before. `None`: where they do it is not done again at once.
+    pub tries: Option<u32>,
+}
+
+/// A row that counts something: its value ends in a signed number of eight bytes, which a batch changes whatever it is.
+/// Nothing rests on it, so that those who count the same are not in one another's way; and for moments it may be below
+/// nothing, where what is taken away is written before what was added.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Added {
+    /// The table.
+    pub table: Table,
+    /// Its key.
+    pub key: Vec<u8>,
+    /// What its value would be with a number of 0. There is no row with that.
+    pub none: Vec<u8>,
+    /// What is added, or taken away.
+    pub change: i64,
+}
+
+#[cfg(test)]
+impl Added {
+    /// What becomes of the row.
+    pub fn after(&self, before: Option<&[u8]>) -> Option<Vec<u8>> {
+        let count = |value: &[u8]| Some(i64::from_le_bytes(*value.last_chunk()?));
+        let count = before.and_then(count).unwrap_or(0) + self.change;
+        let head = &self.none[..self.none.len() - 8];
+        (count != 0).then(|| [head, &count.to_le_bytes()].concat())
+    }
 }
 
 /// What is told of one feed: the name of a channel that nodes can listen to, and what is said there.
@@ -399,10 +466,14 @@ pub(super) struct Txn<'s> {
 impl<'s> Txn<'s> {
     /// A transaction, with memory that an earlier one had.
     pub fn new(store: &'s dyn Store, spare: Vec<u8>) -> Result<Self, StoreFault> {
-        Ok(Txn {
-            view: store.view()?,
+        Ok(Txn::on(store.view()?, spare))
+    }
+    /// The same on a view that there is.
+    pub fn on(view: Box<dyn View + 's>, spare: Vec<u8>) -> Self {
+        Txn {
+            view,
             batch: Batch::reusing(spare),
-        })
+        }
     }
     pub fn put(&mut self, table: Table, key: Vec<u8>, value: Vec<u8>) {
         self.batch.put(table, key, value);

@@ -9,20 +9,21 @@ use super::store::{Table, View, Wanted};
 use super::tables::{self, ALL_ROWS, FLOOR_DELIVERED, FLOOR_JOINED, FLOOR_READ, Stage};
 use super::writer::Command;
 use postrider_model::{
-    Evidence, FeedId, NotificationId, Publication, SettleKind, SettleTarget, Settlement, Timestamp, Topic,
-    UserId,
+    Evidence, FeedId, Millis, NotificationId, Publication, SettleKind, SettleTarget, Settlement, Timestamp,
+    Topic, UserId,
 };
-use std::collections::VecDeque;
 
 /// Entries of one feed that are brought for a settlement at most; more are read in the next step of it.
 const MAX_AHEAD: u64 = 2048;
 /// Entries above an acknowledged one that are brought: the floor may move over them.
 const ABOVE: usize = 16;
-/// Due rows, as many as one transaction does.
-const DUE_ROWS: usize = 64;
+/// After whatever becomes due at any time.
+pub(super) const END_OF_DUE: [u8; 16] = [0xff; 16];
+/// Settlements for which all is brought before.
+const SETTLEMENTS_AHEAD: usize = 64;
 
 /// What the first of these jobs read, as far as they go with so much room.
-pub(super) fn of_jobs(jobs: &VecDeque<Job>, room: usize, rules: &Rules) -> Vec<Wanted> {
+pub(super) fn of_jobs<'j>(jobs: impl Iterator<Item = &'j Job>, room: usize, rules: &Rules) -> Vec<Wanted> {
     let (mut wanted, mut used) = (Vec::new(), 0);
     for job in jobs {
         if used >= room || job.is_tick() {
@@ -132,7 +133,7 @@ pub(super) fn go_on(command: &Command, view: &dyn View) -> Result<(), StoreFault
     };
     // Where that cannot be read the step itself says so.
     let mut wanted = Vec::new();
-    for settlement in batch.iter().take(DUE_ROWS) {
+    for settlement in batch.iter().take(SETTLEMENTS_AHEAD) {
         let user = &settlement.user;
         for (feed, from, to) in stretches(settlement, view).unwrap_or_default() {
             of_span(&feed, &mut wanted);
@@ -202,7 +203,7 @@ fn place_of(
 /// The notifications, among what a settlement walks over, that have rows of their own.
 fn bodies(batch: &[Settlement], view: &dyn View) -> Result<Vec<NotificationId>, StoreFault> {
     let mut ids = Vec::new();
-    for settlement in batch.iter().take(DUE_ROWS) {
+    for settlement in batch.iter().take(SETTLEMENTS_AHEAD) {
         for (feed, from, to) in stretches(settlement, view)? {
             let (from, end) = (key::entry(&feed, from), key::entry(&feed, to.saturating_add(1)));
             let rows = view.scan(Table::Entries, &from, &end, ALL_ROWS)?;
@@ -234,14 +235,41 @@ pub(super) fn ids_of(rows: &[(Vec<u8>, Vec<u8>)]) -> impl Iterator<Item = Notifi
     rows.iter().filter_map(|(_, value)| id_of(value))
 }
 
-/// What is due, and what is too old.
-pub(super) fn of_chores(now: Timestamp) -> Vec<Wanted> {
-    let cohort = Stage::Cohort as u8;
+/// What is due, so many rows of it, and what is next; and the oldest cohorts.
+pub(super) fn of_chores(now: Timestamp, age: Millis, window: usize) -> Vec<Wanted> {
     let until = now.0.saturating_add(1).to_be_bytes();
-    vec![
-        Wanted::Scan(Table::Ages, vec![cohort], vec![cohort + 1], 1),
-        Wanted::Scan(Table::Due, Vec::new(), until.to_vec(), DUE_ROWS),
-    ]
+    let mut wanted = vec![
+        Wanted::Scan(Table::Due, Vec::new(), until.to_vec(), window),
+        Wanted::Scan(Table::Due, until.to_vec(), END_OF_DUE.to_vec(), 1),
+    ];
+    wanted.extend(of_cohorts(age));
+    wanted
+}
+
+/// The oldest cohorts.
+pub(super) fn of_cohorts(age: Millis) -> Vec<Wanted> {
+    let cohort = Stage::Cohort as u8;
+    let mut wanted = vec![Wanted::Scan(Table::Ages, vec![cohort], vec![cohort + 1], 1)];
+    // Cohorts have one of these times to live, but where `age` was changed.
+    for span in [age.0, u64::MAX] {
+        let span = [&[cohort], &span.to_be_bytes()[..]].concat();
+        wanted.push(Wanted::Scan(Table::Ages, key::after(&span), vec![cohort + 1], 1));
+    }
+    wanted
+}
+
+/// What is known of these notifications, and so many recipients of each.
+pub(super) fn of_records(ids: &[NotificationId], recipients: usize) -> Vec<Wanted> {
+    let mut wanted = Vec::new();
+    for id in ids {
+        of_notification(id, &mut wanted);
+        let prefix = key::recipients(id);
+        let end = key::after(&prefix);
+        for table in [Table::Recipients, Table::LetterFor] {
+            wanted.push(Wanted::Scan(table, prefix.clone(), end.clone(), recipients));
+        }
+    }
+    wanted
 }
 
 /// Where a feed stands.
@@ -272,9 +300,16 @@ fn of_floors(user: &UserId, feed: &FeedId, wanted: &mut Vec<Wanted>) {
 
 /// What stands at `from..=to` of a feed, and what is recorded for a user there.
 pub(super) fn of_place(user: &UserId, feed: &FeedId, from: u64, to: u64, wanted: &mut Vec<Wanted>) {
+    let entries = (key::entry(feed, from), key::entry(feed, to.saturating_add(1)));
+    wanted.push(Wanted::Scan(Table::Entries, entries.0, entries.1, ALL_ROWS));
+    of_word(user, feed, from, to, wanted);
+}
+
+/// What is recorded of what stands there.
+pub(super) fn of_word(user: &UserId, feed: &FeedId, from: u64, to: u64, wanted: &mut Vec<Wanted>) {
     let next = to.saturating_add(1);
     let entries = (key::entry(feed, from), key::entry(feed, next));
-    for table in [Table::Entries, Table::Dropped, Table::Firsts] {
+    for table in [Table::Dropped, Table::Firsts] {
         wanted.push(Wanted::Scan(
             table,
             entries.0.clone(),
@@ -300,7 +335,6 @@ fn of_user(user: &UserId, topics: &[Topic], wanted: &mut Vec<Wanted>) {
     get(wanted, Table::Memberships, key::user(user));
     for topic in topics {
         of_span(&FeedId::Topic(topic.clone()), wanted);
-        get(wanted, Table::Topics, topic.as_str().as_bytes().to_vec());
     }
 }
 

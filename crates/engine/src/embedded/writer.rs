@@ -3,8 +3,8 @@
 //! for one transaction goes on in the next, in turn with whatever else waits.
 //!
 //! Over a store that others write too nothing is remembered from one transaction to the next: each rests on what
-//! it read, and where another node changed that meanwhile it is done again. What is due, and what is too old, is
-//! then left to the node that [keeps house](Store::keeps_house). See [`shared`].
+//! it read, and where another node changed that meanwhile it is done again. Of what is due it does what [falls to
+//! it](Store::share), and what is too old is left to the node that [keeps house](Store::keeps_house). See [`shared`].
 //!
 //! Invariant: an answer of success, and a wake, come after the commit that makes them true. When a commit
 //! fails nobody is told success, and what the writer remembers of feeds is read anew.
@@ -233,6 +233,8 @@ pub(super) struct Health {
     pub held: AtomicU64,
     /// Transactions that were done again because of another node's.
     pub clashes: AtomicU64,
+    /// How often the writer came to what nobody asked for.
+    pub chores: AtomicU64,
     /// Nobody waits any more for a store that is away.
     pub leaving: AtomicBool,
 }
@@ -318,7 +320,7 @@ impl WriterThread {
     /// Takes what waits into `jobs`. Waits for it where there is nothing else to do.
     fn gather(&self, turn: &mut Turn) {
         let idle = turn.jobs.is_empty() && !turn.more_due && !turn.more_old;
-        let wait = if idle { DUE_INTERVAL } else { Duration::ZERO };
+        let wait = if idle { turn.shared.rest() } else { Duration::ZERO };
         let mut next = match self.receiver.recv_timeout(wait) {
             Ok(command) => Some(command),
             Err(RecvTimeoutError::Timeout) => None,
@@ -435,6 +437,10 @@ impl WriterThread {
 
     fn open(&self, turn: &mut Turn) -> Result<Apply<'_>, StoreFault> {
         let txn = Txn::new(&*self.store, std::mem::take(&mut turn.spare))?;
+        self.open_on(txn, turn)
+    }
+
+    fn open_on<'s>(&'s self, txn: Txn<'s>, turn: &mut Turn) -> Result<Apply<'s>, StoreFault> {
         let counts = match turn.counts {
             Some(counts) => counts,
             None => *turn.counts.insert(Counts::read(&txn)?),

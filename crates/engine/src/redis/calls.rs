@@ -1,32 +1,56 @@
 //! What the functions of the library are called with, and what they answer.
 
+use super::across::is_elsewhere;
 use super::links::{Call, Cell, LinkFault};
+use super::standing::state_of;
 use crate::embedded::store::StoreFault;
 use redis::Value;
 
-/// What a server is known by until it may have forgotten something: it starts anew, or another is promoted.
+/// What a server is known by until it may have forgotten something: it starts anew, another is promoted, or somebody
+/// empties it.
 pub(super) type Token = Vec<u8>;
 
 /// The functions, as [`super::store::LIBRARY`] registers them.
 pub(super) mod function {
     pub const FETCH: &str = "postrider_rows_1_fetch";
     pub const CHECK: &str = "postrider_rows_1_check";
+    pub const KEEP: &str = "postrider_rows_1_keep";
+    pub const LET_GO_ALL: &str = "postrider_rows_1_let_go_all";
     pub const MEET: &str = "postrider_rows_1_meet";
+    pub const MARK: &str = "postrider_rows_1_mark";
     pub const COMMIT: &str = "postrider_rows_1_commit";
     pub const BEGIN: &str = "postrider_rows_1_begin";
     pub const PREPARE: &str = "postrider_rows_1_prepare";
     pub const DECIDE: &str = "postrider_rows_1_decide";
     pub const FINISH: &str = "postrider_rows_1_finish";
+    pub const PEEK: &str = "postrider_rows_1_peek";
     pub const RESOLVE: &str = "postrider_rows_1_resolve";
     pub const FORGET: &str = "postrider_rows_1_forget";
+    pub const SETTLE: &str = "postrider_rows_1_settle";
+    pub const ENDED: &str = "postrider_rows_1_ended";
     pub const STALE: &str = "postrider_rows_1_stale";
-    pub const HOLD: &str = "postrider_rows_1_hold";
-    pub const LET_GO: &str = "postrider_rows_1_let_go";
+    pub const ATTEND: &str = "postrider_rows_1_attend";
+    pub const LEAVE: &str = "postrider_rows_1_leave";
     /// As those without `_FREEING`, where they leave less in memory than there was: also where it has run out.
     pub const COMMIT_FREEING: &str = "postrider_rows_1_commit_freeing";
     pub const BEGIN_FREEING: &str = "postrider_rows_1_begin_freeing";
     pub const PREPARE_FREEING: &str = "postrider_rows_1_prepare_freeing";
     pub const TELL: &str = "postrider_rows_1_tell";
+    pub const COUNT: &str = "postrider_rows_1_count";
+
+    /// The function that does the same over cells of several slots.
+    pub fn across(function: &'static str) -> &'static str {
+        match function {
+            FETCH => "postrider_rows_1_fetch_across",
+            CHECK => "postrider_rows_1_check_across",
+            COUNT => "postrider_rows_1_count_across",
+            KEEP => "postrider_rows_1_keep_across",
+            LET_GO_ALL => "postrider_rows_1_let_go_all_across",
+            STALE => "postrider_rows_1_stale_across",
+            // It goes over cells outside a Cluster only.
+            function => function,
+        }
+    }
 }
 
 /// The keys of a cell, by name.
@@ -154,10 +178,11 @@ pub(super) fn unforeseen() -> StoreFault {
 
 /// What Redis did not do, as the operator is told of it.
 pub(super) fn fault(fault: &LinkFault) -> StoreFault {
-    StoreFault::Io(match fault {
-        LinkFault::Refused { code, .. } if code == "OOM" => {
-            "Redis is out of memory (maxmemory); nothing was written".into()
-        }
-        fault => fault.to_string(),
-    })
+    if is_elsewhere(fault) {
+        return StoreFault::Conflict;
+    }
+    match state_of(fault) {
+        Some(trouble) => StoreFault::Unready(trouble.detail().to_owned()),
+        None => StoreFault::Io(fault.to_string()),
+    }
 }

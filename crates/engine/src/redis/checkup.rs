@@ -7,6 +7,7 @@
 mod facts;
 mod rules;
 
+pub(super) use facts::settings;
 pub use facts::{Server, look};
 
 use super::links::{Durability, LinkFault};
@@ -72,8 +73,12 @@ pub struct Wanted {
 
 /// Judges what the servers said: first what is about all of them, then each, the same words once.
 pub fn judge(servers: &[Server], wanted: Wanted) -> Vec<Finding> {
+    judge_by(rules::ALL, servers, wanted)
+}
+
+fn judge_by(rules: &[rules::Rule], servers: &[Server], wanted: Wanted) -> Vec<Finding> {
     let mut findings: Vec<Finding> = Vec::new();
-    for rule in rules::ALL {
+    for rule in rules {
         for server in servers {
             for finding in rule(server, wanted) {
                 let known = findings.iter_mut().find(|known| known.check == finding.check);
@@ -107,6 +112,15 @@ pub fn refusals(servers: &[Server], wanted: Wanted) -> Vec<Finding> {
     findings
 }
 
+/// What a node was promised at its start and would lose what is accepted now, as the settings of a running Redis can be
+/// changed; by what [`settings`] says.
+pub(super) fn broken(servers: &[Server], wanted: Wanted) -> Option<Finding> {
+    let findings = judge_by(rules::LASTING, servers, wanted).into_iter();
+    findings
+        .max_by_key(|finding| finding.weight)
+        .filter(|finding| finding.weight == Weight::Fault)
+}
+
 /// What it means that Redis could not be reached, or not be used.
 pub fn unreachable(address: &str, fault: &LinkFault) -> Finding {
     let mend = match fault {
@@ -116,10 +130,45 @@ pub fn unreachable(address: &str, fault: &LinkFault) -> Finding {
         LinkFault::Refused { code, .. } if code == "WRONGPASS" => {
             "check the user and the password in engine.redis.url; @, : and / in them are written %40, %3A, %2F"
         }
-        LinkFault::Unfit(_) => "name a master of Redis 7 or newer in engine.redis.url",
+        LinkFault::Unfit(why) => way_on(why),
         _ => "check from this machine: `redis-cli -u URL ping` with the URL of engine.redis.url",
     };
     Finding::fault("redis", format!("{address}: {fault}"), mend)
+}
+
+/// What to write where the server that answers is another than the URL says.
+fn way_on(why: &str) -> &'static str {
+    const WAYS: [(&str, &str); 6] = [
+        (
+            "is a node of a Cluster",
+            "write engine.redis.url as redis+cluster://host:port,host:port",
+        ),
+        (
+            "is not a node of a Cluster",
+            "write engine.redis.url as redis://host:port: it is a single server",
+        ),
+        (
+            "is not a cluster node",
+            "write engine.redis.url as redis://host:port: it is a single server",
+        ),
+        (
+            "is not a sentinel node",
+            "name the Sentinels, not the servers they watch: redis+sentinel://host:26379/service; without Sentinels redis://host:port",
+        ),
+        (
+            "knows no master",
+            "name the service after the host as the Sentinels do: `redis-cli -h HOST -p 26379 SENTINEL MASTERS` lists them",
+        ),
+        (
+            "is a Sentinel",
+            "write engine.redis.url as redis+sentinel://host:26379/service",
+        ),
+    ];
+    let way = WAYS.iter().find(|(what, _)| why.contains(what));
+    way.map_or(
+        "name a master of Redis 7 or newer in engine.redis.url",
+        |(_, way)| way,
+    )
 }
 
 #[cfg(test)]

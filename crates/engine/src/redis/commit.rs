@@ -27,6 +27,8 @@ pub(super) struct Writes {
     put: usize,
     /// By how much what notifications hold changes.
     held: i64,
+    /// It was refused before, and something may be kept for it.
+    pub may_be_kept: bool,
 }
 
 /// One cell's part of it.
@@ -38,6 +40,8 @@ pub(super) struct Share {
     pub changed: BTreeSet<u16>,
     removed: Vec<Vec<u8>>,
     put: Vec<Vec<u8>>,
+    /// Rows that are added to, as they are at nothing, and by how much.
+    added: Vec<(Vec<u8>, i64)>,
     counts: Vec<(&'static str, i64)>,
     news: Vec<(Vec<u8>, Vec<u8>)>,
 }
@@ -51,6 +55,7 @@ impl Writes {
             freed: 0,
             put: 0,
             held: with.tally.held,
+            may_be_kept: with.tries.is_some_and(|tries| tries > 0),
         };
         for &table in Table::ALL {
             for (key, value) in batch.table(table).iter() {
@@ -61,6 +66,12 @@ impl Writes {
             let (cell, channel) = owners::channel(&news.feed);
             writes.bytes += news.payload.len();
             writes.share(cell).news.push((channel, news.payload.clone()));
+        }
+        for added in with.added {
+            let owner = owners::owner_of(added.table, &added.key);
+            let none = rows::member(added.table, &added.key, &added.none, owner);
+            writes.rows += 1;
+            writes.share(owner.cell).added.push((none, added.change));
         }
         writes.count(&with.tally, is_cluster);
         for (owner, stamp) in look.iter().flat_map(|look| look.stamps().clone()) {
@@ -109,6 +120,17 @@ impl Writes {
         }
     }
 
+    /// All that it rests on and writes.
+    pub fn owners(&self) -> impl Iterator<Item = Owner> {
+        self.cells.iter().flat_map(|(cell, share)| {
+            let changed = share.changed.iter().map(|bucket| Owner {
+                cell: *cell,
+                bucket: *bucket,
+            });
+            share.stamps.iter().map(|(owner, _)| *owner).chain(changed)
+        })
+    }
+
     /// It changes nothing and tells nothing.
     pub fn is_empty(&self) -> bool {
         self.cells.values().all(|share| !share.writes())
@@ -130,8 +152,10 @@ impl Writes {
         let first = self.cells.keys().next().copied().unwrap_or(Cell(0));
         let mut keys = vec![first.key("nodes")];
         let mut args = vec![tokens.of(first).to_vec(), node.to_vec(), number(n)];
+        args.push(number(u8::from(self.may_be_kept)));
         for (cell, share) in &self.cells {
-            keys.append(&mut calls::keys(*cell, &["rows", "stamps", "locks", "counts"]));
+            let names = ["rows", "stamps", "locks", "kept", "counts"];
+            keys.append(&mut calls::keys(*cell, &names));
             share.write_stamps(&mut args, |_| true);
         }
         for share in self.cells.values() {
@@ -148,7 +172,8 @@ impl Writes {
 impl Share {
     /// Whether it does more than rest on something.
     pub fn writes(&self) -> bool {
-        !self.changed.is_empty() || !self.counts.is_empty() || !self.news.is_empty()
+        let adds = !self.added.is_empty() || !self.counts.is_empty();
+        adds || !self.changed.is_empty() || !self.news.is_empty()
     }
 
     /// Those stamps that it rests on and `which` says.
@@ -160,13 +185,30 @@ impl Share {
         }
     }
 
-    /// As the library's `write` reads it.
-    pub fn write(&self, args: &mut Vec<Vec<u8>>) {
+    /// The owners whose rows change.
+    pub fn write_changed(&self, args: &mut Vec<Vec<u8>>) {
         args.push(number(self.changed.len()));
         args.extend(self.changed.iter().map(number));
+    }
+
+    /// Those of them that it does not rest on.
+    pub fn write_unread(&self, args: &mut Vec<Vec<u8>>) {
+        let read: BTreeSet<u16> = self.stamps.iter().map(|(owner, _)| owner.bucket).collect();
+        let unread: Vec<_> = self.changed.difference(&read).collect();
+        args.push(number(unread.len()));
+        args.extend(unread.into_iter().map(number));
+    }
+
+    /// As the library's `write` reads it.
+    pub fn write(&self, args: &mut Vec<Vec<u8>>) {
+        self.write_changed(args);
         for rows in [&self.removed, &self.put] {
             args.push(number(rows.len()));
             args.extend(rows.iter().cloned());
+        }
+        args.push(number(self.added.len() * 2));
+        for (none, change) in &self.added {
+            args.extend([none.clone(), number(change)]);
         }
         args.push(number(self.counts.len() * 2));
         for (name, change) in &self.counts {

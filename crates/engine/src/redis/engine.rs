@@ -6,6 +6,7 @@
 
 use super::links::{Durability, LinkOptions, Links, RedisUrl, TlsOptions};
 use super::readers::{Readers, drive};
+use super::standing::Trouble;
 use super::store::{LIBRARY, RedisStore, StoreOptions};
 use super::sweep::House;
 use super::wakes::{Channels, Way};
@@ -76,6 +77,8 @@ pub struct RedisEngine {
     links: Option<Links>,
     house: Mutex<Option<House>>,
     watch: Mutex<Option<Watch>>,
+    /// Where it is over Redis.
+    store: Option<RedisStore>,
 }
 
 /// What those who tell of news hold too.
@@ -112,7 +115,8 @@ impl RedisEngine {
         let mut engine = RedisEngine::over(node, Arc::new(store.clone()), way, embedded, patience)?;
         channels.hear(&engine.shared);
         engine.watch = Mutex::new(Some(Watch::start(links.handle(), store.clone(), &engine.shared)));
-        engine.house = Mutex::new(Some(House::start(links.handle(), store, &engine.shared)));
+        engine.house = Mutex::new(Some(House::start(links.handle(), store.clone(), &engine.shared)));
+        engine.store = Some(store);
         engine.links = Some(links);
         Ok(engine)
     }
@@ -138,12 +142,31 @@ impl RedisEngine {
             links: None,
             house: Mutex::default(),
             watch: Mutex::default(),
+            store: None,
         })
     }
 
     #[cfg(test)]
     pub(super) fn shared(&self) -> &Arc<Shared> {
         &self.shared
+    }
+
+    /// What of that which nobody asks for falls to this node.
+    #[cfg(test)]
+    pub(super) fn share(&self) -> crate::embedded::lanes::Share {
+        self.shared.inner.share()
+    }
+
+    /// Ends as a killed node does: it lets go of nothing, and cannot reach Redis any more.
+    #[cfg(test)]
+    pub(super) async fn die(&self) {
+        if let Some(house) = self.house.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            house.die();
+        }
+        self.shared.give_up();
+        if let Some(links) = &self.links {
+            links.close().await;
+        }
     }
 
     /// The connections; those of an engine that is opened by [`RedisEngine::open`].
@@ -164,6 +187,11 @@ impl RedisEngine {
     /// Whether the last thing that was to be stored could not be.
     pub fn is_failing(&self) -> bool {
         self.shared.inner.is_failing()
+    }
+
+    /// Why nothing that is to be kept is taken now, if Redis is such that that is so: until somebody mends it.
+    pub fn trouble(&self) -> Option<Trouble> {
+        self.store.as_ref().and_then(RedisStore::trouble)
     }
 
     /// Dead letters there are, as of about a second ago.
@@ -250,6 +278,10 @@ impl Shared {
     #[cfg(test)]
     pub fn give_up(&self) {
         self.inner.give_up();
+    }
+
+    pub fn chores(&self) -> u64 {
+        self.inner.chores()
     }
 
     pub fn readers(&self) -> &Readers {

@@ -1,25 +1,22 @@
-//! The engine over real servers that the tests start: the contract on each kind of Redis.
+//! The engine over real servers that the tests start, beside the contract on each kind of Redis, which is a test binary
+//! of its own: several nodes at once, round trips, and what a node does when Redis or another node goes away.
 
 use super::engine::{RedisEngine, RedisOptions};
 use super::links::{Durability, RedisUrl, TlsOptions};
-use super::testing::{Cluster, Server, Watched, has_redis, wait_until};
+use super::testing::{Cluster, Server, has_redis, wait_until};
 use super::together_tests::together;
-use crate::contract::{Instance, Kit, Make, Subject, run};
+use crate::contract::{Kit, Make};
 use crate::{
-    Engine, EngineError, Feeds, Inboxes, PageWanted, ReadLimit, Rules, StartsWanted, Wake, Wakes as _,
+    EngineError, Feeds, Inboxes, PageWanted, ReadLimit, Rules, StartsWanted, States as _, Wake, Wakes as _,
 };
-use async_trait::async_trait;
-use postrider_model::{FeedId, Millis, Timestamp, UserId};
-use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
+use postrider_model::{FeedId, Millis, StateChange, Timestamp, UserId};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// A Redis of the test's own.
 pub(super) enum Servers {
     Single(Server),
-    Watched(Watched),
     Cluster(Cluster),
 }
 
@@ -27,29 +24,14 @@ impl Servers {
     pub fn url(&self) -> RedisUrl {
         match self {
             Servers::Single(server) => server.url(),
-            Servers::Watched(watched) => watched.url(),
             Servers::Cluster(cluster) => cluster.url(),
         }
     }
 
-    /// Forgets all rows.
-    fn flush(&self) {
-        match self {
-            Servers::Single(server) => drop(server.ask_line("FLUSHALL")),
-            Servers::Watched(watched) => drop(watched_master(watched).ask_line("FLUSHALL")),
-            Servers::Cluster(cluster) => {
-                for master in &cluster.masters {
-                    drop(master.ask_line("FLUSHALL"));
-                }
-            }
-        }
-    }
-
-    /// Kills it and starts it again over its files; where it is watched, another takes over.
+    /// Kills it and starts it again over its files.
     fn restart(&mut self) {
         match self {
             Servers::Single(server) => server.restart(),
-            Servers::Watched(watched) => fail_over(watched),
             Servers::Cluster(cluster) => {
                 cluster.masters.iter_mut().for_each(Server::restart);
                 wait_until("the Cluster is up again", || {
@@ -60,86 +42,6 @@ impl Servers {
                 });
             }
         }
-    }
-
-    fn durability(&self) -> Durability {
-        match self {
-            // So that the one that takes over has what was answered.
-            Servers::Watched(_) => Durability::Replicas(1),
-            Servers::Single(_) | Servers::Cluster(_) => Durability::None,
-        }
-    }
-}
-
-/// What a server says it is; nothing where it is just becoming something else, and ends its connections.
-fn role(server: &Server) -> Option<String> {
-    let mut socket = TcpStream::connect(("127.0.0.1", server.port())).ok()?;
-    socket.set_read_timeout(Some(Duration::from_secs(1))).ok()?;
-    socket.write_all(b"ROLE\r\n").ok()?;
-    let mut said = [0; 256];
-    let length = socket.read(&mut said).ok()?;
-    Some(String::from_utf8_lossy(&said[..length]).into_owned())
-}
-
-/// The one of the two that takes writes.
-fn watched_master(watched: &Watched) -> &Server {
-    let mut master = None;
-    wait_until("one of the two takes writes", || {
-        let mut both = [&watched.master, &watched.replica].into_iter();
-        master = both.find(|one| role(one).is_some_and(|role| role.contains("master")));
-        master.is_some()
-    });
-    master.unwrap()
-}
-
-/// A failover that has promoted nobody after so many looks was given up: Sentinels say nothing of that.
-const GIVEN_UP: usize = 500;
-
-/// The other one takes over; the one that was follows it then, which Sentinels see to some ten seconds later.
-fn fail_over(watched: &Watched) {
-    let before = watched_master(watched);
-    let port = before.port().to_string();
-    let mut looks = 0;
-    wait_until("the other takes over", || {
-        if looks % GIVEN_UP == 0 {
-            // An error where one is under way already.
-            drop(watched.sentinels[0].ask_line("SENTINEL FAILOVER main"));
-        }
-        looks += 1;
-        let master = watched.sentinels[0].ask_line("SENTINEL GET-MASTER-ADDR-BY-NAME main");
-        !format!("{master:?}").contains(&port)
-    });
-    wait_until("the one before follows", || {
-        role(before).is_some_and(|role| role.contains("slave") && role.contains("connected\r\n"))
-    });
-}
-
-/// One node with a clock that is set by hand.
-struct OneNode {
-    servers: Arc<Mutex<Servers>>,
-    clock: Arc<AtomicU64>,
-    rules: Rules,
-    engine: Option<Arc<RedisEngine>>,
-}
-
-impl OneNode {
-    async fn start(&mut self) {
-        let (url, durability) = {
-            let servers = locked(&self.servers);
-            (servers.url(), servers.durability())
-        };
-        let clock = self.clock.clone();
-        let options = RedisOptions {
-            durability,
-            rules: self.rules.clone(),
-            clock: Arc::new(move || Timestamp(clock.load(Ordering::SeqCst))),
-            ..options(url)
-        };
-        self.engine = Some(Arc::new(RedisEngine::open(options).await.unwrap()));
-    }
-
-    fn node(&self) -> &Arc<RedisEngine> {
-        self.engine.as_ref().unwrap()
     }
 }
 
@@ -154,80 +56,6 @@ pub(super) fn options(url: RedisUrl) -> RedisOptions {
         rules: Rules::default(),
         clock: Arc::new(|| Timestamp(1_700_000_000_000)),
         on_commit: Box::new(|_, _| {}),
-    }
-}
-
-fn locked(servers: &Mutex<Servers>) -> MutexGuard<'_, Servers> {
-    servers.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-#[async_trait]
-impl Instance for OneNode {
-    fn engine(&self) -> Arc<dyn Engine> {
-        self.node().clone()
-    }
-    fn set_time(&self, now: Timestamp) {
-        self.clock.store(now.0, Ordering::SeqCst);
-    }
-    async fn tick(&self) {
-        self.node().tick().await.unwrap();
-    }
-    async fn restart(&mut self) -> bool {
-        self.close().await;
-        self.engine = None;
-        let servers = self.servers.clone();
-        tokio::task::block_in_place(move || locked(&servers).restart());
-        self.start().await;
-        true
-    }
-    async fn close(&self) {
-        self.node().close().await;
-    }
-}
-
-/// The same servers for all cases; what a case left is flushed.
-struct OneAfterTheOther(Arc<Mutex<Servers>>);
-
-#[async_trait]
-impl Subject for OneAfterTheOther {
-    async fn open(&self, now: Timestamp, rules: Rules) -> Box<dyn Instance> {
-        tokio::task::block_in_place(|| locked(&self.0).flush());
-        let mut node = OneNode {
-            servers: self.0.clone(),
-            clock: Arc::new(AtomicU64::new(now.0)),
-            rules,
-            engine: None,
-        };
-        node.start().await;
-        Box::new(node)
-    }
-}
-
-async fn the_contract(servers: Servers) {
-    if let Err(faults) = run(&OneAfterTheOther(Arc::new(Mutex::new(servers)))).await {
-        panic!("{faults}");
-    }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_contract_on_a_single_server() {
-    if has_redis("the contract on a single server") {
-        the_contract(Servers::Single(Server::start())).await;
-    }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs the machine alone for five minutes: Sentinels stand still on one that is busy. cargo test -p postrider-engine --lib with_sentinels -- --ignored"]
-async fn the_contract_with_sentinels() {
-    if has_redis("the contract with Sentinels") {
-        the_contract(Servers::Watched(Watched::start())).await;
-    }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_contract_on_a_cluster() {
-    if has_redis("the contract on a Cluster") {
-        the_contract(Servers::Cluster(Cluster::start())).await;
     }
 }
 
@@ -364,9 +192,20 @@ async fn opening_a_session_and_reading_a_page_are_few_round_trips() {
             bytes: 1 << 20,
         },
     };
+    let alone = UserId::new("cy").unwrap();
+    let many = (0..50).map(|n| Make::new(format!("o-{n}")).users(["cy"]));
+    let receipts = node
+        .publish(many.map(|make| make.publication(Kit::BEGIN)).collect())
+        .await;
+    assert!(receipts.iter().all(Result::is_ok));
+    let page_alone = PageWanted {
+        feed: FeedId::User(alone.clone()),
+        user: alone,
+        ..page.clone()
+    };
     let trips = || node.links().unwrap().state().round_trips;
     // The lease, and what is due, go over the same connection now and then: the least is what it takes.
-    let (mut opening, mut reading) = (u64::MAX, u64::MAX);
+    let (mut opening, mut reading, mut reading_alone) = (u64::MAX, u64::MAX, u64::MAX);
     for _ in 0..50 {
         let before = trips();
         node.starts(std::slice::from_ref(&wanted))
@@ -382,9 +221,16 @@ async fn opening_a_session_and_reading_a_page_are_few_round_trips() {
         assert_eq!(read.entries.len(), 50);
         opening = opening.min(between - before);
         reading = reading.min(trips() - between);
+        let between = trips();
+        let read = node.pages(std::slice::from_ref(&page_alone), Kit::BEGIN).await;
+        assert_eq!(read[0].as_ref().unwrap().entries.len(), 50);
+        reading_alone = reading_alone.min(trips() - between);
     }
-    println!("opening a session: {opening} round trips; a page: {reading}");
-    assert!(opening <= 3 && reading <= 3, "{opening} and {reading}");
+    println!(
+        "opening a session: {opening} round trips; a page: {reading}, of what is one's alone: {reading_alone}"
+    );
+    assert!(opening <= 2 && reading <= 2, "{opening} and {reading}");
+    assert_eq!(reading_alone, 1);
     node.close().await;
 }
 
@@ -438,6 +284,35 @@ async fn a_node_that_asks_nothing_sees_that_its_server_is_another() {
     tokio::task::block_in_place(|| server.restart());
     let told = tokio::time::timeout(Duration::from_secs(10), heard.recv()).await;
     assert!(told.is_ok_and(|told| told.is_some()), "nobody was told");
+    node.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_state_that_went_back_is_what_a_look_after_the_news_finds() {
+    if !has_redis("a state that went back") {
+        return;
+    }
+    let mut server = Server::start_with(&[]);
+    let node = RedisEngine::open(options(server.url())).await.unwrap();
+    let ada = UserId::new("ada").unwrap();
+    let set = async |theme: &str| {
+        let change = StateChange::Merge(vec![("theme".to_owned(), Some(theme.to_owned()))]);
+        node.change_state(&ada, change).await.unwrap().unwrap()
+    };
+    let held = set("held").await;
+    assert_eq!(server.ask_line("SAVE"), redis::Value::Okay);
+    let lost = set("lost").await;
+    let (missed, mut heard) = tokio::sync::mpsc::channel(2048);
+    node.listen(Box::new(move |wake| {
+        if matches!(wake, Wake::Missed) && missed.try_send(()).is_err() {
+            println!("told after the test");
+        }
+    }));
+    tokio::task::block_in_place(|| server.restart());
+    let told = tokio::time::timeout(Duration::from_secs(10), heard.recv()).await;
+    assert!(told.is_ok_and(|told| told.is_some()), "nobody was told");
+    assert_eq!(node.state(&ada).await.unwrap(), held);
+    assert!(held.version() < lost.version());
     node.close().await;
 }
 

@@ -1,5 +1,6 @@
 //! Ranges that a look reads from the server: how they are asked for, and what comes back.
 
+use super::across::across;
 use super::calls::{self, Held, Token, array, bytes, function, int, number, part};
 use super::known;
 use super::links::{Call, Cell};
@@ -11,6 +12,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Ranges in one call, which the server does nothing else beside.
 const MAX_RANGES: usize = 1024;
+/// Owners that were read before of whom a call asks again.
+const MAX_AGAIN: usize = 256;
 /// Rows that one range brings at most; what is beyond is asked for again.
 const MAX_ROWS: usize = 4096;
 /// Rows that one cell brings of a range that lies in all.
@@ -64,6 +67,7 @@ pub(super) struct Plan<'a> {
     asks: &'a [Ask],
     calls: Vec<BTreeMap<Cell, Part>>,
     with_counts: bool,
+    is_cluster: bool,
 }
 
 impl Ask {
@@ -105,28 +109,47 @@ impl Ask {
 }
 
 impl<'a> Plan<'a> {
-    /// One call for all cells, as far as it is not too long; in a Cluster one for each cell.
-    pub fn new(asks: &'a [Ask], is_cluster: bool, with_counts: bool) -> Plan<'a> {
+    /// One call for all cells that share a `group`, as far as it is not too long.
+    pub fn new(
+        asks: &'a [Ask],
+        is_cluster: bool,
+        group: impl Fn(Cell) -> u64,
+        with_counts: bool,
+    ) -> Plan<'a> {
         let mut calls: Vec<BTreeMap<Cell, Part>> = Vec::new();
         for chunk in (0..asks.len()).collect::<Vec<_>>().chunks(MAX_RANGES) {
-            let mut parts: BTreeMap<Cell, Part> = BTreeMap::new();
+            let mut groups: BTreeMap<u64, BTreeMap<Cell, Part>> = BTreeMap::new();
             for &at in chunk {
                 for cell in asks[at].cells() {
+                    let parts = groups.entry(group(cell)).or_default();
                     let part = parts.entry(cell).or_default();
                     part.ranges.push(at);
                     part.buckets.extend(asks[at].owner.map(|owner| owner.bucket));
                 }
             }
-            match is_cluster {
-                true => calls.extend(parts.into_iter().map(|part| BTreeMap::from([part]))),
-                false => calls.push(parts),
-            }
+            calls.extend(groups.into_values());
         }
         Plan {
             asks,
             calls,
             with_counts: with_counts && !is_cluster,
+            is_cluster,
         }
+    }
+
+    /// Has it say also what the stamps of these owners are now, which were read before: then all of it is of one moment.
+    /// False where that takes more than one call.
+    pub fn ask_again(&mut self, owners: impl ExactSizeIterator<Item = Owner>) -> bool {
+        let [parts] = &mut self.calls[..] else {
+            return false;
+        };
+        if owners.len() > MAX_AGAIN || (self.is_cluster && owners.len() > 0) {
+            return false;
+        }
+        for owner in owners {
+            parts.entry(owner.cell).or_default().buckets.insert(owner.bucket);
+        }
+        true
     }
 
     pub fn calls(&self) -> Vec<Call> {
@@ -152,7 +175,10 @@ impl<'a> Plan<'a> {
             keys.push(Cell(0).key("counts"));
         }
         let first = parts.keys().next().copied().unwrap_or(Cell(0));
-        calls::reading(first, function::FETCH, keys, args)
+        across(
+            calls::reading(first, function::FETCH, keys, args),
+            self.is_cluster,
+        )
     }
 
     /// Puts the answers, one for each call, together.

@@ -1,6 +1,7 @@
 //! What a look knows of one table: rows, and the stretches of keys in which it knows all rows.
 //!
-//! Invariant: stretches neither overlap nor touch, and every row stands in one. What is known is never unlearned.
+//! Invariant: stretches neither overlap nor touch, and every row stands in one. What is known is forgotten by whole
+//! stretches only, with all their rows.
 
 use crate::embedded::store::Row;
 use std::collections::BTreeMap;
@@ -107,6 +108,26 @@ impl Known {
         self.stretches.insert(start, end);
     }
 
+    /// Forgets those stretches of which this is true, with their rows.
+    pub fn forget(&mut self, is_gone: impl Fn(&[u8], &[u8]) -> bool) {
+        let rows = &mut self.rows;
+        self.stretches.retain(|from, to| {
+            let goes = is_gone(from, to);
+            if goes {
+                let range = (Bound::Included(from.as_slice()), Bound::Excluded(to.as_slice()));
+                let gone: Vec<_> = rows.range::<[u8], _>(range).map(|(key, _)| key.clone()).collect();
+                for key in gone {
+                    rows.remove(&key);
+                }
+            }
+            !goes
+        });
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.stretches.is_empty()
+    }
+
     /// Where the stretch in which this key stands ends.
     fn end_of_stretch_at(&self, key: &[u8]) -> Option<&[u8]> {
         let before = self
@@ -139,6 +160,25 @@ mod tests {
         assert_eq!(known.last(b"a", b"b"), Last::Before(b"b".to_vec()));
         assert_eq!(known.scan(b"b", b"a", 1), Scan::Whole(Vec::new()));
         assert_eq!(known.last(b"b", b"a"), Last::Is(None));
+    }
+
+    #[test]
+    fn what_is_forgotten_is_not_known_and_the_rest_is() {
+        let mut known = Known::default();
+        let row = |key: &[u8]| (key.to_vec(), b"v".to_vec());
+        known.learn(b"a", b"c", [row(b"a"), row(b"b")]);
+        known.learn(b"d", b"e", [row(b"d")]);
+        known.forget(|from, _| from == b"a");
+        assert_eq!((known.get(b"a"), known.get(b"b")), (None, None));
+        assert_eq!(known.get(b"d"), Some(Some(&b"v"[..])));
+        known.learn(b"a", b"c", []);
+        assert_eq!(
+            known.scan(b"a", b"c", 9),
+            Scan::Whole(Vec::new()),
+            "no old row is left"
+        );
+        known.forget(|_, _| true);
+        assert!(known.is_empty());
     }
 
     proptest! {

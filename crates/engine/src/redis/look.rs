@@ -10,6 +10,7 @@
 //!
 //! It blocks the thread it is used on.
 
+use super::across::across;
 use super::calls::{self, Answer, function};
 use super::fetch::{Ask, Fetched, Found, Plan};
 use super::known::{self, Known, Last, Scan};
@@ -21,7 +22,7 @@ use crate::embedded::store::{Row, StoreFault, Table, Tally, View, Wanted};
 use postrider_model::Epoch;
 use std::any::Any;
 use std::cell::{Ref, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// How often one read meets what another transaction holds, and waits, before it gives up.
@@ -44,29 +45,44 @@ struct Seen {
     /// By table: what it knows of scans over many owners.
     gathered: Vec<Known>,
     stamps: BTreeMap<Owner, u32>,
-    /// Calls that it took: what one call brought is of one moment.
-    calls: usize,
+    /// Not all of it was read, or found to be so still, by the last call.
+    is_torn: bool,
     tally: Option<Tally>,
 }
 
 impl Look {
     pub(super) fn new(store: RedisStore, tokens: Arc<Tokens>) -> Look {
-        let tables = || Table::ALL.iter().map(|_| Known::default()).collect();
         Look {
             store,
             tokens,
-            seen: RefCell::new(Seen {
-                own: tables(),
-                gathered: tables(),
-                stamps: BTreeMap::new(),
-                calls: 0,
-                tally: None,
-            }),
+            seen: RefCell::default(),
         }
     }
 
     pub(super) fn tokens(&self) -> Arc<Tokens> {
         self.tokens.clone()
+    }
+
+    /// What is left of it once these owners' rows have changed: a look that reads those anew. It takes what this one
+    /// knows. `None` where it walked over rows of many owners: of those it cannot be said which are left.
+    pub(super) fn without(&self, moved: &BTreeSet<Owner>) -> Option<Look> {
+        if !self.seen.borrow().gathered.iter().all(Known::is_empty) {
+            return None;
+        }
+        let mut seen = self.seen.take();
+        for &table in Table::ALL {
+            seen.own[table as usize].forget(|from, to| {
+                let owner = owners::owner_of_range(table, from, to);
+                owner.is_none_or(|owner| moved.contains(&owner))
+            });
+        }
+        seen.stamps.retain(|owner, _| !moved.contains(owner));
+        seen.tally = None;
+        Some(Look {
+            store: self.store.clone(),
+            tokens: self.tokens.clone(),
+            seen: RefCell::new(seen),
+        })
     }
 
     /// What it rests on.
@@ -88,10 +104,11 @@ impl Look {
     /// Reads these ranges, and waits for what is about to be written there.
     fn fetch(&self, asks: &[Ask]) -> Result<(), StoreFault> {
         let with_counts = self.seen.borrow().tally.is_none();
-        let plan = Plan::new(asks, self.store.links().is_cluster(), with_counts);
+        let is_cluster = self.store.links().is_cluster();
+        let mut plan = Plan::new(asks, is_cluster, self.store.grouping(), with_counts);
+        let is_of_one_moment = plan.ask_again(self.seen.borrow().stamps.keys().copied());
         for waits in 0..MAX_WAITS {
             let calls = plan.calls();
-            let count = calls.len();
             let mut fetched = plan.read(&self.store.ask(calls)?)?;
             if let Some(held) = fetched.held.first() {
                 if self.store.unblock(&fetched.held)? == 0 {
@@ -101,7 +118,7 @@ impl Look {
             }
             fetched.tally = fetched.tally.map(|tally| self.store.with_elsewhere(tally));
             self.store.meet(&self.tokens, &fetched.tokens)?;
-            return self.seen.borrow_mut().learn(asks, fetched, count);
+            return self.seen.borrow_mut().learn(asks, fetched, is_of_one_moment);
         }
         Err(StoreFault::Conflict)
     }
@@ -132,6 +149,19 @@ impl Look {
     }
 }
 
+impl Default for Seen {
+    fn default() -> Seen {
+        let tables = || Table::ALL.iter().map(|_| Known::default()).collect();
+        Seen {
+            own: tables(),
+            gathered: tables(),
+            stamps: BTreeMap::new(),
+            is_torn: false,
+            tally: None,
+        }
+    }
+}
+
 impl Seen {
     /// The memory in which the rows of such a range are.
     fn memory(&self, table: Table, from: &[u8], to: &[u8]) -> &[Known] {
@@ -141,8 +171,8 @@ impl Seen {
         }
     }
 
-    fn learn(&mut self, asks: &[Ask], fetched: Fetched, calls: usize) -> Result<(), StoreFault> {
-        self.calls += calls;
+    fn learn(&mut self, asks: &[Ask], fetched: Fetched, is_of_one_moment: bool) -> Result<(), StoreFault> {
+        self.is_torn = !is_of_one_moment;
         self.tally = self.tally.or(fetched.tally);
         for (owner, stamp) in fetched.stamps {
             self.rest_on(owner, stamp)?;
@@ -235,9 +265,9 @@ impl View for Look {
     }
 
     fn is_whole(&self) -> Result<(), StoreFault> {
-        match self.seen.borrow().calls {
-            0 | 1 => Ok(()),
-            _ => self.is_so_now(),
+        match self.seen.borrow().is_torn {
+            false => Ok(()),
+            true => self.is_so_now(),
         }
     }
 
@@ -254,17 +284,12 @@ impl Look {
         for (owner, stamp) in &seen.stamps {
             cells.entry(owner.cell).or_default().push((*owner, *stamp));
         }
-        let cells: Vec<_> = cells.into_iter().collect();
-        let at_once = if self.store.links().is_cluster() {
-            1
-        } else {
-            cells.len().max(1)
-        };
-        let calls = cells
-            .chunks(at_once)
-            .map(|cells| check(&self.tokens, cells, b""))
-            .collect();
-        for answer in self.store.ask(calls)? {
+        let groups = self.store.together(&cells.keys().copied().collect::<Vec<_>>());
+        let calls = groups.iter().map(|group| {
+            let group = group.iter().filter_map(|cell| cells.remove_entry(cell));
+            check(&self.store, &self.tokens, &group.collect::<Vec<_>>(), b"")
+        });
+        for answer in self.store.ask(calls.collect())? {
             // Which of them is held does not matter: it is read anew.
             if !matches!(calls::answer(&answer, &[]), Ok(Answer::Done)) {
                 return Err(StoreFault::Conflict);
@@ -276,6 +301,7 @@ impl Look {
 
 /// Asks whether these stamps are what they were, and held by nobody but, perhaps, this transaction.
 pub(super) fn check(
+    store: &RedisStore,
     tokens: &Tokens,
     cells: &[(Cell, Vec<(Owner, u32)>)],
     transaction: &[u8],
@@ -290,5 +316,8 @@ pub(super) fn check(
             args.extend([calls::number(owner.bucket), calls::number(stamp)]);
         }
     }
-    calls::reading(first, function::CHECK, keys, args)
+    across(
+        calls::reading(first, function::CHECK, keys, args),
+        store.links().is_cluster(),
+    )
 }

@@ -1,13 +1,20 @@
 //! The engine over Redis: any number of nodes that share one store.
 
+mod across;
 mod calls;
 pub mod checkup;
 mod commit;
+#[cfg(test)]
+mod dues_tests;
 mod engine;
 #[cfg(test)]
 mod engine_tests;
 mod fetch;
+mod keep;
+#[cfg(test)]
+mod keep_tests;
 mod known;
+mod leases;
 pub mod links;
 mod look;
 #[cfg(test)]
@@ -18,6 +25,9 @@ mod owners;
 pub mod presence;
 mod readers;
 mod rows;
+mod standing;
+#[cfg(test)]
+mod standing_tests;
 pub mod store;
 #[cfg(test)]
 mod store_tests;
@@ -31,6 +41,7 @@ mod wakes;
 mod watch;
 
 pub use engine::{DEFAULT_PATIENCE, NodeCounters, RedisEngine, RedisOptions};
+pub use standing::Trouble;
 
 #[cfg(test)]
 pub(crate) mod testing;

@@ -5,15 +5,17 @@ use super::engine::RedisEngine;
 use super::optimistic::{Common, Node};
 use super::together_tests::together;
 use super::wakes::Way;
-use crate::contract::{Instance, Subject, run};
+use crate::contract::{Instance, Make, Subject, run};
+use crate::embedded::codec::key;
 use crate::embedded::model_test::{cases, live_over, steps};
 use crate::embedded::news::transient;
+use crate::embedded::store::Table;
 use crate::{
     Directory as _, EmbeddedOptions, Engine, EngineError, Feeds as _, Inboxes as _, PageWanted, ReadLimit,
     Rules, StartsWanted,
 };
 use async_trait::async_trait;
-use postrider_model::{FeedId, Publication, Timestamp, UserId};
+use postrider_model::{FeedId, Millis, NotificationId, Publication, Timestamp, UserId};
 use proptest::prelude::*;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
@@ -77,6 +79,7 @@ impl Nodes {
             on_commit: Box::new(|_, _| {}),
         };
         let store = Node {
+            number: n,
             common: self.common.clone(),
             // Nobody: what is due is done when the test says so.
             keeps_house: false,
@@ -179,6 +182,7 @@ async fn nodes_do_everything_at_once() {
         common.conflicts.load(Ordering::SeqCst) > 0,
         "nobody was in anybody's way"
     );
+    assert!(common.kept.load(Ordering::SeqCst) > 0, "nothing had to be kept");
 }
 
 /// As after a failover, when the first to look meets other servers, and locks that nobody holds any more.
@@ -225,5 +229,76 @@ async fn a_look_that_others_tear_is_done_again_and_told_to_nobody() {
         assert_eq!(nodes.common.torn_reads.load(Ordering::SeqCst), 0);
     }
     assert!(!node.is_failing());
+    nodes.close().await;
+}
+
+/// One for each of these users, and one for all of them, a second from now.
+fn scheduled(users: usize, now: Timestamp) -> Vec<Publication> {
+    let names: Vec<_> = (0..users).map(|n| format!("u{n}")).collect();
+    let own = names
+        .iter()
+        .map(|name| Make::new(format!("for-{name}")).user(name));
+    let all = Make::new("for-all".to_owned()).users(names.clone());
+    let all = own.chain([all]).map(|make| make.deliver_in(Millis(1000)));
+    all.map(|make| make.publication(now)).collect()
+}
+
+async fn heads(node: &RedisEngine, users: usize) -> Vec<u64> {
+    let feed = |n| FeedId::User(UserId::new(&format!("u{n}")).unwrap());
+    let feeds: Vec<_> = (0..users).map(feed).collect();
+    let spans = node.spans(&feeds).await.unwrap();
+    spans.iter().map(|span| span.head.offset).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_due_for_many_is_done_beside_those_who_publish_to_them() {
+    let now = Timestamp(1_700_000_000_000);
+    let nodes = Nodes::open(1, now, Rules::default());
+    let published = nodes.nodes[0].publish(scheduled(20, now)).await;
+    assert!(published.iter().all(Result::is_ok));
+    nodes.set_time(Timestamp(now.0 + 1000));
+    nodes.common.busy.store(true, Ordering::SeqCst);
+    nodes.tick().await;
+    assert_eq!(heads(&nodes.nodes[0], 20).await, [2; 20]);
+    nodes.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_due_row_that_cannot_be_read_keeps_nothing_else_from_being_done() {
+    let now = Timestamp(1_700_000_000_000);
+    let nodes = Nodes::open(1, now, Rules::default());
+    let published = nodes.nodes[0].publish(scheduled(20, now)).await;
+    assert!(published.iter().all(Result::is_ok));
+    // One of a newer version, and two damaged.
+    for (name, value) in [("for-u3", &[0xfe, 7][..]), ("for-all", &[]), ("gone", &[3])] {
+        let row = key::due(Timestamp(now.0 + 1000), 1, &NotificationId::new(name).unwrap());
+        nodes.common.put(Table::Due, row, value.to_vec());
+    }
+    nodes.set_time(Timestamp(now.0 + 1000));
+    nodes.tick().await;
+    assert_eq!(heads(&nodes.nodes[0], 20).await, [2; 20]);
+    assert_eq!(nodes.common.count(Table::Due), 0, "nothing is left to be done");
+    nodes.close().await;
+}
+
+/// The clock of the node that does the second is ahead of that of the one that does the first.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_ran_out_before_it_was_delivered_is_never_delivered() {
+    let now = Timestamp(1_700_000_000_000);
+    let nodes = Nodes::open(1, now, Rules::default());
+    let make = Make::new("late")
+        .user("u0")
+        .deliver_in(Millis(1000))
+        .ttl(Millis(2000));
+    assert!(nodes.nodes[0].publish(vec![make.publication(now)]).await[0].is_ok());
+    let row = key::due(Timestamp(now.0 + 1000), 1, &NotificationId::new("late").unwrap());
+    let value = nodes.common.take(Table::Due, &row).unwrap();
+    nodes.set_time(Timestamp(now.0 + 2000));
+    nodes.tick().await;
+    nodes.common.put(Table::Due, row, value);
+    nodes.set_time(Timestamp(now.0 + 1500));
+    nodes.tick().await;
+    assert_eq!(heads(&nodes.nodes[0], 1).await, [0]);
+    assert_eq!(nodes.common.count(Table::Due), 0);
     nodes.close().await;
 }

@@ -2,7 +2,8 @@
 //! tells the others whom to ask.
 //!
 //! * **The roster** (`roster`): each node holds a lease. Whatever else stands in Redis counts only as long as its node is
-//!   on the roster, so that a node that is killed leaves nobody behind for longer than its lease.
+//!   on the roster, so that a node that is killed leaves nobody behind for longer than its lease. A node that comes is
+//!   seen by the others before it is open (`arrival`).
 //! * **Who is where**: one hash per node and cell, user → number of sessions, written some 50 ms after it changed, many
 //!   users in a command, by a task of its own. One key per node and cell and not per user: a node that is gone is
 //!   forgotten by 64 `UNLINK`s, and a user costs a field.
@@ -12,6 +13,8 @@
 //! Invariant: a question takes a bounded time. A node that does not answer in it counts as having nobody. No loop of the
 //! hub waits for any of this.
 
+mod arrival;
+mod ghosts;
 mod merge;
 mod roster;
 mod talk;
@@ -33,6 +36,7 @@ use std::time::Duration;
 use talk::{Answer, Question, Said};
 use tokio::sync::{Notify, mpsc, watch as latest};
 use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::MissedTickBehavior;
 use watch::{Followed, FollowedNodes, serve};
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -44,7 +48,8 @@ const GATHER: Duration = Duration::from_millis(50);
 const AT_ONCE: usize = 2_000;
 /// What a node wrote is forgotten by Redis itself so long after it was last renewed: for the end of all nodes at once.
 const FORGOTTEN_AFTER_MS: u64 = 600_000;
-/// How often that is renewed, in renewals of the lease, and told anew, should any of it have been lost.
+/// How often that is renewed, in renewals of the lease, and told anew, should any of it have been lost: a user who is
+/// gone stands as connected for no longer than this, whatever Redis forgot.
 const RENEWALS_OF_HERE: u64 = 60;
 /// A node that had been taken for gone tells once more who is here after so many renewals: whoever took it for gone may
 /// have forgotten only then what it wrote, and has no longer than this for it.
@@ -87,6 +92,8 @@ pub(super) struct Inner {
     local: Arc<dyn NodePresence>,
     /// The nodes there are, as of the last renewal, without this one.
     others: latest::Sender<Arc<Vec<String>>>,
+    /// One has come that may not be among them.
+    newcomer: Notify,
     ids: AtomicU64,
     asks: Mutex<HashMap<u64, mpsc::Sender<(String, Answer)>>>,
     /// The watches of this node.
@@ -95,11 +102,14 @@ pub(super) struct Inner {
     served: Mutex<HashMap<(String, u64), JoinHandle<()>>>,
     /// Messages may have been lost, or what was written.
     lost: Notify,
+    /// What stands in Redis of who is here may not be so.
+    unsure: Notify,
     is_closed: AtomicBool,
 }
 
 impl RedisPresence {
-    /// Puts this node on the roster, and begins to tell who is here.
+    /// Puts this node on the roster, begins to tell who is here, and waits until the other nodes see this one, for as
+    /// long as a question may take.
     ///
     /// # Errors
     /// Where Redis cannot be reached.
@@ -115,11 +125,13 @@ impl RedisPresence {
             clock: options.clock,
             local,
             others: latest::Sender::new(Arc::default()),
+            newcomer: Notify::new(),
             ids: AtomicU64::new(1),
             asks: Mutex::default(),
             followed: FollowedNodes::default(),
             served: Mutex::default(),
             lost: Notify::new(),
+            unsure: Notify::new(),
             is_closed: AtomicBool::new(false),
         });
         let (mail, letters) = mpsc::channel::<Vec<u8>>(MAX_MAIL);
@@ -136,10 +148,12 @@ impl RedisPresence {
             handle.spawn(inner.clone().open_mail(letters)),
             handle.spawn(inner.clone().mend()),
         ];
-        Ok(RedisPresence {
+        let presence = RedisPresence {
             inner,
             tasks: Mutex::new(tasks),
-        })
+        };
+        presence.inner.announce().await;
+        Ok(presence)
     }
 
     /// How many sessions each of these users has on other nodes, as they told about 50 ms ago.
@@ -245,7 +259,7 @@ impl Inner {
     async fn mend(self: Arc<Inner>) {
         loop {
             self.lost.notified().await;
-            self.local.gather();
+            self.unsure.notify_one();
             self.followed.begin_again();
         }
     }
@@ -253,15 +267,22 @@ impl Inner {
     async fn keep_lease(self: Arc<Inner>) {
         let mut renewals = 0u64;
         let mut back_at = None;
+        let mut due = tokio::time::interval(Duration::from_millis(roster::RENEWAL_MS));
+        due.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // The first is due at once, and was done before.
+        due.tick().await;
         loop {
-            tokio::time::sleep(Duration::from_millis(roster::RENEWAL_MS)).await;
+            let is_due = tokio::select! {
+                _ = due.tick() => true,
+                () = self.newcomer.notified() => false,
+            };
             match self.renew().await {
                 Ok(renewed) => {
                     if !renewed.was_there {
                         tracing::warn!(
                             "the other nodes had taken this one for gone; it tells again who is here"
                         );
-                        self.local.gather();
+                        self.unsure.notify_one();
                         back_at = Some(renewals);
                     }
                     for node in renewed.gone.iter().filter(|gone| **gone != self.node) {
@@ -271,14 +292,17 @@ impl Inner {
                 }
                 Err(error) => tracing::debug!(%error, "the lease could not be renewed"),
             }
+            if !is_due {
+                continue;
+            }
             renewals += 1;
             if back_at.is_some_and(|back_at| renewals > back_at + RENEWALS_TO_FORGET) {
                 back_at = None;
-                self.local.gather();
+                self.unsure.notify_one();
             }
             if renewals.is_multiple_of(RENEWALS_OF_HERE) {
                 self.each_cell(&self.node, keep).await;
-                self.local.gather();
+                self.unsure.notify_one();
             }
         }
     }
@@ -340,16 +364,23 @@ impl Inner {
     }
 
     /// Writes who is here as it changes. What could not be written is tried until it can: who went meanwhile is not told
-    /// by gathering who is here.
+    /// by gathering who is here; what Redis itself lost of that is seen to by [`Inner::tell_anew`].
     async fn keep_here(self: Arc<Inner>) {
         loop {
-            self.local.has_changed().await;
-            tokio::time::sleep(GATHER).await;
-            let changed = self.local.changed(AT_ONCE);
-            while let Err(error) = self.write(&changed).await {
-                tracing::debug!(%error, "who is here could not be told; it will be again");
-                tokio::time::sleep(RETRY).await;
+            tokio::select! {
+                () = self.local.has_changed() => {
+                    tokio::time::sleep(GATHER).await;
+                    self.write_surely(&self.local.changed(AT_ONCE)).await;
+                }
+                () = self.unsure.notified() => self.tell_anew().await,
             }
+        }
+    }
+
+    async fn write_surely(&self, changed: &[(UserId, Option<u32>)]) {
+        while let Err(error) = self.write(changed).await {
+            tracing::debug!(%error, "who is here could not be told; it will be again");
+            tokio::time::sleep(RETRY).await;
         }
     }
 
@@ -457,12 +488,15 @@ impl Inner {
         let (from, what) = (self.node.clone(), what.clone());
         let said = Said::Ask { from, id, what };
         let asked = nodes.iter().map(|node| (NODES, self.saying(node, &said)));
+        let mut hearing = nodes.len();
         for asked in self.all(asked.collect()).await {
-            asked.map_err(|fault| EngineError::Store(fault.to_string()))?;
+            let heard = asked.map_err(|fault| EngineError::Store(fault.to_string()))?;
+            // Of a node that nobody speaks for no answer comes.
+            hearing -= usize::from(heard == Value::Int(0));
         }
         let mut came = HashMap::new();
         let all = async {
-            while came.len() < nodes.len() {
+            while came.len() < hearing {
                 match answers.recv().await {
                     Some((from, answer)) => came.insert(from, answer),
                     None => break,
@@ -516,6 +550,7 @@ impl Inner {
                 let told = self.local.topic_share(&topic, after, limit).await;
                 told.map(Answer::of_topic)
             }
+            Question::Newcomer => Ok(self.see(&from).await),
         };
         let what = answer.unwrap_or(Answer::Not);
         let answer = Said::Answer {

@@ -6,18 +6,20 @@
 //!
 //! All of it blocks the thread it is called on, which must not be a runtime's worker, but for what is `async`.
 
-use super::calls::{self, Held, Token, bytes, function, number};
+use super::across::across;
+use super::calls::{self, Held, Token, function};
 use super::commit::Writes;
 use super::fetch;
 use super::links::{Call, Cell, Durability, LinkFault, Links};
 use super::look::Look;
-use super::owners;
+use super::owners::{self, Owner};
+use super::standing::Standing;
 use super::tokens::Tokens;
-use crate::embedded::store::{Batch, Store, StoreFault, Tally, View, With};
+use crate::embedded::lanes::Share;
+use crate::embedded::store::{Batch, Refused, Store, StoreFault, Tally, View, With};
 use postrider_model::FeedId;
 use redis::Value;
-use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
@@ -29,6 +31,8 @@ pub const LIBRARY: &str = include_str!("library.lua");
 const TALLY_AGE: Duration = Duration::from_secs(1);
 /// Letters of a node's name that are kept in what Redis shows.
 const MAX_NAME: usize = 32;
+/// Letters of the token of a server that was emptied, or never used.
+const UNMARKED: usize = 32;
 /// Before what was not answered is asked again.
 const PAUSE: Duration = Duration::from_millis(20);
 
@@ -58,11 +62,18 @@ pub(super) struct Inner {
     number: Mutex<u64>,
     /// What is counted over all rows, as far as it is known.
     counted: Mutex<Counted>,
-    keeps_house: AtomicBool,
+    /// What of that which nobody asks for falls to this node.
+    share: Mutex<Share>,
+    /// Whether Redis takes what is to be kept, and keeps it.
+    pub(super) standing: Standing,
     /// Told when another server is there than before.
     another: Notify,
+    /// What is kept for this node, if its lease is not over.
+    pub(super) kept: Mutex<BTreeSet<Owner>>,
     /// Transactions whose fate nobody has to know any more.
     done: Mutex<Vec<(Cell, Vec<u8>)>>,
+    /// Slots of the Cluster move: until then each cell is asked by itself.
+    pub(super) apart_until: Mutex<Option<Instant>>,
     #[cfg(test)]
     pub(super) trial: super::store_tests::Trial,
 }
@@ -83,13 +94,14 @@ impl RedisStore {
             .chars()
             .filter(|c| c.is_ascii_alphanumeric() || "-_.".contains(*c));
         let name: String = name.take(MAX_NAME).collect();
-        let tokens = met(&links).await?;
+        let tokens = met(&links).await.map_err(|link| calls::fault(&link))?;
         let mut counted = Counted::default();
         if !links.is_cluster() {
             let others: Vec<Cell> = Cell::all().skip(1).collect();
-            counted.elsewhere = count(&links, &others).await?;
+            let told = one(links.call(vec![count(&others, false)]).await);
+            counted.elsewhere = sum_of(&[told.map_err(|link| calls::fault(&link))?])?;
         }
-        Ok(RedisStore {
+        let store = RedisStore {
             inner: Arc::new(Inner {
                 links,
                 options,
@@ -97,13 +109,19 @@ impl RedisStore {
                 tokens: Mutex::new(Arc::new(tokens)),
                 number: Mutex::new(0),
                 counted: Mutex::new(counted),
-                keeps_house: AtomicBool::new(false),
+                share: Mutex::new(Share::NONE),
+                standing: Standing::default(),
                 another: Notify::new(),
+                kept: Mutex::default(),
                 done: Mutex::default(),
+                apart_until: Mutex::default(),
                 #[cfg(test)]
                 trial: super::store_tests::Trial::default(),
             }),
-        })
+        };
+        let looked = store.look_at_settings().await;
+        looked.map_err(|link| calls::fault(&link))?;
+        Ok(store)
     }
 
     /// Looks at the rows.
@@ -116,26 +134,9 @@ impl RedisStore {
         owners::channel(feed)
     }
 
-    /// Takes a lease, or renews it. True where this node has it for `ttl` from now.
-    pub async fn hold(&self, name: &str, ttl: Duration) -> Result<bool, StoreFault> {
-        let args = vec![self.node().to_vec(), number(ttl.as_millis())];
-        let key = Cell(0).key(&format!("lease:{name}"));
-        let call = calls::writing(Cell(0), function::HOLD, vec![key], args);
-        let answers = self.inner.links.call(vec![call]).await;
-        Ok(calls::int(&one(answers).map_err(|link| calls::fault(&link))?)? == 1)
-    }
-
-    /// Gives a lease up, if it is this node's.
-    pub async fn let_go(&self, name: &str) -> Result<(), StoreFault> {
-        let key = Cell(0).key(&format!("lease:{name}"));
-        let call = calls::writing(Cell(0), function::LET_GO, vec![key], vec![self.node().to_vec()]);
-        let answers = self.inner.links.call(vec![call]).await;
-        one(answers).map(drop).map_err(|link| calls::fault(&link))
-    }
-
-    /// What [`Store::keeps_house`] answers from now on.
-    pub fn set_keeps_house(&self, keeps: bool) {
-        self.inner.keeps_house.store(keeps, Ordering::Release);
+    /// What [`Store::share`] answers from now on.
+    pub(super) fn set_share(&self, share: Share) {
+        *locked(&self.inner.share) = share;
     }
 
     pub(super) fn links(&self) -> &Links {
@@ -158,7 +159,10 @@ impl RedisStore {
     pub(super) fn ask(&self, calls: Vec<Call>) -> Result<Vec<Value>, StoreFault> {
         let answers = self.links().handle().block_on(self.links().call(calls));
         let answers: Result<_, LinkFault> = answers.into_iter().collect();
-        answers.map_err(|link| calls::fault(&link))
+        answers.map_err(|link| {
+            self.note_moves(&link);
+            calls::fault(&link)
+        })
     }
 
     /// Asks what may be asked again, until it is known that it ran, or was refused, or patience ends. Each answer in its place.
@@ -184,6 +188,11 @@ impl RedisStore {
             let is_open =
                 |at: &usize| matches!(answers[*at], Err(LinkFault::Unknown(_) | LinkFault::NotSent(_)));
             open.retain(is_open);
+            let faults = answers.iter().filter_map(|answer| answer.as_ref().err());
+            faults.for_each(|link| {
+                self.note_moves(link);
+                self.note_state(link);
+            });
             if open.is_empty() || now() >= patience_ends {
                 return answers;
             }
@@ -216,12 +225,17 @@ impl RedisStore {
     }
 
     async fn meet_all(&self) -> Result<(), StoreFault> {
-        let tokens = met(self.links()).await?;
+        let tokens = met(self.links()).await.map_err(|link| calls::fault(&link))?;
+        if **locked(&self.inner.tokens) != tokens {
+            // Before anything is committed to it.
+            let looked = self.look_at_settings().await;
+            looked.map_err(|link| calls::fault(&link))?;
+        }
         let mut known = locked(&self.inner.tokens);
         if **known != tokens {
             tracing::warn!(
                 epoch = tokens.epoch().0,
-                "a Redis server is not known by what it was before (it started anew, was promoted, or got its first replica): \
+                "a Redis server is not known by what it was before (it started anew, was promoted, was emptied, or got its first replica): \
                  entries are numbered in a new epoch"
             );
             *known = Arc::new(tokens);
@@ -244,7 +258,9 @@ impl RedisStore {
         }
         let cells: Vec<Cell> = servers.into_values().collect();
         let known = locked(&self.inner.tokens).clone();
-        for (cell, token) in cells.iter().zip(tokens_of(self.links(), &cells).await?) {
+        let told = tokens_of(self.links(), &cells).await;
+        let told = told.map_err(|link| calls::fault(&link));
+        for (cell, token) in cells.iter().zip(told?) {
             if known.of(*cell) != token {
                 return self.meet_all().await;
             }
@@ -263,8 +279,11 @@ impl RedisStore {
             true => Cell::all().collect(),
             false => vec![Cell(0)],
         };
-        let tally = self.links().handle().block_on(count(self.links(), &cells))?;
-        Ok(self.counted(tally))
+        let is_cluster = self.links().is_cluster();
+        let groups = self.together(&cells);
+        let calls = groups.iter().map(|cells| count(cells, is_cluster));
+        let told = self.ask(calls.collect())?;
+        Ok(self.counted(sum_of(&told)?))
     }
 
     /// What was counted where this store counts; all of it, with what is counted elsewhere.
@@ -280,22 +299,36 @@ impl RedisStore {
         sum(tally, locked(&self.inner.counted).elsewhere)
     }
 
-    fn commit_from(&self, look: Option<&Look>, batch: &Batch, with: &With<'_>) -> Result<(), StoreFault> {
+    fn commit_from(&self, look: Option<&Look>, batch: &Batch, with: &With<'_>) -> Result<(), Refused> {
         let mut number = locked(&self.inner.number);
         let tokens = match look {
             Some(look) => look.tokens(),
             None => locked(&self.inner.tokens).clone(),
         };
         let writes = Writes::new(look, batch, with, self.links().is_cluster());
+        if with.sync && !writes.frees() {
+            self.keeps_its_promise()?;
+        }
         if writes.is_empty() {
-            return look.map_or(Ok(()), |look| self.vouch(look, with.sync));
+            look.map_or(Ok(()), |look| self.vouch(look, with.sync))?;
+            // Perhaps another node did what something is kept for.
+            self.let_go(&writes, false);
+            return Ok(());
         }
         *number += 1;
         let at_once = writes.fits_one_call(self.links().is_cluster()) && !self.is_in_two_phases();
+        if let (false, Some(look)) = (at_once, look)
+            && let Some(refused) = self.keep_first(look, &writes, with.tries)
+        {
+            return Err(refused);
+        }
         let held = match at_once {
             true => self.commit_at_once(&tokens, &writes, *number, with.sync)?,
             false => self.commit_in_two_phases(&tokens, &writes, *number, with.sync)?,
         };
+        if held.is_none() {
+            self.let_go(&writes, at_once);
+        }
         let Some(held) = held else {
             if let Some((_, last)) = &mut locked(&self.inner.counted).last {
                 *last = sum(*last, with.tally);
@@ -303,8 +336,13 @@ impl RedisStore {
             return Ok(());
         };
         drop(number);
-        self.unblock(&held)?;
-        Err(StoreFault::Conflict)
+        Err(match look {
+            Some(look) => self.refused(look, &writes, &held, with.tries)?,
+            None => {
+                self.unblock(&held)?;
+                StoreFault::Conflict.into()
+            }
+        })
     }
 
     /// Sees to it that nobody waits for a transaction whose node went away. How many there were.
@@ -327,6 +365,7 @@ impl Store for RedisStore {
             ..With::default()
         };
         self.commit_from(None, batch, &with)
+            .map_err(|refused| refused.fault)
     }
 
     fn live_bytes(&self) -> u64 {
@@ -342,14 +381,22 @@ impl Store for RedisStore {
     }
 
     fn keeps_house(&self) -> bool {
-        self.inner.keeps_house.load(Ordering::Acquire)
+        self.share().keeps_house()
     }
 
-    fn commit_on(&self, view: Box<dyn View + '_>, batch: &Batch, with: &With<'_>) -> Result<(), StoreFault> {
+    fn share(&self) -> Share {
+        *locked(&self.inner.share)
+    }
+
+    fn commit_on(&self, view: Box<dyn View + '_>, batch: &Batch, with: &With<'_>) -> Result<(), Refused> {
         match view.as_any().and_then(|view| view.downcast_ref::<Look>()) {
             Some(look) => self.commit_from(Some(look), batch, with),
-            None => Err(StoreFault::Refused("a view of another store".into())),
+            None => Err(StoreFault::Refused("a view of another store".into()).into()),
         }
+    }
+
+    fn gives_up(&self) {
+        self.let_go_of_all(BTreeSet::new());
     }
 }
 
@@ -374,34 +421,54 @@ impl RedisStore {
     }
 }
 
-/// What the servers are known by now.
-async fn met(links: &Links) -> Result<Tokens, StoreFault> {
-    let cells = Cell::all().take(if links.is_cluster() { usize::MAX } else { 1 });
-    let cells: Vec<Cell> = cells.collect();
-    Ok(Tokens::new(tokens_of(links, &cells).await?))
+/// What the servers are known by now. Outside a Cluster all cells are marked after this.
+async fn met(links: &Links) -> Result<Tokens, LinkFault> {
+    let all: Vec<Cell> = Cell::all().collect();
+    let told = tokens_of(links, &all).await?;
+    let is_marked = told[0].len() > UNMARKED && told.iter().all(|token| *token == told[0]);
+    if is_marked || links.is_cluster() {
+        return Ok(Tokens::new(told));
+    }
+    let random = getrandom::u64().map_err(|error| LinkFault::NotSent(error.to_string().into()))?;
+    let keys = all.iter().map(|cell| cell.key("mark")).collect();
+    let args = vec![format!("{random:016x}").into_bytes()];
+    let marking = calls::writing(all[0], function::MARK, keys, args);
+    for answer in links.call(vec![marking]).await {
+        answer?;
+    }
+    Ok(Tokens::new(tokens_of(links, &all).await?))
 }
 
 /// The tokens of the servers that have these cells.
-async fn tokens_of(links: &Links, cells: &[Cell]) -> Result<Vec<Token>, StoreFault> {
+async fn tokens_of(links: &Links, cells: &[Cell]) -> Result<Vec<Token>, LinkFault> {
     let call = |cell: &Cell| calls::reading(*cell, function::MEET, vec![cell.key("rows")], Vec::new());
     let mut tokens = Vec::new();
     for answer in links.call(cells.iter().map(call).collect()).await {
-        tokens.push(bytes(&answer.map_err(|link| calls::fault(&link))?)?.to_vec());
+        match answer? {
+            Value::BulkString(token) => tokens.push(token),
+            _ => {
+                return Err(LinkFault::Unfit(
+                    "Redis does not say by what it is known".to_owned(),
+                ));
+            }
+        }
     }
     Ok(tokens)
 }
 
-/// What is counted in these cells.
-async fn count(links: &Links, cells: &[Cell]) -> Result<Tally, StoreFault> {
-    let call =
-        |cell: &Cell| calls::reading(*cell, function::FETCH, vec![cell.key("counts")], vec![number(1)]);
-    let mut all = Tally::default();
-    for answer in links.call(cells.iter().map(call).collect()).await {
-        let answer = answer.map_err(|link| calls::fault(&link))?;
-        let counts = calls::part(calls::array(&answer)?, 1)?;
-        all = sum(all, fetch::tally(calls::array(counts)?)?);
-    }
-    Ok(all)
+/// Asks what is counted in these cells.
+fn count(cells: &[Cell], is_cluster: bool) -> Call {
+    let keys = cells.iter().map(|cell| cell.key("counts")).collect();
+    across(
+        calls::reading(cells[0], function::COUNT, keys, Vec::new()),
+        is_cluster,
+    )
+}
+
+fn sum_of(answers: &[Value]) -> Result<Tally, StoreFault> {
+    answers.iter().try_fold(Tally::default(), |all, answer| {
+        Ok(sum(all, fetch::tally(calls::array(answer)?)?))
+    })
 }
 
 fn sum(a: Tally, b: Tally) -> Tally {
@@ -418,7 +485,7 @@ pub(super) fn one(answers: Vec<Result<Value, LinkFault>>) -> Result<Value, LinkF
     answers.into_iter().next().unwrap_or(Err(LinkFault::Closed))
 }
 
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -11,7 +11,9 @@ use super::owners::{self, Owner};
 use super::store::{LIBRARY, RedisStore, StoreOptions};
 use super::testing::{Cluster, Server, has_redis};
 use crate::embedded::codec::key;
-use crate::embedded::store::{Batch, News, Row, Store, StoreFault, Table, Tally, View, Wanted, With};
+use crate::embedded::store::{
+    Batch, News, Refused, Row, Store, StoreFault, Table, Tally, View, Wanted, With,
+};
 use postrider_model::{FeedId, NotificationId, Timestamp, Topic, UserId};
 use redis::Value;
 use std::collections::{BTreeMap, HashMap};
@@ -90,6 +92,10 @@ pub(super) fn close(runtime: &Runtime, stores: &[RedisStore]) {
     }
 }
 
+fn every_cell() -> Vec<Cell> {
+    Cell::all().collect()
+}
+
 fn user(n: u64) -> UserId {
     UserId::new(&format!("u{n}")).unwrap()
 }
@@ -111,7 +117,8 @@ fn commit(store: &RedisStore, look: Look, batch: &Batch) -> Result<(), StoreFaul
         sync: true,
         ..With::default()
     };
-    store.commit_on(Box::new(look), batch, &with)
+    let done = store.commit_on(Box::new(look), batch, &with);
+    done.map_err(|refused| refused.fault)
 }
 
 /// All rows of all tables.
@@ -171,7 +178,11 @@ fn what_was_written_is_read() {
         look.get(Table::Entries, &entry(1)).unwrap(),
         Some(b"one".to_vec())
     );
-    assert!(matches!(look.is_whole(), Err(StoreFault::Conflict)));
+    look.is_whole().unwrap();
+    assert!(matches!(look.is_so_now(), Err(StoreFault::Conflict)));
+    // And nothing is read to it that another moment left.
+    let more = look.get(Table::States, &key::user(&user(2)));
+    assert!(matches!(more, Err(StoreFault::Conflict)), "{more:?}");
     assert_eq!(
         store.look().scan(Table::Entries, &from, &to, 2).unwrap()[0],
         (entry(2), b"two".to_vec())
@@ -308,7 +319,7 @@ fn who_rests_on_what_changed_writes_nothing() {
         batch.remove(Table::States, written);
         b.commit(&batch, true).unwrap();
     }
-    assert_eq!(a.finish_abandoned().unwrap(), 0);
+    assert_eq!(a.finish_abandoned(&every_cell()).unwrap(), 0);
     close(&runtime, &[a, b]);
 }
 
@@ -332,7 +343,7 @@ fn a_commit_that_is_told_twice_is_done_once() {
     let with = With {
         sync: true,
         tally,
-        news: &[],
+        ..With::default()
     };
     let writes = super::commit::Writes::new(Some(&look), &batch, &with, false);
     for _ in 0..2 {
@@ -494,27 +505,6 @@ fn what_was_counted_in_a_cluster_is_counted_by_every_look() {
 }
 
 #[test]
-fn a_lease_is_one_nodes() {
-    if !has_redis("redis::store") {
-        return;
-    }
-    let (server, runtime) = (Server::start(), runtime());
-    // The same name twice, as when it was configured so.
-    let (a, b) = (open(&runtime, &server.url()), open(&runtime, &server.url()));
-    runtime.block_on(async {
-        let long = Duration::from_secs(60);
-        assert!(a.hold("house", long).await.unwrap());
-        assert!(!b.hold("house", long).await.unwrap());
-        assert!(a.hold("house", long).await.unwrap());
-        b.let_go("house").await.unwrap();
-        assert!(!b.hold("house", long).await.unwrap());
-        a.let_go("house").await.unwrap();
-        assert!(b.hold("house", long).await.unwrap());
-    });
-    close(&runtime, &[a, b]);
-}
-
-#[test]
 fn news_comes_with_the_commit_and_with_no_other() {
     if !has_redis("redis::store") {
         return;
@@ -550,6 +540,7 @@ fn news_comes_with_the_commit_and_with_no_other() {
                 sync: true,
                 tally: Tally::default(),
                 news: &news,
+                ..With::default()
             };
             let mut batch = Batch::default();
             batch.put(Table::States, key.clone(), b"y".to_vec());
@@ -639,11 +630,21 @@ fn some_read(look: &Look, dice: &mut Dice) -> Result<Read, StoreFault> {
     })
 }
 
-fn some_transaction(store: &RedisStore, dice: &mut Dice) -> Result<Done, StoreFault> {
-    let look = store.look();
+/// On a view of its own, or on what is left of the one that others got in the way of.
+fn some_transaction(
+    store: &RedisStore,
+    dice: &mut Dice,
+    kept: Option<Box<dyn View>>,
+    tries: u32,
+) -> Result<Done, Refused> {
+    let view = kept.unwrap_or_else(|| Box::new(store.look()));
+    let look = view
+        .as_any()
+        .and_then(|view| view.downcast_ref::<Look>())
+        .unwrap();
     let mut reads = Vec::new();
     for _ in 0..=dice.roll(4) {
-        reads.push(some_read(&look, dice)?);
+        reads.push(some_read(look, dice)?);
     }
     let (mut batch, mut writes) = (Batch::default(), BTreeMap::new());
     for _ in 0..=dice.roll(3) {
@@ -671,7 +672,12 @@ fn some_transaction(store: &RedisStore, dice: &mut Dice) -> Result<Done, StoreFa
         .iter()
         .map(|(owner, stamp)| (*owner, *stamp, changed.contains(owner)))
         .collect();
-    commit(store, look, &batch)?;
+    let with = With {
+        sync: true,
+        tries: Some(tries),
+        ..With::default()
+    };
+    store.commit_on(view, &batch, &with)?;
     Ok(Done {
         reads,
         writes,
@@ -763,32 +769,46 @@ fn judge(read: &Read, model: &Model) {
 /// So many transactions of each of these nodes at once, judged.
 fn trial_of_nodes(runtime: &Runtime, stores: &[RedisStore], count: usize) {
     let mut done = Vec::new();
-    let mut conflicts = 0;
+    let (mut conflicts, mut went_on) = (0, 0);
     std::thread::scope(|scope| {
         let nodes: Vec<_> = stores
             .iter()
             .enumerate()
             .map(|(n, store)| {
                 scope.spawn(move || {
-                    let (mut dice, mut done, mut conflicts) = (Dice(n as u64), Vec::new(), 0);
+                    let (mut dice, mut done) = (Dice(n as u64), Vec::new());
+                    let (mut conflicts, mut went_on) = (0, 0);
+                    // Of every other node all is kept at once, as if its transactions were large.
+                    let first = 2 * (n as u32 % 2);
+                    let (mut tries, mut kept) = (first, None);
                     while done.len() < count {
-                        match some_transaction(store, &mut dice) {
-                            Ok(one) => done.push(one),
-                            Err(StoreFault::Conflict) => conflicts += 1,
-                            Err(fault) => panic!("{fault}"),
+                        let before = Dice(dice.0);
+                        match some_transaction(store, &mut dice, kept.take(), tries) {
+                            Ok(one) => {
+                                done.push(one);
+                                tries = first;
+                            }
+                            Err(refused) if matches!(refused.fault, StoreFault::Conflict) => {
+                                (dice, kept) = (before, refused.kept);
+                                (tries, conflicts) = (tries + 1, conflicts + 1);
+                                went_on += usize::from(kept.is_some());
+                            }
+                            Err(refused) => panic!("{}", refused.fault),
                         }
                     }
-                    (done, conflicts)
+                    (done, conflicts, went_on)
                 })
             })
             .collect();
         for node in nodes {
-            let (of_node, of_its) = node.join().unwrap();
+            let (of_node, of_its, of_them) = node.join().unwrap();
             done.extend(of_node);
             conflicts += of_its;
+            went_on += of_them;
         }
     });
     assert!(conflicts > 0, "the nodes did not get in each other's way");
+    assert!(went_on > 0, "nothing was kept for anybody");
     let mut model = Model::new();
     for one in in_order(done) {
         one.reads.iter().for_each(|read| judge(read, &model));
@@ -800,7 +820,7 @@ fn trial_of_nodes(runtime: &Runtime, stores: &[RedisStore], count: usize) {
         }
     }
     assert_eq!(all_rows(&stores[0]), model);
-    assert_eq!(stores[0].finish_abandoned().unwrap(), 0);
+    assert_eq!(stores[0].finish_abandoned(&every_cell()).unwrap(), 0);
     close(runtime, stores);
 }
 
@@ -834,16 +854,26 @@ fn a_library_that_checks_less_is_found_out() {
     for (part, instead) in less {
         let library = LIBRARY.replace(part, instead);
         assert_ne!(library, LIBRARY);
-        let (server, runtime) = (Server::start(), runtime());
-        let stores: Vec<_> = (0..4).map(|_| open(&runtime, &server.url())).collect();
-        let mut load = redis::cmd("FUNCTION");
-        server.ask(load.arg("LOAD").arg("REPLACE").arg(library));
-        for store in &stores {
-            store.trial().in_two_phases.store(true, Ordering::SeqCst);
-        }
-        let judged = std::thread::spawn(move || trial_of_nodes(&runtime, &stores, 150));
-        assert!(judged.join().is_err(), "not found out: {part}");
+        // What it lets through needs two nodes at the same moment, which no single trial is sure to have.
+        let is_found_out = (0..MOST_TRIALS).any(|_| !is_as_one_with(&library));
+        assert!(is_found_out, "not found out: {part}");
     }
+}
+
+/// Trials of a library that checks less.
+const MOST_TRIALS: usize = 8;
+
+/// Whether a trial with this library finds nothing.
+fn is_as_one_with(library: &str) -> bool {
+    let (server, runtime) = (Server::start(), runtime());
+    let stores: Vec<_> = (0..4).map(|_| open(&runtime, &server.url())).collect();
+    let mut load = redis::cmd("FUNCTION");
+    server.ask(load.arg("LOAD").arg("REPLACE").arg(library));
+    for store in &stores {
+        store.trial().in_two_phases.store(true, Ordering::SeqCst);
+    }
+    let judged = std::thread::spawn(move || trial_of_nodes(&runtime, &stores, 150));
+    judged.join().is_ok()
 }
 
 #[test]
@@ -911,8 +941,8 @@ fn trial_of_ends(runtime: &Runtime, url: &RedisUrl) {
     }
     // Both happened: ends before and after the moment of the commit.
     assert!(whole.0 >= 3 && whole.1 >= 5, "{story:?}");
-    witness.finish_abandoned().unwrap();
-    assert_eq!(witness.finish_abandoned().unwrap(), 0);
+    witness.finish_abandoned(&every_cell()).unwrap();
+    assert_eq!(witness.finish_abandoned(&every_cell()).unwrap(), 0);
     assert_eq!(left_behind(runtime, &witness), 0);
     close(runtime, &[witness]);
 }

@@ -17,6 +17,8 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 const USERS: u64 = 8;
+/// Others, for whom nodes publish to all of them and to one after the other at the same time.
+const CROWD: u64 = 96;
 const TOPICS: u64 = 2;
 const NOW: Timestamp = Timestamp(1_700_000_000_000);
 const WHOLE: ReadLimit = ReadLimit {
@@ -58,6 +60,14 @@ fn user(n: u64) -> UserId {
 
 fn topic(n: u64) -> Topic {
     Topic::new(&format!("t-{n}")).unwrap()
+}
+
+fn one_of_many(n: u64) -> UserId {
+    UserId::new(&format!("m-{n}")).unwrap()
+}
+
+fn crowd() -> impl Iterator<Item = FeedId> {
+    (0..CROWD).map(|n| FeedId::User(one_of_many(n)))
 }
 
 fn all_feeds() -> Vec<FeedId> {
@@ -170,6 +180,22 @@ fn spawned(work: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
     tokio::spawn(work)
 }
 
+/// Several at once.
+async fn publish_all(node: &RedisEngine, account: &Shared, publications: Vec<Publication>) {
+    let ids: Vec<_> = publications
+        .iter()
+        .map(|one| (one.notification.id.to_string(), one.feeds.clone()))
+        .collect();
+    locked(account).tried.extend(ids.iter().cloned());
+    let receipts = node.publish(publications).await;
+    for (receipt, (id, _)) in receipts.into_iter().zip(ids) {
+        if receipt.is_ok() {
+            locked(account).accepted.insert(id);
+        }
+        done(receipt);
+    }
+}
+
 async fn publish(
     node: &RedisEngine,
     account: &Shared,
@@ -203,7 +229,18 @@ async fn work(node: Arc<RedisEngine>, who: usize, steps: u64, account: Shared) {
     for step in 0..steps {
         let own = format!("n-{who}-{step}");
         let someone = user(dice.roll(USERS));
-        match dice.roll(12) {
+        match dice.roll(14) {
+            12 => {
+                let make = Make::new(own).users((0..CROWD).map(one_of_many));
+                publish(&node, &account, who, make.publication(NOW), false).await;
+            }
+            13 => {
+                let small = (0..4).map(|n| {
+                    let make = Make::new(format!("{own}-{n}")).user(one_of_many(dice.roll(CROWD)).as_str());
+                    make.publication(NOW)
+                });
+                publish_all(&node, &account, small.collect()).await;
+            }
             0..=2 => {
                 let make = Make::new(own).user(someone.as_str());
                 publish(&node, &account, who, make.publication(NOW), false).await;
@@ -318,7 +355,7 @@ where
 async fn judge_feeds(node: &RedisEngine, account: &Shared) -> BTreeMap<FeedId, Vec<String>> {
     let mut feeds = BTreeMap::new();
     let mut places: BTreeMap<(FeedId, String), usize> = BTreeMap::new();
-    for feed in all_feeds() {
+    for feed in all_feeds().into_iter().chain(crowd()) {
         let page = node.read(&feed, 0, WHOLE).await.unwrap();
         let offsets: Vec<_> = page.entries.iter().map(|entry| entry.position.offset).collect();
         assert_eq!(
@@ -333,7 +370,9 @@ async fn judge_feeds(node: &RedisEngine, account: &Shared) -> BTreeMap<FeedId, V
                     .or_default() += 1;
             }
         }
-        feeds.insert(feed, page.entries.iter().map(|entry| said(entry)).collect());
+        if all_feeds().contains(&feed) {
+            feeds.insert(feed, page.entries.iter().map(|entry| said(entry)).collect());
+        }
     }
     let account = locked(account);
     assert!(account.accepted.len() > 10, "nothing was tried");

@@ -9,7 +9,7 @@ use super::calls::{self, function};
 use super::links::{Cell, Links};
 use super::store::RedisStore;
 use crate::embedded::news;
-use postrider_model::{FeedId, Publication};
+use postrider_model::{FeedId, LogPace, Publication};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
@@ -32,6 +32,7 @@ pub(super) struct Transients {
     /// In a Cluster one for each cell, else a single one.
     lanes: Vec<Sender<Part>>,
     waiting: Arc<AtomicUsize>,
+    dropped: LogPace,
 }
 
 /// A publication that waits, in one lane or several.
@@ -72,20 +73,30 @@ impl Transients {
         Transients {
             lanes: lanes.collect(),
             waiting: Arc::default(),
+            dropped: LogPace::new(),
         }
     }
 
     /// Takes one in, or drops it. Does not block.
     pub fn send(&self, publication: Publication) {
+        let now = publication.notification.time;
         let parts = parts(&publication.feeds, self.lanes.len());
         let Some(of) = Waiting::of(publication, &self.waiting) else {
-            tracing::warn!("too many bytes of transient notifications wait: one is dropped");
+            if let Some(unsaid) = self.dropped.due(now) {
+                tracing::warn!(
+                    unsaid,
+                    "too many bytes of transient notifications wait: one is dropped"
+                );
+            }
             return;
         };
         for (lane, feeds) in self.lanes.iter().zip(parts) {
             let of = of.clone();
-            if !feeds.is_empty() && lane.try_send(Part { of, feeds }).is_err() {
-                tracing::warn!("too many transient notifications wait: one is dropped");
+            if !feeds.is_empty()
+                && lane.try_send(Part { of, feeds }).is_err()
+                && let Some(unsaid) = self.dropped.due(now)
+            {
+                tracing::warn!(unsaid, "too many transient notifications wait: one is dropped");
             }
         }
     }

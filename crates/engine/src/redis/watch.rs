@@ -2,9 +2,12 @@
 //! what sessions were told of already, also where no subscription was lost meanwhile.
 //!
 //! Invariant: once another server was met, by whoever asked it something, the listeners are told that they may have
-//! missed something; a node that asks nothing meets it within a [`STEP`] of its answering.
+//! missed something; a node that asks nothing meets it within a [`STEP`] of its answering. The [standing](super::standing) of those that are
+//! met is looked at as often as it says.
 
 use super::engine::Shared;
+use super::links::Moment;
+use super::standing::STEPS;
 use super::store::RedisStore;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -30,13 +33,14 @@ impl Drop for Watch {
 }
 
 async fn watch(store: RedisStore, engine: Weak<Shared>) {
+    let mut settings = Settings::default();
     loop {
         tokio::select! {
             () = store.another() => match engine.upgrade() {
                 Some(engine) => engine.missed(),
                 None => return,
             },
-            () = look_around(&store) => match engine.upgrade() {
+            () = look_around(&store, &mut settings) => match engine.upgrade() {
                 Some(engine) => engine.tell_unreadable(),
                 None => return,
             },
@@ -44,10 +48,38 @@ async fn watch(store: RedisStore, engine: Weak<Shared>) {
     }
 }
 
+/// When the settings of the servers are to be looked at.
+#[derive(Debug, Default)]
+struct Settings {
+    /// Steps since the last look.
+    steps: u32,
+    /// No connection was made since.
+    moment: Option<Moment>,
+}
+
+impl Settings {
+    /// In each step. Whether it is time: now and then, and after each new connection.
+    fn are_due(&mut self, moment: Moment) -> bool {
+        self.steps += 1;
+        let are_due = self.steps >= STEPS || self.moment != Some(moment);
+        if are_due {
+            (self.steps, self.moment) = (0, Some(moment));
+        }
+        are_due
+    }
+}
+
 /// After a while.
-async fn look_around(store: &RedisStore) {
+async fn look_around(store: &RedisStore, settings: &mut Settings) {
     tokio::time::sleep(STEP).await;
     if let Err(fault) = store.look_around().await {
         tracing::debug!(%fault, "the servers cannot be asked who they are");
     }
+    if settings.are_due(store.links().moment())
+        && let Err(fault) = store.look_at_settings().await
+    {
+        settings.moment = None;
+        tracing::debug!(%fault, "the servers cannot be asked for their settings");
+    }
+    store.try_again().await;
 }

@@ -54,6 +54,8 @@ pub(super) struct ReaderBook {
     pub(super) resent: u64,
     pub(super) reconnects: u64,
     pub(super) gaps: u64,
+    /// How many gaps it had been told when a note came last: whether one was told since.
+    pub(super) gaps_when: HashMap<usize, u64>,
 }
 
 impl Note {
@@ -96,6 +98,7 @@ impl Books {
                 book.name, note.id, notification.data
             ));
         }
+        let gaps_then = book.gaps_when.insert(at, book.gaps).unwrap_or_default();
         if book.seen.insert(at) {
             book.firsts.push(at);
         } else if book.repeatable.remove(&at) {
@@ -103,9 +106,18 @@ impl Books {
         } else if book.is_explicit && notification.attempt.is_some() {
             book.resent += 1;
         } else {
+            // For who has to find out what it was: by a failover, by a second attempt of the publisher, or by neither.
             wrong.push(format!(
-                "{}: {} repeated though it came before the cursor (reconnects so far: {})",
-                book.name, note.id, book.reconnects
+                "{}: {} of {:?} repeated though it came before the cursor (reconnects so far: {}, gaps: {}, {gaps_then} of \
+                 them when it came last, sent again by its publisher: {}, then accepted: {}, attempt {:?})",
+                book.name,
+                note.id,
+                note.feeds,
+                book.reconnects,
+                book.gaps,
+                note.is_retried,
+                note.accepted,
+                notification.attempt
             ));
         }
         book.since_cursor.insert(at);

@@ -15,7 +15,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::frame::{frame, notification};
-use super::{Connect, End, Inbox, Received, Refused, is_cut};
+use super::{Connect, End, Inbox, Notification, Received, Refused, is_cut};
 use crate::http::{Answer, Conn, Cut};
 
 /// A polling session.
@@ -81,19 +81,17 @@ impl LongPoll {
         self.in_flight = false;
         let text = std::str::from_utf8(&answer.body)?;
         let page: Page<'_> = serde_json::from_str(text).with_context(|| format!("not a page: {text}"))?;
-        if page.gap {
-            self.queue.push_back(Received::Gap(None));
-        }
-        if page.notifications.is_empty() && page.events.is_empty() {
-            self.queue.push_back(Received::KeepAlive);
-        }
+        let is_empty = page.notifications.is_empty() && page.events.is_empty();
+        let mut notifications = Vec::new();
         for raw in page.notifications {
             let notification = notification(raw.get())?;
             let explicit = self.connect.query.contains(&("ack".into(), "explicit".into()));
             if !explicit || self.connect.repeats || self.known.insert(notification.id.clone()) {
-                self.queue.push_back(Received::Notification(notification));
+                notifications.push(notification);
             }
         }
+        self.queue.extend(with_gaps(page.gap, notifications));
+        self.queue.extend(is_empty.then_some(Received::KeepAlive));
         for raw in page.events {
             self.queue.push_back(frame(raw.get())?);
         }
@@ -116,6 +114,23 @@ impl LongPoll {
         }
         Ok(true)
     }
+}
+
+/// The notifications of an answer, with the gaps that it tells of: one before all, since it says only that there is one.
+/// A poll that waits may hold something already when its place is lost and it begins again, so that the same id comes
+/// twice in its answer: then a gap stands between the two as well.
+fn with_gaps(gap: bool, notifications: Vec<Notification>) -> Vec<Received> {
+    let mut received = Vec::with_capacity(notifications.len() + 1);
+    let mut since_gap = HashSet::new();
+    received.extend(gap.then_some(Received::Gap(None)));
+    for notification in notifications {
+        if gap && !since_gap.insert(notification.id.clone()) {
+            received.push(Received::Gap(None));
+            since_gap = HashSet::from([notification.id.clone()]);
+        }
+        received.push(Received::Notification(notification));
+    }
+    received
 }
 
 impl Inbox for LongPoll {
@@ -144,5 +159,35 @@ impl Inbox for LongPoll {
 
     fn cut(self: Box<Self>, how: Cut) {
         self.conn.cut(how);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_comes_twice_in_an_answer_has_a_gap_between_if_one_was_told() {
+        let kinds = |gap: bool, ids: &[&str]| -> Vec<String> {
+            let notifications = ids.iter().map(|id| Notification {
+                id: (*id).into(),
+                topic: None,
+                subject: None,
+                time: String::new(),
+                attempt: None,
+                data: String::new(),
+                raw: String::new(),
+            });
+            let received = with_gaps(gap, notifications.collect());
+            let kinds = received.into_iter().map(|received| match received {
+                Received::Notification(notification) => notification.id,
+                _ => "gap".into(),
+            });
+            kinds.collect()
+        };
+        assert_eq!(kinds(false, &["x", "x"]), ["x", "x"]);
+        assert_eq!(kinds(true, &["x", "y"]), ["gap", "x", "y"]);
+        let twice = ["x", "y", "a", "x", "b", "y"];
+        assert_eq!(kinds(true, &twice), ["gap", "x", "y", "a", "gap", "x", "b", "y"]);
     }
 }

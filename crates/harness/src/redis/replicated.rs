@@ -1,7 +1,9 @@
 //! A master, its replica, and three Sentinels that watch them.
 //!
-//! Invariant: when [`Replicated::start`] returns, the replica is in step and all Sentinels know each other, so that a
-//! failover can begin at once.
+//! Invariant: when [`Replicated::start`] or [`Replicated::heal`] returns, the replica is in step, all Sentinels know each
+//! other, and each has heard from the replica itself that it is one, so that a failover can begin at once. A Sentinel
+//! that has not heard so takes what a failover promotes for a master of before that came back, and makes it a replica
+//! again: the failover is given up, and nobody is told.
 //!
 //! It does not choose who is the master: the Sentinels do, and [`Replicated::master`] asks them.
 
@@ -10,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
-use super::{Client, PATIENCE, Server, ServerOptions};
+use super::{Answer, Client, PATIENCE, Server, ServerOptions};
 use crate::wait::until_true;
 
 /// What the Sentinels call the master.
@@ -20,6 +22,13 @@ const SENTINELS: usize = 3;
 const FAILOVER: Duration = Duration::from_secs(40);
 /// How long a failover that was asked for may take before it is asked for again.
 const ASK_AGAIN: Duration = Duration::from_secs(6);
+/// How often hurried Sentinels look, where others look every one to ten seconds, in milliseconds. One that is no replica
+/// though it should be is made one after four times `publish-period`: longer than it takes to tell all of a failover.
+const HURRIED: [(&str, &str); 3] = [
+    ("info-period", "200"),
+    ("ping-period", "200"),
+    ("publish-period", "500"),
+];
 
 /// Two servers and their Sentinels.
 pub struct Replicated {
@@ -51,6 +60,18 @@ impl Replicated {
         };
         all.wait_whole()?;
         Ok(all)
+    }
+
+    /// Has the Sentinels look several times as often, until they are started again: for a test that fails over often, and
+    /// in which it does not matter how soon that is noticed.
+    pub fn hurry(&self) -> Result<()> {
+        for sentinel in &self.sentinels {
+            let mut client = sentinel.client()?;
+            for (period, milliseconds) in HURRIED {
+                client.must(&["SENTINEL", "DEBUG", period, milliseconds])?;
+            }
+        }
+        Ok(())
     }
 
     /// `redis+sentinel://…`, as `engine.redis.url` takes it.
@@ -145,18 +166,33 @@ impl Replicated {
             || {
                 let mut master = Client::connect(self.master_addr()?)?;
                 let info = master.info("replication")?;
-                let in_step = info.contains("role:master") && info.contains("state=online");
-                let mut known = true;
+                let mut whole = info.contains("role:master") && info.contains("state=online");
                 for sentinel in &self.sentinels {
-                    let masters = sentinel.client()?.info("sentinel")?;
-                    known &= masters.contains("status=ok,")
-                        && masters.contains("slaves=1,")
-                        && masters.contains(&format!("sentinels={SENTINELS}"));
+                    whole &= knows_all(&mut sentinel.client()?)?;
                 }
-                Ok(in_step && known)
+                Ok(whole)
             },
         )?;
         ensure!(self.servers.iter().all(Server::is_running), "a server is down");
         Ok(())
     }
+}
+
+/// Whether a Sentinel knows the others, and has heard from the replica that it is one and has its master.
+fn knows_all(sentinel: &mut Client) -> Result<bool> {
+    let masters = sentinel.info("sentinel")?;
+    let others = masters.contains("status=ok,")
+        && masters.contains("slaves=1,")
+        && masters.contains(&format!("sentinels={SENTINELS}"));
+    let replicas = sentinel.must(&["SENTINEL", "REPLICAS", NAME])?;
+    let is_one = |replica: &Answer| {
+        let said = |name: &str| {
+            let mut pairs = replica.list().chunks_exact(2);
+            let pair = pairs.find(|pair| pair[0].text() == name);
+            pair.map(|pair| pair[1].text()).unwrap_or_default()
+        };
+        (said("flags"), said("role-reported"), said("master-link-status"))
+            == ("slave".to_owned(), "slave".to_owned(), "ok".to_owned())
+    };
+    Ok(others && replicas.list().iter().all(is_one))
 }

@@ -6,7 +6,7 @@
 //! It does not know what else it belongs to: [`super::Replicated`] and [`super::Cluster`] do.
 
 use std::fs::OpenOptions;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -44,6 +44,8 @@ pub struct ServerOptions {
     pub sentinel: Option<String>,
     /// Whether it is a member of a Cluster.
     pub is_clustered: bool,
+    /// The namespace of a [`crate::network::Network`] that it runs in, with its address there; loopback else.
+    pub within: Option<(String, Ipv4Addr)>,
 }
 
 impl ServerOptions {
@@ -110,7 +112,10 @@ impl Server {
 
     /// Where it listens.
     pub fn addr(&self) -> SocketAddr {
-        loopback(self.port)
+        match &self.options.within {
+            Some((_, address)) => SocketAddr::from((*address, self.port)),
+            None => loopback(self.port),
+        }
     }
 
     /// The port on which members of a Cluster speak to each other.
@@ -194,7 +199,15 @@ impl Server {
     }
 
     fn command(&self) -> Result<Command> {
-        let mut command = Command::new("redis-server");
+        let (mut command, bind) = match &self.options.within {
+            Some((namespace, _)) => {
+                let mut command = Command::new("ip");
+                command.args(["netns", "exec", namespace, "redis-server"]);
+                // Each link to it ends at an address of its own.
+                (command, "0.0.0.0")
+            }
+            None => (Command::new("redis-server"), "127.0.0.1"),
+        };
         let file = self.dir.path().join("redis.conf");
         // A server that changes its role writes that into its file, and a Sentinel all that it learns: only the first
         // run finds ours.
@@ -202,7 +215,10 @@ impl Server {
             std::fs::write(&file, self.options.file())?;
         }
         command.arg(file);
-        command.args(["--port", &self.port.to_string(), "--bind", "127.0.0.1"]);
+        command.args(["--port", &self.port.to_string(), "--bind", bind]);
+        if self.options.within.is_some() {
+            command.args(["--protected-mode", "no"]);
+        }
         if self.options.is_clustered {
             command.args([
                 "--cluster-enabled",

@@ -4,14 +4,15 @@
 //! Invariants checked, of every round:
 //! 1. the [`Account`]: each id that was answered 202 reaches every recipient, per-feed order holds at first delivery, and
 //!    nobody gets an id twice but by the rules that stand there;
-//! 2. live delivery resumes within [`RESUMES_WITHIN`] of Redis being back, on sessions that nobody had to open again;
+//! 2. live delivery resumes within `POSTRIDER_RESUMES_WITHIN` seconds of Redis being back, on sessions that nobody had to
+//!    open again: within 2 where the siege has the machine to itself, within [`RESUMES_WITHIN`] where it is one test of many;
 //! 3. in the end all nodes tell the same state of every notification, and nothing is pending for who was there.
 //!
 //! Where Redis itself may lose something (a failover to a replica for which nobody waited), what it lost is counted
 //! apart, and is allowed only to sessions that were told a gap.
 //!
-//! `POSTRIDER_ROUNDS` (2), `POSTRIDER_SEED` and `POSTRIDER_SHAPE` (`single`, `cluster`, `sentinel`, `careless`; by turns)
-//! set its length and its choices. The seed fixes what is published and which faults come when, not how threads
+//! `POSTRIDER_ROUNDS` (2), `POSTRIDER_SEED` and `POSTRIDER_SHAPE` (`single`, `cluster`, `sentinel`, `careless`; by turns;
+//! or `linked`) set its length and its choices. The seed fixes what is published and which faults come when, not how threads
 //! interleave. Each round prints its account with the seed that makes the same choices again.
 
 mod back_end;
@@ -36,14 +37,16 @@ use rand::rngs::StdRng;
 use rand::seq::IteratorRandom;
 use rand::{Rng, SeedableRng};
 
-use crate::site::{Shape, Site};
+use crate::site::{NODES, Shape, Site};
 use crate::{alone, chosen};
 use back_end::BackEnd;
 use witness::Witnesses;
 
-const NODES: usize = 3;
-/// How soon after Redis is back what is published must reach those who wait for it.
-const RESUMES_WITHIN: Duration = Duration::from_secs(2);
+/// How soon after Redis is back what is published must reach those who wait for it, on a machine that may do other things
+/// as well. What it took is printed.
+const RESUMES_WITHIN: u64 = 5;
+/// A siege under which less is accepted shows nothing. On two cores with slow disks a Cluster takes some 150.
+const AT_LEAST_ACCEPTED: u64 = 50;
 /// How long recipients have at the end to get all that they lack.
 const HEALS_WITHIN: Duration = Duration::from_secs(30);
 /// Of so many notifications each node is asked for the state.
@@ -52,39 +55,48 @@ const STATES_ASKED: usize = 60;
 #[test]
 fn nothing_is_lost_over_faults() -> Result<()> {
     run("nothing_is_lost_over_faults", &[Need::Redis], || {
-        let _alone = alone();
-        room_for_files()?;
-        let rounds = chosen("POSTRIDER_ROUNDS").unwrap_or(2);
-        let seed: u64 = chosen("POSTRIDER_SEED").unwrap_or_else(rand::random);
         let shape: Option<Shape> = chosen("POSTRIDER_SHAPE");
-        let mut failed = Vec::new();
-        for round in 0..rounds {
-            let shape = shape.unwrap_or(Shape::ALL[round % Shape::ALL.len()]);
-            let seed = seed.wrapping_add(round as u64);
-            let name = format!("{shape}, POSTRIDER_SEED={seed} POSTRIDER_SHAPE={shape} POSTRIDER_ROUNDS=1");
-            say(&format!("round {} of {rounds}: {name}", round + 1));
-            let ended = siege(shape, seed);
-            let is_clean = match &ended {
-                Ok(report) => {
-                    say(&report.text());
-                    report.is_clean()
-                }
-                Err(e) => {
-                    say(&format!("{e:?}"));
-                    false
-                }
-            };
-            if !is_clean {
-                failed.push(name);
-            }
-        }
-        ensure!(
-            failed.is_empty(),
-            "the account does not balance:\n{}",
-            failed.join("\n")
-        );
-        Ok(())
+        let rounds = chosen("POSTRIDER_ROUNDS").unwrap_or(2);
+        hold_rounds(
+            (0..rounds).map(|round| shape.unwrap_or(Shape::EVERYWHERE[round % Shape::EVERYWHERE.len()])),
+        )
     })
+}
+
+#[test]
+fn nothing_is_lost_over_bad_links() -> Result<()> {
+    let needs = [Need::Redis, Need::Network];
+    run("nothing_is_lost_over_bad_links", &needs, || {
+        hold_rounds([Shape::Linked].into_iter())
+    })
+}
+
+fn hold_rounds(shapes: impl ExactSizeIterator<Item = Shape>) -> Result<()> {
+    let _alone = alone();
+    room_for_files()?;
+    let seed: u64 = chosen("POSTRIDER_SEED").unwrap_or_else(rand::random);
+    let rounds = shapes.len();
+    let mut failed = Vec::new();
+    for (round, shape) in shapes.enumerate() {
+        let seed = seed.wrapping_add(round as u64);
+        let name = format!("{shape}, POSTRIDER_SEED={seed} POSTRIDER_SHAPE={shape} POSTRIDER_ROUNDS=1");
+        say(&format!("round {} of {rounds}: {name}", round + 1));
+        let ended = siege(shape, seed);
+        let (is_clean, account) = match &ended {
+            Ok(report) => (report.is_clean(), report.text()),
+            Err(e) => (false, format!("{e:?}")),
+        };
+        say(&account);
+        if !is_clean {
+            failed.push(format!("{name}\n{account}"));
+        }
+    }
+    ensure!(
+        failed.is_empty(),
+        "the account does not balance:\n{}",
+        failed.join("\n")
+    );
+    Ok(())
 }
 
 /// Past the test harness, which keeps to itself what a test prints that passes.
@@ -98,6 +110,7 @@ fn say(text: &str) {
 fn siege(shape: Shape, seed: u64) -> Result<Report> {
     let began = Instant::now();
     let mut rng = StdRng::seed_from_u64(seed);
+    let resumes_within = Duration::from_secs(chosen("POSTRIDER_RESUMES_WITHIN").unwrap_or(RESUMES_WITHIN));
     let mut site = Site::start(shape)?;
     let sets = [
         ("topics.open", r#"["*"]"#),
@@ -110,7 +123,7 @@ fn siege(shape: Shape, seed: u64) -> Result<Report> {
         account.store_may_lose();
     }
     let crowd = crowd::start(&fleet, &account, &mut rng)?;
-    let mut witnesses = Witnesses::start(&fleet)?;
+    let mut witnesses = Witnesses::start(&fleet, resumes_within)?;
     let back_end = BackEnd::start(&fleet.endpoints(), &account, &mut rng);
     say(&format!(
         "{} sessions at work after {:.1} s",
@@ -136,7 +149,7 @@ fn siege(shape: Shape, seed: u64) -> Result<Report> {
         ensure!(status.success(), "exit after SIGTERM: {status}");
     }
     ensure!(
-        report.accepted > 100,
+        report.accepted >= AT_LEAST_ACCEPTED,
         "hardly anything was published: {}",
         report.text()
     );
@@ -163,7 +176,7 @@ fn hold(
         let before = witnesses.ends();
         let began = Instant::now();
         let done = faults::perform(&fault, shape, site, fleet, rng).with_context(|| format!("{fault:?}"))?;
-        let (wrong, slowest) = witnesses.judge(&done, &before, RESUMES_WITHIN);
+        let (wrong, slowest) = witnesses.judge(&done, &before);
         say(&format!(
             "  {:?}: {:.1} s, live again after {:.2} s",
             fault,

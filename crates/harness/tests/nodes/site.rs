@@ -9,7 +9,11 @@ use std::str::FromStr;
 
 use anyhow::{Result, bail, ensure};
 use postrider_harness::fleet::Fleet;
+use postrider_harness::network::Network;
 use postrider_harness::redis::{Client, Cluster, Fsync, Replicated, Server, ServerOptions};
+
+/// How many nodes are over it.
+pub const NODES: usize = 3;
 
 /// The shapes in which Redis is run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,15 +26,25 @@ pub enum Shape {
     Careless,
     /// Three masters, each with a replica that has to have it.
     Cluster,
+    /// One server as [`Shape::Single`], to which each node has a link of the kernel's own; where the machine allows that.
+    Linked,
 }
 
 impl Shape {
-    pub const ALL: [Shape; 4] = [Shape::Single, Shape::Cluster, Shape::Sentinel, Shape::Careless];
+    /// Those that need nothing but `redis-server`.
+    pub const EVERYWHERE: [Shape; 4] = [Shape::Single, Shape::Cluster, Shape::Sentinel, Shape::Careless];
+    pub const ALL: [Shape; 5] = [
+        Shape::Single,
+        Shape::Cluster,
+        Shape::Sentinel,
+        Shape::Careless,
+        Shape::Linked,
+    ];
 
     /// `engine.redis.durability`.
     pub fn durability(self) -> &'static str {
         match self {
-            Shape::Single => "aof",
+            Shape::Single | Shape::Linked => "aof",
             Shape::Careless => "none",
             Shape::Sentinel | Shape::Cluster => "wait:1",
         }
@@ -38,7 +52,7 @@ impl Shape {
 
     /// Whether a session may see its feed fall back, by a failover to a replica that lags behind.
     pub fn may_lose_tail(self) -> bool {
-        self != Shape::Single
+        !matches!(self, Shape::Single | Shape::Linked)
     }
 }
 
@@ -49,6 +63,7 @@ impl fmt::Display for Shape {
             Shape::Sentinel => "sentinel",
             Shape::Careless => "careless",
             Shape::Cluster => "cluster",
+            Shape::Linked => "linked",
         })
     }
 }
@@ -69,34 +84,46 @@ pub enum Site {
     Single(Server),
     Replicated(Replicated),
     Cluster(Cluster),
+    /// The server, and a link for each node, with one more for the test itself.
+    Linked(Server, Network),
 }
 
 impl Site {
     pub fn start(shape: Shape) -> Result<Site> {
         let options = ServerOptions::fsync(match shape {
-            Shape::Single => Fsync::Always,
+            Shape::Single | Shape::Linked => Fsync::Always,
             _ => Fsync::EverySecond,
         });
         Ok(match shape {
             Shape::Single => Site::Single(Server::start(options)?),
             Shape::Sentinel | Shape::Careless => Site::Replicated(Replicated::start(options)?),
             Shape::Cluster => Site::Cluster(Cluster::start(options)?),
+            Shape::Linked => {
+                let network = Network::new(NODES + 1)?;
+                let within = Some((network.namespace().to_owned(), network.far_end(NODES)));
+                Site::Linked(Server::start(ServerOptions { within, ..options })?, network)
+            }
         })
     }
 
-    /// A fleet over it; where it is one server, with proxies between.
+    /// A fleet over it; where it is one server, with proxies or links between.
     pub fn fleet(&self, count: usize, sets: &[(&str, &str)]) -> Result<Fleet> {
         match self {
             Site::Single(server) => Fleet::behind_proxies(count, server.addr(), sets),
             Site::Replicated(all) => Fleet::start(count, &all.url(), sets),
             Site::Cluster(cluster) => Fleet::start(count, &cluster.url(), sets),
+            Site::Linked(server, network) => {
+                let port = server.addr().port();
+                let url = |link| format!("redis://{}:{port}", network.far_end(link));
+                Fleet::by_ways(&(0..count).map(url).collect::<Vec<_>>(), sets)
+            }
         }
     }
 
     /// A connection to each master.
     pub fn masters(&mut self) -> Result<Vec<Client>> {
         match self {
-            Site::Single(server) => Ok(vec![server.client()?]),
+            Site::Single(server) | Site::Linked(server, _) => Ok(vec![server.client()?]),
             Site::Replicated(all) => Ok(vec![all.master()?.client()?]),
             Site::Cluster(cluster) => cluster.masters()?.into_iter().map(Client::connect).collect(),
         }
@@ -105,7 +132,7 @@ impl Site {
     /// A master: of a Cluster the one of this shard.
     pub fn master(&mut self, shard: usize) -> Result<&mut Server> {
         match self {
-            Site::Single(server) => Ok(server),
+            Site::Single(server) | Site::Linked(server, _) => Ok(server),
             Site::Replicated(all) => all.master(),
             Site::Cluster(cluster) => cluster.master(shard),
         }
@@ -114,7 +141,7 @@ impl Site {
     /// Kills a master; returns when another one has taken over.
     pub fn fail_over(&mut self, shard: usize) -> Result<()> {
         match self {
-            Site::Single(_) => bail!("there is nobody to take over"),
+            Site::Single(_) | Site::Linked(..) => bail!("there is nobody to take over"),
             Site::Replicated(all) => all.fail_over().map(drop),
             Site::Cluster(cluster) => cluster.fail_over(shard),
         }
@@ -123,17 +150,28 @@ impl Site {
     /// Has a replica take over from a living master.
     pub fn move_master(&mut self, shard: usize) -> Result<()> {
         match self {
-            Site::Single(_) => bail!("there is nobody to take over"),
+            Site::Single(_) | Site::Linked(..) => bail!("there is nobody to take over"),
             Site::Replicated(all) => all.move_master(),
             Site::Cluster(cluster) => cluster.move_master(shard),
         }
     }
 
-    /// Starts whoever is down; returns when all are in step.
-    pub fn heal(&mut self) -> Result<()> {
+    /// The links, where each node has one.
+    pub fn network(&self) -> Option<&Network> {
         match self {
-            Site::Single(server) if server.is_running() => Ok(()),
-            Site::Single(server) => server.restart(),
+            Site::Linked(_, network) => Some(network),
+            _ => None,
+        }
+    }
+
+    /// Mends the links and starts whoever is down; returns when all are in step.
+    pub fn heal(&mut self) -> Result<()> {
+        if let Site::Linked(_, network) = self {
+            network.clear()?;
+        }
+        match self {
+            Site::Single(server) | Site::Linked(server, _) if server.is_running() => Ok(()),
+            Site::Single(server) | Site::Linked(server, _) => server.restart(),
             Site::Replicated(all) => all.heal(),
             Site::Cluster(cluster) => cluster.heal(),
         }

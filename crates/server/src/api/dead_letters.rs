@@ -183,6 +183,9 @@ fn push_letter(out: &mut Vec<u8>, letter: &DeadLetter) {
     );
     text(out, "user", letter.user.as_ref().map(|user| user.as_str()));
     text(out, "reason", Some(letter.reason.as_str()));
+    if letter.detail.is_some() {
+        text(out, "detail", letter.detail.as_deref());
+    }
     text(out, "source", Some(&letter.source));
     out.extend_from_slice(format!(r#","attempts":{},"time":"{}""#, letter.attempts, letter.time).as_bytes());
     if letter.subject.is_some() {

@@ -87,7 +87,9 @@ pub async fn take(api: &Api, user: UserId, kind: SettleKind, word: Word) -> Resu
         session: None,
         transport: None,
     };
-    let settled = (api.engine.settle(vec![settlement], Sync::Durable).await).map_err(refused)?;
+    let batch = vec![settlement];
+    let settled = (api.engine.settle(batch.clone(), Sync::Durable).await).map_err(refused)?;
+    api.waits.settled(&batch);
     let settled = settled.first().copied().unwrap_or(0);
     api.metrics.count_settled(kind, settled);
     Ok(settled)

@@ -3,7 +3,7 @@
 
 use super::body::{Most, read_whole};
 use super::twirp::notify::{AuthRequest, AuthResponse, NOTIFY_SERVICE, NotifyService, notify_service};
-use super::twirp::{Admitted, Call, service};
+use super::twirp::{Admitted, Call, Unknown, service};
 use super::{Api, Refusal};
 use crate::bridge;
 use axum::Router;
@@ -50,6 +50,8 @@ impl NotifyService for Tokens {
             caller: (),
             most: Most::bytes(MESSAGE_BYTES),
             counts: false,
+            // As the service did whose clients ask here.
+            unknown: Unknown::PassedOver,
         })
     }
 

@@ -24,7 +24,9 @@ pub use publish::{
 };
 pub use receive::{ack, past, poll, read, stream, ticket, websocket};
 
-pub use state::{clear, increment, merge, own_state, presence_stream, state, topic_presence, user_presence};
+pub use state::{
+    clear, increment, merge, own_state, presence_stream, state, topic_presence, user_instance, user_presence,
+};
 
 use answers::Shared;
 use axum::http::{HeaderName, HeaderValue, header};

@@ -4,6 +4,7 @@ use axum::body::Body;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use postrider_engine::{DirectoryError, EngineError};
+use postrider_model::LogPace;
 use postrider_router::{Fault, FaultCode};
 use postrider_sources::InputFault;
 use postrider_transports::{Problem, problem};
@@ -13,6 +14,9 @@ use std::fmt;
 const RETRY_BUSY_S: u32 = 1;
 /// The same where an operator has to do something first.
 const RETRY_FULL_S: u32 = 30;
+
+/// While a store fails, every request comes to the same.
+static REFUSED: LogPace = LogPace::new();
 
 /// The code of the problem that a response tells of, as an extension of it.
 #[derive(Clone, Copy)]
@@ -100,7 +104,9 @@ pub fn directory_problem(error: &DirectoryError, pointer: Option<&str>) -> Probl
             Problem::too_large(sentence(error), pointer.map(str::to_owned))
         }
         error => {
-            tracing::error!(%error, "the directory refused");
+            if let Some(unsaid) = REFUSED.due(crate::now()) {
+                tracing::error!(%error, unsaid, "the directory refused");
+            }
             Problem::unavailable(RETRY_FULL_S)
         }
     }
@@ -136,12 +142,18 @@ pub fn engine_problem(error: &EngineError) -> Problem {
             detail: "There are as many dead letters as this server keeps. Redrive or delete some, then publish again.".into(),
             ..Problem::unavailable(RETRY_FULL_S)
         },
+        EngineError::Unready(_) => Problem {
+            detail: format!("{} Send the same again later: somebody has to mend it first.", sentence(error)),
+            ..Problem::unavailable(RETRY_FULL_S)
+        },
         EngineError::Full => Problem {
             detail: "This server holds as much as it may, and none of it may be forgotten yet. Publish again later, or raise retention.total_bytes.".into(),
             ..Problem::unavailable(RETRY_FULL_S)
         },
         error => {
-            tracing::error!(%error, "the engine refused");
+            if let Some(unsaid) = REFUSED.due(crate::now()) {
+                tracing::error!(%error, unsaid, "the engine refused");
+            }
             Problem::unavailable(RETRY_BUSY_S)
         }
     }

@@ -23,6 +23,7 @@ pub(crate) mod weight;
 
 pub use call::{Admitted, Call, Reply};
 pub use fault::Fault;
+pub use form::Unknown;
 pub use generated::notify;
 pub use postrider_transports::Problem;
 

@@ -9,6 +9,7 @@ use super::key_cache::{Answer, KeyCache, Rules};
 use super::key_fetch::FetchFault;
 use super::public_key::PublicKey;
 use crate::clock::SteadyClock;
+use postrider_model::Timestamp;
 use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -79,10 +80,19 @@ impl Issuer {
 
     /// What to say to a token that names this key, or none.
     pub fn ask(&self, id: Option<&str>) -> Answer {
+        self.question(|cache, now| cache.ask(id, now))
+    }
+
+    /// What to say to a token that names this key, or none, and is signed with none that is known.
+    pub fn doubt(&self, id: Option<&str>) -> Answer {
+        self.question(|cache, now| cache.doubt(id, now))
+    }
+
+    fn question(&self, ask: impl FnOnce(&mut KeyCache, Timestamp) -> Answer) -> Answer {
         let mut state = self.shared.lock();
         let now = (self.shared.clock)();
         let before = state.cache.wait(now);
-        let answer = state.cache.ask(id, now);
+        let answer = ask(&mut state.cache, now);
         if state.cache.wait(now) != before {
             self.shared.bell.notify_one();
         }

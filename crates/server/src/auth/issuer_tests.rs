@@ -31,7 +31,7 @@ fn issuer(clock: SteadyClock) -> (Issuer, mpsc::SyncSender<Fetched>, Arc<AtomicU
         count.fetch_add(1, Ordering::SeqCst);
         given
             .recv_timeout(DEADLINE)
-            .unwrap_or(Err(FetchFault::Status(599)))
+            .unwrap_or(Err(FetchFault(crate::fetch::FetchFault::Status(599))))
     });
     let issuer = Issuer::start("http://issuer.test/", RULES, clock, fetch).unwrap();
     (issuer, answers, fetches)
@@ -65,7 +65,9 @@ fn who_asks_never_waits_for_the_fetch() {
     until("an operator's fetch begins", || {
         fetches.load(Ordering::SeqCst) == 2
     });
-    answers.send(Err(FetchFault::Status(500))).unwrap();
+    answers
+        .send(Err(FetchFault(crate::fetch::FetchFault::Status(500))))
+        .unwrap();
     assert!(
         matches!(issuer.ask(Some("a")), Answer::Keys(_)),
         "the last set stays"

@@ -48,6 +48,10 @@ pub struct JwtConfig {
     /// An unknown key id makes the set be fetched at most once in this time.
     #[schemars(extend("x-minimum" = "1s", "x-maximum" = "1h"))]
     pub jwks_min_interval: Millis,
+    /// Whether a bad signature makes the set be fetched too, for an issuer that changes a key and keeps its id: once in
+    /// `auth.jwt.jwks_refresh` for each id, and by `auth.jwt.jwks_min_interval`. Until then the token is put off, and
+    /// refused after that.
+    pub jwks_doubt: bool,
     /// How long the last JWK set is used while its issuer cannot be reached.
     #[schemars(extend("x-minimum" = "0s", "x-maximum" = "90d"))]
     pub jwks_max_stale: Millis,
@@ -72,6 +76,7 @@ impl Default for JwtConfig {
             jwks_url: None,
             jwks_refresh: Millis::from_secs(600),
             jwks_min_interval: Millis::from_secs(30),
+            jwks_doubt: false,
             jwks_max_stale: Millis::from_secs(24 * 3600),
             user_claim: "sub".into(),
             issuer: None,
@@ -227,6 +232,11 @@ impl Jwt {
         };
         match issuer.ask(key_id) {
             Answer::Keys(keys) if is_signed(&keys) => Ok(Signer::Issuer(keys)),
+            Answer::Keys(_) if self.config.jwks_doubt => match issuer.doubt(key_id) {
+                Answer::Keys(keys) if is_signed(&keys) => Ok(Signer::Issuer(keys)),
+                Answer::Keys(_) => Err(Problem::token_signature()),
+                Answer::Later(seconds) => Err(keys_unavailable(seconds)),
+            },
             Answer::Keys(_) => Err(Problem::token_signature()),
             Answer::Later(seconds) => Err(keys_unavailable(seconds)),
         }

@@ -7,6 +7,8 @@
 //!   [`Rules::min_interval`] of the fetch before. Until an answer that was asked for later than the id was first
 //!   seen, nobody can say whether that key exists: the token is put off, not refused;
 //! * an id that is missing in such an answer is refused, and asks again only after [`Rules::refresh`];
+//! * where a bad signature makes the set be fetched too, it does so by the same rules: all tokens that name one id and
+//!   are signed with no known key count as one question;
 //! * while the issuer cannot be reached the last set goes on being used, for at most [`Rules::max_stale`].
 //!
 //! Invariant: at most one fetch is under way; at most [`MAX_ASKED`] unknown ids are remembered, by hash. Further
@@ -95,7 +97,22 @@ impl KeyCache {
         let Some(id) = id.filter(|id| !is_known(id)) else {
             return Answer::Keys(keys);
         };
-        let id = hash(id);
+        self.unless_answered(hash(id), &keys, now)
+    }
+
+    /// What to say to a token that names a key of the set, or none, and is signed with none of the set: the issuer may
+    /// have another key now. May bring the next fetch forward, as an unknown id does, once for each id.
+    pub fn doubt(&mut self, id: Option<&str>, now: Timestamp) -> Answer {
+        let Some(keys) = self.usable(now) else {
+            return self.later(now);
+        };
+        // Another question than whether the id exists.
+        let doubted = hash(id.unwrap_or_default()).map(|byte| !byte);
+        self.unless_answered(doubted, &keys, now)
+    }
+
+    /// The keys, where they were fetched after this question first came up; else the token has to wait for a fetch.
+    fn unless_answered(&mut self, id: IdHash, keys: &Arc<Vec<PublicKey>>, now: Timestamp) -> Answer {
         let first_seen = match self.asked.get(&id) {
             Some(at) => *at,
             None => {
@@ -110,7 +127,7 @@ impl KeyCache {
             }
         };
         if self.known.as_ref().is_some_and(|known| known.begun > first_seen) {
-            return Answer::Keys(keys);
+            return Answer::Keys(keys.clone());
         }
         let earliest = self.last_begun.map_or(now, |at| at.plus(self.rules.min_interval));
         self.due = self.due.min(earliest.max(now));

@@ -232,3 +232,27 @@ fn nodes_that_started_together_do_not_stay_together() {
     assert_eq!(spread(Millis(1000), 0), Millis(1000));
     assert_eq!(spread(Millis(1000), 255), Millis(900));
 }
+
+#[test]
+fn a_bad_signature_fetches_once_for_its_id_and_never_storms() {
+    let mut cache = filled(&["a"]);
+    let doubt = |cache: &mut KeyCache, second| match cache.doubt(Some("a"), at(second)) {
+        Answer::Keys(_) => Keys,
+        Answer::Later(seconds) => Later(seconds),
+    };
+    assert_eq!(doubt(&mut cache, 10), Later(20), "no sooner than the interval");
+    assert_eq!(ask(&mut cache, "a", 10), Keys, "whoever is signed well goes on");
+    fetch(&mut cache, &["a"], 30);
+    assert_eq!(doubt(&mut cache, 31), Keys, "refused now, by the new set");
+    (32..600).for_each(|second| assert_eq!(doubt(&mut cache, second), Keys, "{second}"));
+    assert!(
+        cache.wait(at(599)).unwrap() > Millis(0),
+        "nobody fetches for them"
+    );
+    fetch(&mut cache, &["a"], 630);
+    assert_eq!(
+        doubt(&mut cache, 700),
+        Later(1),
+        "after a while it may be asked again"
+    );
+}

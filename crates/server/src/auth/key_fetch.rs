@@ -1,16 +1,11 @@
 //! Fetches a key set over HTTP, by a blocking client on the issuer's own thread.
 //!
-//! The certificates trusted are the system's, so that an issuer inside a company with a root of its own works by
-//! `SSL_CERT_FILE` or the system's store; where a system has none (a container from scratch), Mozilla's, which are
-//! compiled in. Proxies are taken from the environment (`HTTPS_PROXY`, `NO_PROXY`).
-//!
 //! Invariant: an answer has at most [`SET_BYTES`], comes within [`TIME_LIMIT`], and from the place that was
 //! configured: redirects are refused.
 
-use std::sync::Arc;
+use crate::fetch::{What, get};
 use std::time::Duration;
 use ureq::http::Uri;
-use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
 /// A longer set is refused.
 const SET_BYTES: u64 = 1 << 20;
@@ -19,14 +14,8 @@ const TIME_LIMIT: Duration = Duration::from_secs(10);
 
 /// Why nothing was fetched.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum FetchFault {
-    /// No answer, or none that could be read.
-    #[error("the key set could not be fetched: {0}")]
-    Http(#[from] Box<ureq::Error>),
-    /// An answer of another kind.
-    #[error("the issuer answered {0}{hint}", hint = if (300..400).contains(.0) { ": redirects are not followed, so name the last place" } else { "" })]
-    Status(u16),
-}
+#[error("the key set could not be fetched: {0}")]
+pub(super) struct FetchFault(#[from] pub(super) crate::fetch::FetchFault);
 
 /// Whether a text names a place to fetch from, and if not, why.
 pub(crate) fn jwks_url_fault(url: &str) -> Option<&'static str> {
@@ -59,42 +48,12 @@ pub(crate) fn is_open_to_all(url: &str) -> bool {
 
 /// Fetches what is there now.
 pub(super) fn fetch(url: &str) -> Result<Vec<u8>, FetchFault> {
-    let config = ureq::Agent::config_builder()
-        .timeout_global(Some(TIME_LIMIT))
-        .max_redirects(0)
-        .http_status_as_error(false)
-        .user_agent(concat!("postrider/", env!("CARGO_PKG_VERSION")))
-        .tls_config(TlsConfig::builder().root_certs(roots(url)).build())
-        .build();
-    let asked = ureq::Agent::new_with_config(config)
-        .get(url)
-        .header("Accept", "application/jwk-set+json, application/json")
-        .call();
-    let mut answer = asked.map_err(Box::new)?;
-    if answer.status() != 200 {
-        return Err(FetchFault::Status(answer.status().as_u16()));
-    }
-    let body = answer.body_mut().with_config().limit(SET_BYTES).read_to_vec();
-    Ok(body.map_err(Box::new)?)
-}
-
-/// Read anew for each fetch, so that a new root needs no restart.
-fn roots(url: &str) -> RootCerts {
-    if !url.starts_with("https:") {
-        return RootCerts::WebPki;
-    }
-    let found = rustls_native_certs::load_native_certs();
-    for error in &found.errors {
-        tracing::debug!(%error, "a trusted certificate could not be read");
-    }
-    if found.certs.is_empty() {
-        return RootCerts::WebPki;
-    }
-    let certificates = found
-        .certs
-        .iter()
-        .map(|der| Certificate::from_der(der).to_owned());
-    RootCerts::Specific(Arc::new(certificates.collect()))
+    let set = What {
+        accept: "application/jwk-set+json, application/json",
+        most: SET_BYTES,
+        within: TIME_LIMIT,
+    };
+    Ok(get(url, &set)?)
 }
 
 #[cfg(test)]

@@ -93,6 +93,7 @@ impl Tickets {
     }
 
     /// What tells a ticket from all others, and until when it can start a session; for those who ask other nodes.
+    #[cfg(feature = "redis")]
     pub(super) fn claim(&self, text: &str) -> Option<(Nonce, Timestamp)> {
         let ticket = Ticket::open(text, &self.key)?;
         Some((ticket.nonce, ticket.starts_until))

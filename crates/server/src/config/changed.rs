@@ -2,7 +2,7 @@
 
 use super::Config;
 use super::key::{Kind, keys};
-use super::{sources, tree};
+use super::{channels, named, sources, tree};
 
 /// The dotted keys whose values differ, by the alphabet. Secrets are compared, and never shown.
 pub fn changed(old: &Config, new: &Config) -> Vec<String> {
@@ -15,8 +15,10 @@ pub fn changed(old: &Config, new: &Config) -> Vec<String> {
         }
         _ => differs(&key.name),
     });
-    let of_sources = sources::changed(&old.sources, &new.sources);
-    changed.map(|key| key.name.clone()).chain(of_sources).collect()
+    let of_sources = named::changed(&sources::MAP, &old.sources, &new.sources);
+    let of_channels = named::changed(&channels::MAP, &old.channels, &new.channels);
+    let fixed = changed.map(|key| key.name.clone());
+    fixed.chain(of_sources).chain(of_channels).collect()
 }
 
 /// The secrets under one key.
@@ -30,6 +32,13 @@ fn secrets<'a>(config: &'a Config, key: &str) -> Vec<&'a str> {
             .map(|secret| secret.expose())
             .collect(),
         "engine.redis.url" => config.engine.redis.url.iter().map(|url| url.expose()).collect(),
+        "registry.url" => config.registry.url.iter().map(|url| url.expose()).collect(),
+        "registry.password" => config
+            .registry
+            .password
+            .iter()
+            .map(|secret| secret.expose())
+            .collect(),
         "auth.api_keys" => config.auth.api_keys.iter().map(|key| key.key.expose()).collect(),
         _ => Vec::new(),
     }
@@ -71,7 +80,13 @@ mod tests {
 
     #[test]
     fn a_key_with_secrets_is_one_that_is_compared() {
-        let named = ["auth.api_keys", "auth.jwt.hmac_secret", "engine.redis.url"];
+        let named = [
+            "auth.api_keys",
+            "auth.jwt.hmac_secret",
+            "engine.redis.url",
+            "registry.password",
+            "registry.url",
+        ];
         let secret = keys()
             .iter()
             .filter(|key| matches!(key.kind, Kind::Secret | Kind::ApiKeys(_)));

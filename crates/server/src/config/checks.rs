@@ -1,7 +1,7 @@
 //! What no single value shows: rules within texts and between keys.
 
 use super::secret::HIDDEN;
-use super::{Config, EngineKind};
+use super::{Config, EngineKind, INBOX, Part};
 use crate::auth::{Origins, PublicKey, is_open_to_all, is_topic_pattern, jwks_url_fault};
 
 /// A secret or key shorter than this can be guessed or forged.
@@ -72,7 +72,11 @@ pub(super) fn faults(config: &Config) -> Vec<Broken> {
         "auth.jwt.jwks_max_stale must not be less than auth.jwt.jwks_refresh",
     );
     redis_faults(config, &mut broken);
+    let instance = config.instance.as_deref();
+    broken.extend(instance.and_then(super::registry::instance_fault));
+    broken.extend(config.registry.faults(config.engine.kind));
     api_key_faults(config, &mut broken);
+    way_faults(config, &mut broken);
     list_faults(config, &mut broken);
     notify_faults(config, &mut broken);
     broken
@@ -83,6 +87,11 @@ fn redis_faults(config: &Config, broken: &mut Vec<Broken>) {
         broken.push(Broken { keys: key, what });
     };
     let redis = &config.engine.redis;
+    if config.engine.kind == EngineKind::Redis
+        && let Some(lack) = Part::Redis.lack()
+    {
+        return fault(&["engine.type"], format!("`redis` {lack}"));
+    }
     match &redis.url {
         None if config.engine.kind == EngineKind::Redis => fault(
             &["engine.type"],
@@ -109,6 +118,39 @@ fn redis_faults(config: &Config, broken: &mut Vec<Broken>) {
             &["engine.redis.patience", "engine.redis.timeout"],
             "engine.redis.patience must not be less than engine.redis.timeout".into(),
         );
+    }
+}
+
+/// What leads from sources to channels.
+fn way_faults(config: &Config, broken: &mut Vec<Broken>) {
+    let mut fault = |what| {
+        broken.push(Broken {
+            keys: &["sources"],
+            what,
+        });
+    };
+    for (name, source) in &config.sources {
+        let words = source.deliver_to();
+        if words.is_empty() {
+            fault(format!(
+                "{name}.deliver_to is empty: name `inbox`, a channel, or both"
+            ));
+        }
+        if source.leaves() && words.iter().any(|word| word != INBOX) {
+            fault(format!(
+                "{name}.offline: `leave` asks for sessions, and recipients of a channel have none"
+            ));
+        }
+        for word in words {
+            if word != INBOX && !config.channels.contains_key(word) {
+                let there: Vec<_> = config.channels.keys().map(String::as_str).collect();
+                let there = match there.is_empty() {
+                    true => "there is no channel".to_owned(),
+                    false => format!("there are {}", there.join(", ")),
+                };
+                fault(format!("{name}.deliver_to names the channel `{word}`; {there}"));
+            }
+        }
     }
 }
 
@@ -148,11 +190,22 @@ fn notify_faults(config: &Config, broken: &mut Vec<Broken>) {
         let plain = |b: u8| b.is_ascii_alphanumeric() || b"/-._~".contains(&b);
         path.starts_with('/') && path.bytes().all(plain)
     };
-    if let Some(path) = &config.notify.path
-        && (!is_path(path) || OWN_PATHS.iter().any(|own| path.starts_with(own)))
-    {
-        let what = "must begin with / and hold letters, digits and -._~/ only; paths of the API are taken";
-        fault(&["notify.path"], what.into());
+    let mut taken: Vec<&str> = Vec::new();
+    let paths: [(&'static [&'static str], _); 3] = [
+        (&["notify.path"], &config.notify.path),
+        (&["raw.path"], &config.raw.path),
+        (&["raw.health"], &config.raw.health),
+    ];
+    for (keys, path) in paths {
+        let Some(path) = path else { continue };
+        if !is_path(path) || OWN_PATHS.iter().any(|own| path.starts_with(own)) {
+            let what =
+                "must begin with / and hold letters, digits and -._~/ only; paths of the API are taken";
+            fault(keys, what.into());
+        } else if taken.contains(&path.as_str()) {
+            fault(keys, format!("{path} is the path of something else"));
+        }
+        taken.push(path);
     }
     for origin in config
         .notify

@@ -4,7 +4,8 @@
 //! letter; a test says so when it is not.
 
 use super::key::{Choice, Key, Kind, Section, keys, sections};
-use super::{presets, sources};
+use super::named::{MAPS, NamedMap};
+use super::presets;
 use serde_json::Value;
 use std::fmt::Write as _;
 
@@ -27,23 +28,22 @@ pub fn reference_page() -> String {
             own.for_each(|key| page.push_str(&entry(key)));
         }
     }
-    page.push_str(&of_sources());
+    MAPS.iter().for_each(|map| page.push_str(&of_map(map)));
     page.push_str(&presets::chapter());
     page
 }
 
-/// The keys of sources, by type.
-fn of_sources() -> String {
-    let mut page = String::from(
-        "\n## `sources.NAME.*`\n\nWhere notifications are taken from, beside those that are published over HTTP; `NAME` is any \
-         name of `a-z`, `0-9`, `-` and `_`. How they work: [sources.md](sources.md). As variables: \
-         `POSTRIDER_SOURCES__NAME__KEY`. Changing them needs a restart.\n\n### `sources.NAME.type`\n\nWhat it is; always needed.\n",
+/// The keys of what has names of the operator's choice, by type.
+fn of_map(map: &NamedMap) -> String {
+    let NamedMap { section, about, .. } = map;
+    let mut page = format!(
+        "\n## `{section}.NAME.*`\n\n{about}\n\n### `{section}.NAME.type`\n\nWhat it is; always needed.\n"
     );
-    for one in sources::TYPES.iter() {
+    for one in map.types.iter() {
         page.push_str(&format!("\n- `{}`: {}", one.word, one.meaning));
     }
     page.push('\n');
-    for one in sources::TYPES.iter() {
+    for one in map.types.iter() {
         page.push_str(&format!("\n### Of the type `{}`\n", one.word));
         for key in &one.keys {
             page.push_str(

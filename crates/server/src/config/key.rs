@@ -90,7 +90,7 @@ pub(super) fn find(name: &str) -> Option<&'static Key> {
     keys()
         .iter()
         .find(|key| key.name == name)
-        .or_else(|| super::sources::find(name))
+        .or_else(|| super::named::find(name))
 }
 
 /// Whether this is the name of a group of keys.
@@ -116,7 +116,7 @@ fn walk(path: &str, node: &Value, defaults: &Value, (keys, sections): &mut (Vec<
     }
     let mut out = (std::mem::take(keys), std::mem::take(sections));
     for (name, node) in properties {
-        if path.is_empty() && name == super::sources::SECTION {
+        if path.is_empty() && super::named::is_section(name) {
             continue; // Its keys depend on names.
         }
         let path = if path.is_empty() {

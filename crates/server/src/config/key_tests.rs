@@ -12,7 +12,11 @@ fn good(key: &Key) -> String {
         Kind::Boolean => (key.default == json!(false)).to_string(),
         Kind::Text if key.name == "auth.jwt.jwks_url" => "https://id.example/keys".into(),
         Kind::Text if key.name == "notify.path" => "/notify/ws".into(),
-        Kind::Secret if key.name == "engine.redis.url" => "redis://host:6379".into(),
+        Kind::Text if key.name.starts_with("raw.") => format!("/{}", key.name),
+        Kind::Text if key.name == "registry.table" => "app.notifiers".into(),
+        Kind::Secret if matches!(key.name.as_str(), "engine.redis.url" | "registry.url") => {
+            "redis://host:6379".into()
+        }
         Kind::Text | Kind::Path | Kind::Secret => "something".into(),
         Kind::Address => "127.0.0.1:7".into(),
         Kind::Pem => PEM.into(),

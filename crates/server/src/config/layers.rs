@@ -6,9 +6,9 @@ use super::fault::ConfigFault;
 use super::files::{self, Content};
 use super::key::{self, ENV_PREFIX, Key, Kind};
 use super::nearest::nearest;
-use super::presets::{self, Preset};
+use super::presets::{self, Preset, Variables};
 use super::reference::Reference;
-use super::{Config, api_keys, checks, sources, tree, value};
+use super::{Config, api_keys, checks, named, tree, value};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -144,13 +144,13 @@ impl<'a> Layers<'a> {
         // The section that it stands in is no hint.
         let sections = sections.filter(|section| !name.starts_with(section));
         let known = key::keys().iter().map(|key| key.name.as_str()).chain(sections);
-        let nearest = sources::nearest_name(name).or_else(|| nearest(name, known).map(str::to_owned));
+        let nearest = named::nearest_name(name).or_else(|| nearest(name, known).map(str::to_owned));
         self.fault(place, name, "unknown key".into(), nearest);
     }
 
     /// A tree of a file; dotted keys and nesting mean the same, so one key may be there twice.
     fn add_tree(&mut self, place: &str, path: &str, node: Value, seen: &mut BTreeSet<String>) {
-        let is_section = path.is_empty() || key::is_section(path) || sources::is_map(path);
+        let is_section = path.is_empty() || key::is_section(path) || named::is_map(path);
         match node {
             Value::Object(map) if is_section => {
                 for (name, node) in map {
@@ -199,6 +199,21 @@ impl<'a> Layers<'a> {
                 Err(what) => self.fault(&place, variable.key, what, None),
             }
         }
+        for joint in self
+            .presets
+            .clone()
+            .iter()
+            .filter_map(|preset| preset.joint.as_ref())
+        {
+            match (joint.read)(&Variables(self.env)) {
+                Ok(derived) => {
+                    for one in derived {
+                        self.add_text(&format!("environment {}", one.variable), &one.key, &one.text);
+                    }
+                }
+                Err(fault) => self.fault(&format!("environment {}", fault.variable), "", fault.what, None),
+            }
+        }
     }
 
     fn add_preset_options(&mut self, options: &[(String, String)]) {
@@ -224,7 +239,7 @@ impl<'a> Layers<'a> {
             let key = key::keys().iter().find(|key| key.variable() == name);
             let Some(key) = key
                 .map(|key| key.name.clone())
-                .or_else(|| sources::of_variable(name))
+                .or_else(|| named::of_variable(name))
             else {
                 continue;
             };
@@ -245,7 +260,7 @@ impl<'a> Layers<'a> {
             };
             let is_of_others = ENV_OF_CLIENTS.contains(&&*name)
                 || self.referenced.contains(&*name)
-                || sources::of_variable(&name).is_some();
+                || named::of_variable(&name).is_some();
             let known: Vec<String> = key::keys().iter().map(Key::variable).collect();
             if is_of_others || known.iter().any(|known| *known == name) {
                 continue;
@@ -327,7 +342,7 @@ impl<'a> Layers<'a> {
     fn finish(mut self) -> Result<Loaded, Vec<ConfigFault>> {
         self.warn_of_unknown_variables();
         // Only values that are good by themselves are in the tree, so that it can be judged as a whole too.
-        let unfit = sources::check(&mut self.tree, &self.origins);
+        let unfit = named::check(&mut self.tree, &self.origins);
         self.faults.extend(unfit);
         let config: Config = match serde_json::from_value(std::mem::take(&mut self.tree)) {
             Ok(config) => config,
@@ -349,6 +364,16 @@ impl<'a> Layers<'a> {
                 .map_or("defaults", String::as_str)
                 .to_owned();
             self.fault(&place, key, broken.what, None);
+        }
+        for (key, what) in config.registry.strangers() {
+            // What another system's variables say is for its own database, whatever keeps the registry now.
+            let is_own = |place: &&String| {
+                let variable = place.strip_prefix("environment ");
+                !place.starts_with("preset ") && variable.is_none_or(|name| name.starts_with(ENV_PREFIX))
+            };
+            if let Some(place) = self.origins.get(key).filter(is_own).cloned() {
+                self.fault(&place, key, what, None);
+            }
         }
         if !self.faults.is_empty() {
             return Err(self.faults);

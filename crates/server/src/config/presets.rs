@@ -7,14 +7,21 @@
 //!
 //! A preset is one file here, and one line in [`PRESETS`].
 
+mod apigw_pusher;
 mod redis_notify;
+mod sqs_long_poll;
 
 use super::fault::ConfigFault;
 use super::nearest::nearest;
+use std::ffi::OsString;
 use std::fmt::Write as _;
 
 /// All of them.
-pub const PRESETS: &[&Preset] = &[&redis_notify::PRESET];
+pub const PRESETS: &[&Preset] = &[
+    &redis_notify::PRESET,
+    &sqs_long_poll::PRESET,
+    &apigw_pusher::PRESET,
+];
 
 /// A ready-made configuration.
 #[derive(Debug)]
@@ -29,6 +36,69 @@ pub struct Preset {
     pub variables: &'static [Variable],
     /// The other system's command-line options, without the two hyphens.
     pub options: &'static [PresetOption],
+    /// Those of its variables that mean something only together.
+    pub joint: Option<Joint>,
+}
+
+/// Environment variables of another system whose meaning depends on which of them are set.
+#[derive(Debug)]
+pub struct Joint {
+    /// Their names, each with what it may hold.
+    pub variables: &'static [(&'static str, &'static str)],
+    /// The keys that they come to, for people.
+    pub keys: &'static str,
+    /// The keys that they come to.
+    pub read: fn(&Variables<'_>) -> Result<Vec<Derived>, JointFault>,
+}
+
+/// The environment, as far as it is text and not empty.
+#[derive(Debug)]
+pub struct Variables<'a>(pub &'a [(OsString, OsString)]);
+
+impl Variables<'_> {
+    /// What a variable holds; `None` where that is nothing.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        let (_, text) = self.0.iter().find(|(known, _)| known == name)?;
+        text.to_str().filter(|text| !text.is_empty())
+    }
+
+    /// What a variable holds that has to be set; `why` says what for.
+    fn need(&self, name: &'static str, why: &str) -> Result<&str, JointFault> {
+        self.get(name).ok_or_else(|| JointFault {
+            variable: name,
+            what: why.to_owned(),
+        })
+    }
+}
+
+/// A key that variables come to.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Derived {
+    /// The variable that a fault is told of.
+    pub variable: &'static str,
+    /// The key.
+    pub key: String,
+    /// Its value, as an environment variable would give it.
+    pub text: String,
+}
+
+impl Derived {
+    fn new(variable: &'static str, key: impl Into<String>, text: impl Into<String>) -> Derived {
+        Derived {
+            variable,
+            key: key.into(),
+            text: text.into(),
+        }
+    }
+}
+
+/// What is wrong with variables that belong together.
+#[derive(Debug, PartialEq, Eq)]
+pub struct JointFault {
+    /// The one to change.
+    pub variable: &'static str,
+    /// What is wrong, and what to do.
+    pub what: String,
 }
 
 /// Another system's environment variable.
@@ -160,6 +230,11 @@ fn foreign(preset: &Preset) -> String {
     for variable in preset.variables {
         let Variable { name, key, form, .. } = variable;
         writeln!(table, "| `{name}`: {form} | `{key}` |").unwrap_or_default();
+    }
+    if let Some(joint) = &preset.joint {
+        for (name, form) in joint.variables {
+            writeln!(table, "| `{name}`: {form} | {} |", joint.keys).unwrap_or_default();
+        }
     }
     for PresetOption { name, key } in preset.options {
         writeln!(table, "| `--{name}` | `{key}` |").unwrap_or_default();

@@ -124,6 +124,7 @@ fn two_presets_may_agree_and_not_contradict_each_other() {
             keys,
             variables: &[],
             options: &[],
+            joint: None,
         }
     }
     const ONE: Preset = preset("one", &[("a", "1"), ("b", "1")]);

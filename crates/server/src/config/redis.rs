@@ -3,7 +3,7 @@
 //! Invariant: the password of the address is never written out; the rest of it may be.
 
 use super::secret::{HIDDEN, Secret};
-use postrider_engine::redis::links::{RedisUrl, UrlFault};
+use postrider_engine::redis_url::{RedisUrl, UrlFault};
 use postrider_model::Millis;
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};

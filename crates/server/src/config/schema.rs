@@ -41,7 +41,7 @@ pub fn schema() -> Value {
             schema["properties"][&key.name] = leaf;
         }
     }
-    schema["patternProperties"] = json!({ "^sources\\.": true });
+    schema["patternProperties"] = json!({ "^(sources|channels)\\.": true });
     schema["title"] = json!("Postrider configuration");
     schema
 }

@@ -361,6 +361,32 @@ impl Default for NotifyConfig {
     }
 }
 
+/// `raw.*`
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RawConfig {
+    /// The path of a stream of bare bodies; see the preset `sqs-long-poll`. Unset: there is none.
+    pub path: Option<String>,
+    /// Such a stream ends after so long, and its client asks again.
+    #[schemars(extend("x-minimum" = "1s", "x-maximum" = "7d"))]
+    pub max_time: Millis,
+    /// Whether it ends with its token too.
+    pub ends_with_token: bool,
+    /// A path of the public listener that answers 200 while the node serves. Unset: there is none.
+    pub health: Option<String>,
+}
+
+impl Default for RawConfig {
+    fn default() -> Self {
+        RawConfig {
+            path: None,
+            max_time: Millis::from_secs(600),
+            ends_with_token: true,
+            health: None,
+        }
+    }
+}
+
 /// `drain.*`
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]

@@ -2,7 +2,7 @@
 
 use super::key::{Kind, keys};
 use super::layers::Loaded;
-use super::{sources, tree};
+use super::{named, tree};
 use serde_json::Value;
 
 /// Every key in order, with its value (secrets as `***`) and where that came from.
@@ -21,7 +21,7 @@ pub fn entries(loaded: &Loaded) -> Vec<(String, Value, String)> {
             .unwrap_or_default();
         (key.name.clone(), value, format!("{origin}{from}"))
     });
-    let of_sources = sources::keys_in(&tree).into_iter().map(|(name, value)| {
+    let of_named = named::keys_in(&tree).into_iter().map(|(name, value)| {
         let origin = loaded
             .origins
             .get(&name)
@@ -29,7 +29,7 @@ pub fn entries(loaded: &Loaded) -> Vec<(String, Value, String)> {
             .to_owned();
         (name, value, origin)
     });
-    fixed.chain(of_sources).collect()
+    fixed.chain(of_named).collect()
 }
 
 /// One line per key: `key: value  # where it came from`. Secrets show as `***`.

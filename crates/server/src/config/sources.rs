@@ -1,29 +1,21 @@
 //! `sources.*`: a map of names to sources, each with the keys of its type.
 //!
-//! The keys of a source are known by `sources.NAME.KEY`; like all others they are read off the structs. Which of them a
-//! source may have depends on its type, which another layer may give: that is judged when all layers are there.
-//!
-//! Invariant: what is in the map was found good by [`check`], so it can be made.
+//! Invariant: what is in the map was found good by its rules, so it can be made.
 
-use super::fault::ConfigFault;
-use super::key::{Choice, Key, Kind};
-use super::nearest::nearest;
+use super::built::Part;
+use super::key::Key;
+use super::named::{NamedMap, NamedType, type_key};
 use super::redis::RedisAddress;
-use super::schema::raw_of;
-use super::{tree, value};
+use super::sns::SnsConfig;
+use super::sqs::{self, SqsConfig, SqsUsersConfig};
 use postrider_model::{ByteSize, Millis, Topic};
 use postrider_sources::queue::Decoder;
-use postrider_sources::redis_pubsub::Template;
+use postrider_sources::template::Template;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
-
-/// The key of the map.
-pub(super) const SECTION: &str = "sources";
-/// A source's name has at most so many characters.
-const NAME_CHARS: usize = 64;
 
 /// All sources, by name.
 pub type Sources = BTreeMap<String, SourceConfig>;
@@ -36,6 +28,12 @@ pub enum SourceConfig {
     RedisStreams(RedisStreamsConfig),
     /// What is published on channels of Redis. Transient: at most once, for those who are connected.
     RedisPubsub(RedisPubsubConfig),
+    /// Messages of one queue of Amazon SQS. At least once.
+    Sqs(SqsConfig),
+    /// Messages of Amazon SQS, of a queue for each user who has a session here. At least once.
+    SqsUsers(SqsUsersConfig),
+    /// Messages that topics of Amazon SNS post to this node. At least once.
+    Sns(SnsConfig),
 }
 
 /// `sources.NAME.*` of the type `redis_streams`
@@ -61,6 +59,9 @@ pub struct RedisStreamsConfig {
     pub user_field: Option<String>,
     /// The field that names the topic that an entry is for.
     pub topic_field: Option<String>,
+    /// Where its notifications go: `inbox` (to their users' sessions, and stored until they have them), and names of
+    /// `channels`. An entry that goes to a channel is acknowledged once that is done with it.
+    pub deliver_to: Vec<String>,
     /// Whether an entry without an audience may go to everyone.
     pub broadcast: bool,
     /// When an entry is acknowledged: once its notification is stored, or once its recipients have it.
@@ -68,6 +69,11 @@ pub struct RedisStreamsConfig {
     /// With `settle_on: delivered`, how long its recipients are waited for; then it is given back.
     #[schemars(extend("x-minimum" = "1s", "x-maximum" = "1d"))]
     pub deliver_within: Millis,
+    /// With `settle_on: delivered`, what becomes of an entry none of whose users has a session on any node.
+    pub offline: Offline,
+    /// The time to live of its notifications, where an entry says none. Unset: `retention.age`.
+    #[schemars(extend("x-minimum" = "1s", "x-maximum" = "3650d"))]
+    pub ttl: Option<Millis>,
     /// An entry that was given out so often and comes once more is acknowledged where its notification is stored. Else it
     /// is tried once more, alone; if it comes again even then, it becomes a dead letter.
     #[schemars(range(min = 1, max = 1_000_000))]
@@ -102,6 +108,14 @@ pub enum StreamStart {
     Newest,
 }
 
+/// The word for sessions and inboxes in `deliver_to`.
+pub const INBOX: &str = "inbox";
+
+/// Where notifications go where nothing is said.
+pub(super) fn to_inbox() -> Vec<String> {
+    vec![INBOX.into()]
+}
+
 /// When a source is told that its message is done with.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -111,6 +125,17 @@ pub enum SettleOn {
     Stored,
     /// Once every recipient has it (of a topic or of everyone: once one has).
     Delivered,
+}
+
+/// What becomes of a message whose users are not there.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Offline {
+    /// It is stored, and waits in their inboxes.
+    #[default]
+    Store,
+    /// It is left to the queue, whose own rules say when it comes again, and how often.
+    Leave,
 }
 
 impl Default for RedisStreamsConfig {
@@ -125,9 +150,12 @@ impl Default for RedisStreamsConfig {
             topic: None,
             user_field: None,
             topic_field: None,
+            deliver_to: to_inbox(),
             broadcast: false,
             settle_on: SettleOn::default(),
             deliver_within: Millis::from_secs(30),
+            offline: Offline::default(),
+            ttl: None,
             max_deliveries: 10,
             retry: Millis::from_secs(1),
             claim_after: Millis::from_secs(30),
@@ -191,201 +219,100 @@ impl Default for RedisPubsubConfig {
     }
 }
 
-/// A type, what it is, and its keys, the type itself not among them.
-pub(super) struct SourceType {
-    pub word: &'static str,
-    pub meaning: &'static str,
-    pub keys: Vec<Key>,
-}
-
 /// All types there are.
-pub(super) static TYPES: LazyLock<[SourceType; 2]> = LazyLock::new(|| {
-    [
-        SourceType {
-            word: "redis_streams",
-            meaning: "Entries of a Redis stream, taken by a consumer group. At least once.",
-            keys: keys_of(
-                &raw_of::<RedisStreamsConfig>(),
-                serde_json::to_value(RedisStreamsConfig::default()),
-            ),
-        },
-        SourceType {
-            word: "redis_pubsub",
-            meaning: "What is published on channels of Redis. Transient: at most once, for those who are connected.",
-            keys: keys_of(
-                &raw_of::<RedisPubsubConfig>(),
-                serde_json::to_value(RedisPubsubConfig::default()),
-            ),
-        },
+pub(super) static TYPES: LazyLock<Vec<NamedType>> = LazyLock::new(|| {
+    vec![
+        NamedType::of::<RedisStreamsConfig>(
+            "redis_streams",
+            "Entries of a Redis stream, taken by a consumer group. At least once.",
+        ),
+        NamedType::of::<RedisPubsubConfig>(
+            "redis_pubsub",
+            "What is published on channels of Redis. Transient: at most once, for those who are connected.",
+        ),
+        NamedType::of::<SqsConfig>("sqs", "Messages of one queue of Amazon SQS. At least once."),
+        NamedType::of::<SqsUsersConfig>(
+            "sqs_users",
+            "Messages of Amazon SQS, of a queue for each user who has a session here. At least once.",
+        ),
+        NamedType::of::<SnsConfig>(
+            "sns",
+            "Messages that topics of Amazon SNS post to this node. At least once.",
+        ),
     ]
 });
 
-fn keys_of(schema: &Value, defaults: serde_json::Result<Value>) -> Vec<Key> {
-    let defaults = defaults.unwrap_or_default();
-    let properties = schema["properties"].as_object().into_iter().flatten();
-    properties
-        .map(|(name, node)| Key::read_schema(name, node, defaults[name].clone()))
-        .collect()
-}
+static TYPE: LazyLock<Key> = LazyLock::new(|| type_key(&TYPES, &["nats"]));
 
-static TYPE: LazyLock<Key> = LazyLock::new(|| Key {
-    name: "type".into(),
-    kind: Kind::Choice(
-        TYPES
-            .iter()
-            .map(|one| Choice {
-                word: one.word.into(),
-                meaning: one.meaning.into(),
-            })
-            .collect(),
-    ),
-    is_optional: false,
-    minimum: None,
-    maximum: None,
-    later: vec!["sqs".into(), "nats".into()],
-    default: Value::Null,
-    meaning: "What it is.".into(),
-});
+/// The map.
+pub(super) static MAP: NamedMap = NamedMap {
+    section: "sources",
+    thing: "source",
+    about: "Where notifications are taken from, beside those that are published over HTTP; `NAME` is any name of `a-z`, \
+            `0-9`, `-` and `_`. How they work: [sources.md](sources.md). As variables: `POSTRIDER_SOURCES__NAME__KEY`. \
+            Changing them needs a restart.",
+    types: &TYPES,
+    type_key: &TYPE,
+    reserved: &["http", "twirp"],
+    judge,
+};
 
-/// Whether a map stands here whose members are given by longer names.
-pub(super) fn is_map(path: &str) -> bool {
-    path == SECTION
-        || path
-            .strip_prefix("sources.")
-            .is_some_and(|name| !name.contains('.'))
-}
-
-/// The name and the key in `sources.NAME.KEY`.
-fn parts(name: &str) -> Option<(&str, &str)> {
-    name.strip_prefix("sources.")?.split_once('.')
-}
-
-/// The key of this dotted name: of whichever type has one.
-pub(super) fn find(name: &str) -> Option<&'static Key> {
-    let (_, key) = parts(name)?;
-    let mut known = TYPES
-        .iter()
-        .flat_map(|one| &one.keys)
-        .chain(std::iter::once(&*TYPE));
-    known.find(|known| known.name == key)
-}
-
-/// The dotted name that a variable sets.
-pub(super) fn of_variable(variable: &str) -> Option<String> {
-    let (name, key) = variable.strip_prefix("POSTRIDER_SOURCES__")?.split_once("__")?;
-    let dotted = format!(
-        "sources.{}.{}",
-        name.to_ascii_lowercase(),
-        key.to_ascii_lowercase()
-    );
-    find(&dotted).map(|_| dotted)
-}
-
-/// The nearest dotted name that there is.
-pub(super) fn nearest_name(name: &str) -> Option<String> {
-    let (source, key) = parts(name)?;
-    let known = TYPES
-        .iter()
-        .flat_map(|one| &one.keys)
-        .chain(std::iter::once(&*TYPE));
-    let near = nearest(key, known.map(|known| known.name.as_str()))?;
-    Some(format!("sources.{source}.{near}"))
-}
-
-/// Takes what cannot be made out of the tree, and says why.
-pub(super) fn check(tree: &mut Value, origins: &BTreeMap<String, String>) -> Vec<ConfigFault> {
-    let mut faults = Vec::new();
-    let Some(sources) = tree[SECTION].as_object_mut() else {
-        return faults;
-    };
-    sources.retain(|name, source| {
-        let found = faults_of(name, source);
-        let is_good = found.is_empty();
-        faults.extend(found.into_iter().map(|(key, what, nearest)| {
-            let key = format!("{SECTION}.{name}{key}");
-            let near = origins
-                .iter()
-                .find(|(set, _)| set.starts_with(&format!("{SECTION}.{name}.")));
-            let place = origins.get(&key).or(near.map(|(_, place)| place));
-            let place = place.map_or("configuration", String::as_str).to_owned();
-            ConfigFault {
-                place,
-                key,
-                what,
-                nearest,
-            }
-        }));
-        is_good
-    });
-    faults
-}
-
-type Found = (String, String, Option<String>);
-
-fn faults_of(name: &str, source: &Value) -> Vec<Found> {
-    let at = |key: &str| match key {
-        "" => String::new(),
-        key => format!(".{key}"),
-    };
-    let fault = |key: &str, what: String| vec![(at(key), what, None)];
-    let is_plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_".contains(&b);
-    if name.is_empty() || name.len() > NAME_CHARS || !name.bytes().all(is_plain) {
-        let what = format!("is no name of a source: 1 to {NAME_CHARS} of a-z, 0-9, - and _ are allowed");
-        return fault("", what);
-    }
-    if matches!(name, "http" | "twirp") {
-        return fault("", "is a name that Postrider itself uses; take another".into());
-    }
-    let Some(fields) = source.as_object() else {
-        return fault(
-            "",
-            format!("must hold a map of keys, not {}", value::kind(source)),
-        );
-    };
-    let Some(of_type) = TYPES
-        .iter()
-        .find(|one| fields.get("type").and_then(Value::as_str) == Some(one.word))
-    else {
-        return fault("type", "is needed: `redis_streams` or `redis_pubsub`".into());
-    };
-    let known = |key: &str| key == "type" || of_type.keys.iter().any(|known| known.name == key);
-    let unknown: Vec<Found> = fields
-        .keys()
-        .filter(|key| !known(key))
-        .map(|key| {
-            let near = nearest(key, of_type.keys.iter().map(|known| known.name.as_str()));
-            let near = near.map(|near| format!("{SECTION}.{name}.{near}"));
-            (
-                at(key),
-                format!("is no key of a source of the type {}", of_type.word),
-                near,
-            )
-        })
-        .collect();
-    if !unknown.is_empty() {
-        return unknown;
-    }
-    match serde_json::from_value::<SourceConfig>(source.clone()) {
-        Ok(config) => config
-            .faults()
-            .into_iter()
-            .map(|(key, what)| (at(key), what, None))
-            .collect(),
-        Err(error) => fault("", error.to_string()),
+fn judge(member: &Value) -> Vec<(&'static str, String)> {
+    match serde_json::from_value::<SourceConfig>(member.clone()) {
+        Ok(config) => config.faults(),
+        Err(error) => vec![("", error.to_string())],
     }
 }
 
 impl SourceConfig {
     /// Rules between keys.
     fn faults(&self) -> Vec<(&'static str, String)> {
-        match self {
+        let mut faults = match self {
             SourceConfig::RedisStreams(config) => config.faults(),
             SourceConfig::RedisPubsub(config) => config.faults(),
+            SourceConfig::Sqs(config) => config.faults(),
+            SourceConfig::SqsUsers(config) => config.faults(),
+            SourceConfig::Sns(config) => config.faults(),
+        };
+        faults.extend(self.part().lack().map(|lack| ("type", lack)));
+        faults
+    }
+
+    /// Where its notifications go: [`INBOX`], and names of channels.
+    pub fn deliver_to(&self) -> &[String] {
+        static INBOX_ALONE: LazyLock<Vec<String>> = LazyLock::new(to_inbox);
+        match self {
+            SourceConfig::RedisStreams(config) => &config.deliver_to,
+            SourceConfig::RedisPubsub(_) => &INBOX_ALONE,
+            SourceConfig::Sqs(config) => &config.deliver_to,
+            SourceConfig::SqsUsers(config) => &config.deliver_to,
+            SourceConfig::Sns(config) => &config.deliver_to,
+        }
+    }
+
+    /// Whether what is for nobody who is there is left to the queue.
+    pub fn leaves(&self) -> bool {
+        let offline = match self {
+            SourceConfig::RedisStreams(config) => config.offline,
+            SourceConfig::Sqs(config) => config.offline,
+            SourceConfig::SqsUsers(config) => config.offline,
+            SourceConfig::RedisPubsub(_) | SourceConfig::Sns(_) => Offline::Store,
+        };
+        offline == Offline::Leave
+    }
+
+    /// What a binary must have to run it.
+    fn part(&self) -> Part {
+        match self {
+            SourceConfig::RedisStreams(_) | SourceConfig::RedisPubsub(_) => Part::Redis,
+            SourceConfig::Sqs(_) | SourceConfig::SqsUsers(_) | SourceConfig::Sns(_) => sqs::PART,
         }
     }
 }
 
-const NO_AUDIENCE: &str = "`raw` does not say for whom a notification is";
+pub(super) const LEAVE_NEEDS_DELIVERED: &str =
+    "`leave` needs settle_on: delivered: what is settled once it is stored is never the queue's";
+pub(super) const NO_AUDIENCE: &str = "`raw` does not say for whom a notification is";
 
 fn url_fault(url: Option<&RedisAddress>) -> Option<(&'static str, String)> {
     let what = match url.map(RedisAddress::read) {
@@ -396,7 +323,7 @@ fn url_fault(url: Option<&RedisAddress>) -> Option<(&'static str, String)> {
     Some(("url", what))
 }
 
-fn topic_fault(topic: Option<&String>) -> Option<(&'static str, String)> {
+pub(super) fn topic_fault(topic: Option<&String>) -> Option<(&'static str, String)> {
     let fault = Topic::new(topic?).err()?;
     Some(("topic", fault.to_string()))
 }
@@ -435,6 +362,8 @@ impl RedisStreamsConfig {
             "settle_on",
             "`delivered` needs users: what goes to a topic is acknowledged by its members alone",
         );
+        let is_early = self.offline == Offline::Leave && self.settle_on == SettleOn::Stored;
+        rule(is_early, "offline", LEAVE_NEEDS_DELIVERED);
         faults
     }
 }
@@ -493,23 +422,6 @@ impl RedisPubsubConfig {
         );
         faults
     }
-}
-
-/// Every key of every source in a tree, by name, its type first.
-pub(super) fn keys_in(config: &Value) -> Vec<(String, Value)> {
-    let sources = tree::get(config, SECTION).as_object().into_iter().flatten();
-    let leaves = sources.flat_map(|(name, source)| {
-        let of_source = source.as_object().into_iter().flatten();
-        of_source.map(move |(key, value)| (format!("{SECTION}.{name}.{key}"), value.clone()))
-    });
-    leaves.collect()
-}
-
-/// The sources that are not alike, or not in both, by their keys.
-pub(super) fn changed(old: &Sources, new: &Sources) -> Vec<String> {
-    let names: std::collections::BTreeSet<&String> = old.keys().chain(new.keys()).collect();
-    let differ = names.into_iter().filter(|name| old.get(*name) != new.get(*name));
-    differ.map(|name| format!("{SECTION}.{name}")).collect()
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
 use super::*;
+use crate::config::key::Kind;
 use crate::config::{Config, Given, Loaded, changed, load, show};
 
 fn loaded(sets: &[&str]) -> Result<Loaded, Vec<String>> {
@@ -95,7 +96,11 @@ fn faults_name_the_key_and_the_nearest() {
             &["sources.orders.type=redis_stream"],
             "the nearest is `redis_streams`",
         ),
-        (&["sources.orders.type=sqs"], "`sqs` is not in this release"),
+        (&["sources.orders.type=nats"], "`nats` is not in this release"),
+        (
+            &["sources.q.type=sqs"],
+            "sources.q.queue_url: is needed: the address of the queue, or its name",
+        ),
         (
             &["sources.orders.decoder=raw"],
             "sources.orders.decoder: `raw` does not say for whom",
@@ -155,8 +160,9 @@ fn every_key_of_every_type_has_a_meaning_and_a_number_its_range() {
         assert_eq!(key.range().is_some(), is_number, "{}", key.name);
     }
     // A name that two types have means the same kind of value.
-    for one in TYPES[0].keys.iter() {
-        let others = TYPES[1].keys.iter().filter(|other| other.name == one.name);
+    for one in TYPES.iter().flat_map(|one| &one.keys) {
+        let others = TYPES.iter().flat_map(|other| &other.keys);
+        let others = others.filter(|other| other.name == one.name);
         others.for_each(|other| assert_eq!(one.kind, other.kind, "{}", one.name));
     }
 }

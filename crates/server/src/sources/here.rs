@@ -2,9 +2,10 @@
 //! node hears such a source for itself.
 
 use super::Running;
+use super::take::of_source;
 use crate::clock::fresh_uuid;
 use postrider_model::{Durability, Entry, EntryKind, FeedId, Forms, NotificationId, Position, Publication};
-use postrider_router::{Arrival, Fault, FaultCode, Publisher, admit};
+use postrider_router::{Arrival, Fault, FaultCode, Publisher, admit, derived_id};
 use postrider_sources::queue::{Decoder, Delivery, Direction, Message};
 use std::sync::Arc;
 
@@ -57,6 +58,7 @@ impl Running {
             return Ok([Arc::new(entry)].into());
         }
         let mut draft = decoding.decode(message)?;
+        let key = decoding.key(message, &mut draft);
         draft.durability = Durability::Transient;
         let publisher = Publisher {
             name: self.name,
@@ -65,10 +67,11 @@ impl Running {
         let arrival = Arrival {
             now,
             fresh,
-            derived: None,
+            derived: key.map(|key| derived_id(self.name, &key, 0)),
             request: None,
         };
-        Ok(transient(&admit(draft, &publisher, &self.plant.limits, arrival)?))
+        let publication = admit(draft, &publisher, &self.plant.limits, arrival).map_err(of_source)?;
+        Ok(transient(&publication))
     }
 
     fn check_size(&self, bytes: usize) -> Result<(), Fault> {

@@ -10,17 +10,22 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
 
-/// Between two tries to reach a source that is away.
+/// Between two tries to reach a source that is away and keeps what comes meanwhile.
 const AWAY: Pauses = Pauses {
     first: Millis(100),
     most: Millis(10_000),
+};
+/// Of one that keeps nothing: whatever comes before it is reached is lost.
+const AWAY_FORGETFUL: Pauses = Pauses {
+    most: Millis(500),
+    ..AWAY
 };
 /// A worker that panicked starts anew after this.
 const AFTER_PANIC: Duration = Duration::from_secs(1);
 /// How often a source is asked what waits in it.
 const LAG_EVERY: Duration = Duration::from_secs(5);
-/// After so many failures in a row a source that is away is logged again.
-const LOG_EVERY: u32 = 16;
+/// After so many failures in a row a source that is away is logged again, and then whenever they have doubled.
+const LOG_AGAIN: u32 = 16;
 
 /// Starts the workers of a source, and the look at its lag.
 pub(super) fn start(running: &Arc<Running>) {
@@ -103,11 +108,12 @@ impl Running {
     }
 
     async fn is_away(&self, fault: &SourceFault, failures: &mut u32) {
-        if failures.is_multiple_of(LOG_EVERY) {
+        if is_told(*failures) {
             tracing::warn!(source = self.name, %fault, "nothing can be taken; it is tried again");
         }
         self.plant.metrics.sources().set_ready(self.name, false);
-        self.pause(AWAY.nth(*failures, fresh_number()).as_duration())
+        let pauses = pauses_of(self.source.promise());
+        self.pause(pauses.nth(*failures, fresh_number()).as_duration())
             .await;
         *failures = failures.saturating_add(1);
     }
@@ -128,5 +134,41 @@ impl Running {
             }
             self.pause(LAG_EVERY).await;
         }
+    }
+}
+
+/// The pauses while a source is away.
+fn pauses_of(promise: Promise) -> Pauses {
+    match promise {
+        Promise::AtLeastOnce => AWAY,
+        Promise::AtMostOnce => AWAY_FORGETFUL,
+    }
+}
+
+/// Whether this failure is logged, after so many in a row.
+fn is_told(failures: u32) -> bool {
+    failures == 0 || (failures >= LOG_AGAIN && failures.is_power_of_two())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_by_nobody_is_soon_heard_again_however_long_it_was_away() {
+        for failures in [0, 1, 10, 1_000] {
+            let longest = |promise| pauses_of(promise).nth(failures, u64::MAX);
+            assert!(longest(Promise::AtMostOnce) <= Millis(500), "{failures}");
+            assert!(longest(Promise::AtMostOnce) <= longest(Promise::AtLeastOnce));
+        }
+        assert_eq!(pauses_of(Promise::AtLeastOnce).nth(99, u64::MAX), Millis(10_000));
+        // All nodes lost it at once: they do not come back at once.
+        assert_eq!(pauses_of(Promise::AtMostOnce).nth(99, 0), Millis(0));
+    }
+
+    #[test]
+    fn a_long_outage_is_told_ever_more_seldom() {
+        let told: Vec<_> = (0..1_000).filter(|failures| is_told(*failures)).collect();
+        assert_eq!(told, [0, 16, 32, 64, 128, 256, 512]);
     }
 }

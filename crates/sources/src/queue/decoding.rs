@@ -3,6 +3,8 @@
 //! Invariant: total and pure: any message gives a draft or a fault, and the same message gives the same. It checks form;
 //! intake checks the rules.
 
+use super::envelope::{self, Envelope};
+use super::exact::exact;
 use super::fields;
 use super::message::Message;
 use crate::fields::as_text;
@@ -20,6 +22,8 @@ const DATA_FIELD: &str = "data";
 const ID_FIELD: &str = "id";
 /// The field that holds the notification's line for people.
 const SUBJECT_FIELD: &str = "subject";
+/// The field that says which earlier notification of the user a new one takes the place of.
+const COLLAPSE_FIELD: &str = "collapse_key";
 /// The field that names the user, where none is named.
 const ADDRESSEE_FIELD: &str = "addressee";
 
@@ -37,7 +41,8 @@ pub enum Decoder {
     /// The payload is JSON with `users`, `exclude_users` and `data`; without users it is for everyone, which
     /// `broadcast` has to allow. Unknown fields are passed over.
     Pusher,
-    /// The payload is `data`; the fields `addressee` (the user) and `subject` have to be there, `id` may be.
+    /// The payload is `data`; the fields `addressee` (the user) and `subject` have to be there, `id` and `collapse_key`
+    /// may be.
     Addressee,
 }
 
@@ -74,6 +79,11 @@ pub struct Decoding {
     /// The field that holds the payload, of a message of fields. Where there is none, `raw` and `addressee` take the
     /// field `data`, or all other fields as a JSON object; to the others the fields are the notification's.
     pub body_field: Option<String>,
+    /// What is around the message that is decoded.
+    pub envelope: Envelope,
+    /// The payload of `raw` and `addressee` keeps every byte: JSON that is written without spaces around it stays
+    /// JSON as it is written, and all else becomes a JSON string of the text.
+    pub is_exact: bool,
     /// How much of it is read.
     pub most: Most,
 }
@@ -84,6 +94,14 @@ impl Decoding {
     /// # Errors
     /// What no notification can be made of, with the reason.
     pub fn decode(&self, message: &Message) -> Result<Draft, Fault> {
+        match self.envelope {
+            Envelope::None => self.bared(message),
+            Envelope::Sns => self.bared(&envelope::opened(message)?),
+        }
+    }
+
+    /// The draft of a message without an envelope.
+    fn bared(&self, message: &Message) -> Result<Draft, Fault> {
         let mut draft = match self.decoder {
             Decoder::Notification => http::decode_lenient(&self.whole(message)?, &self.most)?,
             Decoder::Pusher => pusher::decode(&self.whole(message)?, &self.most)?,
@@ -91,10 +109,32 @@ impl Decoding {
             Decoder::Addressee => self.addressed(message)?,
         };
         if draft.id.is_none() {
-            draft.id = field_text(message, ID_FIELD)?;
+            draft.id = match self.decoder {
+                // Here it is no notification's id but a part of its key, which bytes that are no text have none of.
+                Decoder::Addressee => field_text(message, ID_FIELD).unwrap_or_default(),
+                _ => field_text(message, ID_FIELD)?,
+            };
         }
         self.direct(message, &mut draft)?;
         Ok(draft)
+    }
+
+    /// What names a message's notification within its source, where its draft has no id of its own: the message's name.
+    ///
+    /// With [`Decoder::Addressee`] a producer's `id` may be any text, and the same for many users: there it is taken from
+    /// the draft, and the key is the user and that `id`, where there is one.
+    pub fn key(&self, message: &Message, draft: &mut Draft) -> Option<String> {
+        let id = match self.decoder {
+            Decoder::Addressee => draft.id.take().filter(|id| !id.is_empty()),
+            Decoder::Raw | Decoder::Notification | Decoder::Pusher => None,
+        };
+        let Some(id) = id else {
+            return message.name.clone();
+        };
+        let whom = draft.users.as_ref().or(draft.topics.as_ref());
+        let whom = whom.and_then(|names| names.first()).map_or("", String::as_str);
+        // No name of a user, a topic or a message holds the byte between them.
+        Some(format!("{whom}\0{id}"))
     }
 
     /// The JSON of a whole notification.
@@ -112,7 +152,10 @@ impl Decoding {
             None => fields::as_texts(message, &self.other_fields())?.into(),
         };
         Ok(Draft {
-            data: data_of(&payload),
+            data: match self.is_exact {
+                true => exact(&payload),
+                false => data_of(&payload),
+            },
             subject: field_text(message, SUBJECT_FIELD)?,
             ..Draft::default()
         })
@@ -125,6 +168,9 @@ impl Decoding {
             Direction::UserField(field) | Direction::TopicField(field) => known.push(field),
             _ if self.decoder == Decoder::Addressee => known.push(ADDRESSEE_FIELD),
             _ => {}
+        }
+        if self.decoder == Decoder::Addressee {
+            known.push(COLLAPSE_FIELD);
         }
         known
     }
@@ -140,6 +186,7 @@ impl Decoding {
         if self.direction == Direction::Decoded {
             draft.users = Some(vec![required(message, ADDRESSEE_FIELD)?]);
         }
+        draft.collapse_key = field_text(message, COLLAPSE_FIELD)?;
         Ok(draft)
     }
 

@@ -7,6 +7,8 @@ fn decoding(decoder: Decoder, direction: Direction) -> Decoding {
         decoder,
         direction,
         body_field: None,
+        envelope: Envelope::None,
+        is_exact: false,
         most: Most::from(&Limits::default()),
     }
 }
@@ -162,5 +164,39 @@ fn a_field_that_is_no_text_is_a_fault() {
     assert_eq!(
         whole.decode(&message).unwrap_err().detail,
         "the field `data` is not UTF-8"
+    );
+}
+
+#[test]
+fn an_addressees_id_is_any_text_and_each_users_own() {
+    let decoder = decoding(Decoder::Addressee, Direction::Decoded);
+    let key_of = |decoder: &Decoding, user: &str, id: Option<&[u8]>| {
+        let mut message = Message {
+            name: Some("m-1".into()),
+            body: Some(Bytes::from_static(b"hello")),
+            ..fields(&[("addressee", user), ("subject", "Hi")])
+        };
+        let id = id.map(|id| ("id".to_owned(), Bytes::copy_from_slice(id)));
+        message.fields.extend(id);
+        let mut draft = decoder.decode(&message).unwrap();
+        (decoder.key(&message, &mut draft), draft.id)
+    };
+    let long = "x".repeat(1_000);
+    for id in ["1", "two words", "a/b", &long] {
+        let (key, own) = key_of(&decoder, "ada", Some(id.as_bytes()));
+        assert_eq!((key, own), (Some(format!("ada\0{id}")), None));
+    }
+    assert_ne!(
+        key_of(&decoder, "ada", Some(b"spring")),
+        key_of(&decoder, "bob", Some(b"spring"))
+    );
+    for none in [None, Some(&b""[..]), Some(b"\xff")] {
+        assert_eq!(key_of(&decoder, "ada", none), (Some("m-1".into()), None));
+    }
+    let raw = decoding(Decoder::Raw, Direction::UserField("addressee".into()));
+    assert_eq!(
+        key_of(&raw, "ada", Some(b"o-7")),
+        (Some("m-1".into()), Some("o-7".into())),
+        "with other decoders it is the notification's id"
     );
 }

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 #[async_trait]
 pub trait Receipt: Send + Sync {
     /// The message is done with: it does not come again.
+    /// May be said again after an error.
     async fn ack(&self) -> Result<(), SourceFault>;
 
     /// It comes again, to anyone, in about so long; sooner or later where the source cannot time it so.
@@ -46,12 +47,30 @@ impl Delivery {
         &self.message
     }
 
+    /// Lets go of the message's payload and fields: who waits to settle it needs neither.
+    pub fn forget_payload(&mut self) {
+        self.message.body = None;
+        self.message.fields = Vec::new();
+    }
+
     /// The message is done with. After an error it may come again.
     pub async fn ack(mut self) -> Result<(), SourceFault> {
         match self.receipt.take() {
             Some(receipt) => receipt.ack().await,
             None => Ok(()),
         }
+    }
+
+    /// As [`Delivery::ack`], but after an error it is still to be settled.
+    ///
+    /// # Errors
+    /// The source was not told.
+    pub async fn try_ack(&mut self) -> Result<(), SourceFault> {
+        if let Some(receipt) = &self.receipt {
+            receipt.ack().await?;
+            self.receipt = None;
+        }
+        Ok(())
     }
 
     /// The message is to come again, in about so long. After an error it does so when its source finds out.
@@ -125,10 +144,29 @@ mod tests {
         one().ack().await.unwrap();
         one().nack(Millis(5)).await.unwrap();
         assert_eq!((told.load(Ordering::Relaxed), forgotten()), (101, before));
-        let held = one();
+        let mut tried = one();
+        tried.try_ack().await.unwrap();
+        tried.try_ack().await.unwrap();
+        drop(tried);
+        assert_eq!((told.load(Ordering::Relaxed), forgotten()), (102, before));
+        let mut held = Delivery::new(
+            Message {
+                name: Some("m".into()),
+                body: Some("x".into()),
+                deliveries: 3,
+                ..Message::default()
+            },
+            Box::new(Counting(told.clone())),
+        );
+        held.forget_payload();
+        let kept = held.message();
+        assert_eq!(
+            (kept.name.as_deref(), &kept.body, kept.deliveries),
+            (Some("m"), &None, 3)
+        );
         assert!(held.hold().await.is_err());
         drop(held);
         drop(Delivery::unsettled(Message::default()));
-        assert_eq!((told.load(Ordering::Relaxed), forgotten()), (101, before + 1));
+        assert_eq!((told.load(Ordering::Relaxed), forgotten()), (102, before + 1));
     }
 }

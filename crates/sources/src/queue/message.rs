@@ -17,6 +17,8 @@ pub struct Message {
     pub fields: Vec<(String, Bytes)>,
     /// How often it was given out, this time included: from 1.
     pub deliveries: u32,
+    /// Whoever had it last is known to be none of Postrider's: what became of it there says nothing of what it does here.
+    pub was_elsewhere: bool,
 }
 
 impl Message {

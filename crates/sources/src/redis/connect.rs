@@ -64,7 +64,7 @@ impl Connector {
     /// # Errors
     /// One of them is away, or refuses.
     pub async fn to_masters(&self, push: impl AsyncPushSender + Clone) -> Result<Vec<OfSlots>, SourceFault> {
-        let mut known: Vec<((String, u16), MultiplexedConnection)> = Vec::new();
+        let mut known: Vec<(Host, MultiplexedConnection)> = Vec::new();
         let mut out = Vec::new();
         for (slots, host) in self.all_masters().await? {
             let found = known
@@ -85,6 +85,14 @@ impl Connector {
             out.push((slots, connection));
         }
         Ok(out)
+    }
+
+    /// A connection to this master of a Cluster, for what is answered at once.
+    pub(super) async fn to_master(&self, host: &Host) -> Result<MultiplexedConnection, SourceFault> {
+        let config = AsyncConnectionConfig::new().set_response_timeout(Some(ANSWER_TIMEOUT));
+        let mut made = self.to_host(host, true, ProtocolVersion::RESP2, config).await?;
+        self.named(&mut made).await.map_err(|error| fault(&error))?;
+        Ok(made)
     }
 
     async fn connect(
@@ -125,7 +133,7 @@ impl Connector {
     /// `is_server`: not a Sentinel, which knows no database and has passwords of its own.
     async fn to_host(
         &self,
-        (host, port): &(String, u16),
+        (host, port): &Host,
         is_server: bool,
         protocol: ProtocolVersion,
         config: AsyncConnectionConfig,
@@ -157,7 +165,7 @@ impl Connector {
     }
 
     /// Where the master of this name is: whichever Sentinel answers first in order says.
-    async fn master_of(&self, master: &str) -> Result<(String, u16), SourceFault> {
+    async fn master_of(&self, master: &str) -> Result<Host, SourceFault> {
         let mut asking = cmd("SENTINEL");
         asking.arg("get-master-addr-by-name").arg(master);
         let mut last = SourceFault::Refused(format!("no Sentinel knows the master {master}"));
@@ -167,7 +175,7 @@ impl Connector {
                 let mut connection = self
                     .to_host(sentinel, false, ProtocolVersion::RESP2, config)
                     .await?;
-                let known: Option<(String, u16)> = asking
+                let known: Option<Host> = asking
                     .query_async(&mut connection)
                     .await
                     .map_err(|error| fault(&error))?;
@@ -183,7 +191,7 @@ impl Connector {
     }
 
     /// The master that has this slot.
-    async fn owner_of(&self, slot: u16) -> Result<(String, u16), SourceFault> {
+    async fn owner_of(&self, slot: u16) -> Result<Host, SourceFault> {
         let mut masters = self.all_masters().await?.into_iter();
         let found = masters.find(|(slots, _)| slots.contains(&slot));
         found
@@ -192,7 +200,7 @@ impl Connector {
     }
 
     /// The masters, as the first host says that knows any.
-    async fn all_masters(&self) -> Result<Vec<Master>, SourceFault> {
+    pub(super) async fn all_masters(&self) -> Result<Vec<Master>, SourceFault> {
         let mut last = SourceFault::Away("no host of the Cluster knows a master".into());
         for seed in &self.address.hosts {
             let config = AsyncConnectionConfig::new().set_response_timeout(Some(ANSWER_TIMEOUT));
@@ -218,7 +226,10 @@ impl Connector {
 /// A connection, and slots that its master has.
 pub type OfSlots = (RangeInclusive<u16>, MultiplexedConnection);
 
-type Master = (RangeInclusive<u16>, (String, u16));
+/// A server's name and port.
+pub(super) type Host = (String, u16);
+
+type Master = (RangeInclusive<u16>, Host);
 
 fn pushing(push: &(impl AsyncPushSender + Clone)) -> AsyncConnectionConfig {
     let config = AsyncConnectionConfig::new().set_response_timeout(Some(ANSWER_TIMEOUT));
@@ -258,7 +269,7 @@ async fn within<T>(
 }
 
 /// What an error of Redis means for a source.
-pub(crate) fn fault(error: &RedisError) -> SourceFault {
+pub fn fault(error: &RedisError) -> SourceFault {
     let text = error.to_string();
     match error.kind() {
         ErrorKind::AuthenticationFailed | ErrorKind::InvalidClientConfig | ErrorKind::RESP3NotSupported => {
@@ -275,7 +286,7 @@ pub(crate) fn fault(error: &RedisError) -> SourceFault {
 }
 
 /// Whether a connection is of no use any more: it is broken, or its server is not the master of the key now.
-pub(crate) fn is_gone(error: &RedisError) -> bool {
+pub fn is_gone(error: &RedisError) -> bool {
     use ServerErrorKind::{Ask, ClusterDown, MasterDown, Moved, ReadOnly};
     let elsewhere = matches!(
         error.kind(),

@@ -47,6 +47,23 @@ pub(super) fn deliveries(answer: Value) -> u32 {
     }
 }
 
+/// The ids in an answer to `XPENDING` about a range.
+pub(super) fn pending_ids(answer: Value) -> Vec<String> {
+    let id = |entry| items(entry).into_iter().next().and_then(text);
+    items(answer).into_iter().filter_map(id).collect()
+}
+
+/// The consumers that hold something, by an answer to `XPENDING` about the whole group.
+pub(super) fn holders(answer: Value) -> Vec<String> {
+    let consumers = items(answer).into_iter().nth(3).map(items);
+    let name = |consumer| items(consumer).into_iter().next().and_then(text);
+    consumers
+        .unwrap_or_default()
+        .into_iter()
+        .filter_map(name)
+        .collect()
+}
+
 /// How far a group is behind, by an answer to `XINFO GROUPS`.
 pub(super) fn lag(answer: Value, group: &str) -> Option<Lag> {
     let mut groups = items(answer).into_iter().map(members);
@@ -184,7 +201,20 @@ mod tests {
             Value::Int(9),
             Value::Int(4),
         ])]);
+        assert_eq!(pending_ids(pending.clone()), ["1-0"]);
         assert_eq!((deliveries(pending), deliveries(list(vec![]))), (4, 1));
+        let all = list(vec![
+            Value::Int(3),
+            bulk("1-0"),
+            bulk("3-0"),
+            list(vec![
+                list(vec![bulk("a"), bulk("2")]),
+                list(vec![bulk("b"), bulk("1")]),
+            ]),
+        ]);
+        assert_eq!(holders(all), ["a", "b"]);
+        let nothing = list(vec![Value::Int(0), Value::Nil, Value::Nil, Value::Nil]);
+        assert!(holders(nothing).is_empty() && holders(Value::Nil).is_empty());
     }
 
     #[test]

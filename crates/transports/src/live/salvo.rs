@@ -83,7 +83,7 @@ impl Connection {
 impl Live {
     fn form(&self) -> Option<Form> {
         match self.wire {
-            Wire::Poll(_) => None,
+            Wire::Poll(_) | Wire::Raw { .. } => None,
             Wire::Sse { .. } => Some(Form::Sse),
             Wire::WebSocket {
                 dialect: Dialect::Notify,

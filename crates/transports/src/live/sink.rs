@@ -7,7 +7,7 @@ use crate::mailbox::PageWanted;
 use crate::notify::Dialect;
 use crate::outgoing::Outgoing;
 use crate::shard::{MAX_UNFLUSHED, Turn};
-use crate::{sse, websocket};
+use crate::{raw, sse, websocket};
 use postrider_delivery::{Outbox, Reading};
 use postrider_model::{
     Attempt, Audience, Entry, Evidence, FeedId, NotificationId, Position, SessionId, SettleKind,
@@ -34,7 +34,7 @@ impl Sink<'_> {
             Wire::WebSocket {
                 dialect: Dialect::Notify,
                 ..
-            }
+            } | Wire::Raw { .. }
         )
     }
 }
@@ -76,6 +76,9 @@ impl Outbox for Sink<'_> {
         }
         match (&mut *self.wire, attempt.unwrap_or(1)) {
             (Wire::Poll(poll), attempt) => poll.add(entry, attempt),
+            (Wire::Raw { is_chunked, .. }, _) => {
+                self.out.append(|bytes| raw::push_body(bytes, entry, *is_chunked));
+            }
             (Wire::Sse { .. }, 0..=1) if is_for_few(entry) => {
                 self.out.append(|bytes| sse::push_entry_block(bytes, entry));
             }
@@ -100,7 +103,8 @@ impl Outbox for Sink<'_> {
             Wire::WebSocket {
                 dialect: Dialect::Notify,
                 ..
-            } => {}
+            }
+            | Wire::Raw { .. } => {}
             Wire::WebSocket { .. } => self.out.push(websocket::gap_frame(oldest)),
         }
     }
@@ -108,7 +112,7 @@ impl Outbox for Sink<'_> {
     fn stalled(&mut self, ids: &[NotificationId]) {
         match &*self.wire {
             // A poll is no session over time: nothing is sent again within it.
-            Wire::Poll(_) => {}
+            Wire::Poll(_) | Wire::Raw { .. } => {}
             Wire::Sse { .. } => self.out.push(sse::stalled(ids)),
             Wire::WebSocket { .. } if self.is_bare() => {}
             Wire::WebSocket { .. } => self.out.push(websocket::stalled_frame(ids)),

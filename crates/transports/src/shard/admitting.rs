@@ -150,7 +150,7 @@ impl Shard {
             _ if is_limit(problem) => {
                 self.refuse_session(slot, &opening.wire, problem, &opening.cors);
             }
-            _ => self.answer(slot, problem, false, &opening.cors),
+            _ => self.refuse(slot, &opening.wire, problem, &opening.cors),
         }
     }
 }

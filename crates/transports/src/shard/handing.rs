@@ -65,7 +65,7 @@ impl Shard {
             self.flushing.waiting = VecDeque::new();
         }
         self.shared.spawn(async move {
-            let left = match shared.engine.settle(batch.clone(), Sync::Lazy).await {
+            let left = match shared.settle(batch.clone(), Sync::Lazy).await {
                 Ok(_) => Vec::new(),
                 Err(error) => {
                     tracing::debug!(%error, "settlements will be tried again");

@@ -237,8 +237,10 @@ impl Shard {
                     self.reseat_and_look(slot);
                 }
                 outcome => {
-                    if let Err(error) = outcome {
-                        tracing::warn!(%error, "memberships could not be looked up; they will be again");
+                    if let Err(error) = outcome
+                        && let Some(unsaid) = self.turn.complaints.members.due(self.turn.now)
+                    {
+                        tracing::warn!(%error, unsaid, "memberships could not be looked up; they will be again");
                     }
                     self.look_up_members(slot);
                 }

@@ -4,6 +4,7 @@
 //! A welcome is asked for many at a time, by few tasks: a reconnect storm costs a handful of them.
 
 use super::*;
+use crate::connection::Cors;
 use crate::head::Head;
 use crate::notify::{self, Reading};
 use crate::outside::{Unavailable, Welcome};
@@ -14,8 +15,6 @@ use std::collections::BTreeMap;
 /// Sessions that one task has welcomed, and such tasks of one loop at a time.
 const WELCOMED_AT_ONCE: usize = 256;
 const TASKS: usize = 2;
-/// Between two lines of a loop in the log about sessions that could not be opened.
-const LOG_EVERY: Millis = Millis(1_000);
 
 /// What the welcome of a session needs.
 type Wanted = (Key, StartsWanted, Vec<Topic>);
@@ -25,19 +24,6 @@ type Wanted = (Key, StartsWanted, Vec<Topic>);
 pub(super) struct Welcomes {
     wanted: VecDeque<Wanted>,
     tasks: usize,
-    /// When it was last logged that a session could not be opened.
-    logged: Option<Timestamp>,
-}
-
-impl Welcomes {
-    /// Whether a session that could not be opened is logged: while an engine or a source is away all are alike.
-    pub(super) fn is_log_due(&mut self, now: Timestamp) -> bool {
-        let is_due = self.logged.is_none_or(|at| now.since(at) >= LOG_EVERY);
-        if is_due {
-            self.logged = Some(now);
-        }
-        is_due
-    }
 }
 
 impl Shard {
@@ -79,17 +65,12 @@ impl Shard {
     }
 
     /// No session comes of this request: its client is told so, as it understands it.
-    pub(super) fn refuse(
-        &mut self,
-        slot: usize,
-        wire: &WireRequest,
-        problem: &Problem,
-        cors: &[(&'static str, String)],
-    ) {
+    pub(super) fn refuse(&mut self, slot: usize, wire: &WireRequest, problem: &Problem, cors: &Cors) {
         match wire {
             WireRequest::WebSocket(handshake, Dialect::Notify) => {
                 self.refuse_notify(slot, handshake, problem);
             }
+            WireRequest::Raw { trace, .. } => self.refuse_raw(slot, trace, problem, cors),
             _ => self.answer(slot, problem, false, cors),
         }
     }

@@ -43,7 +43,7 @@ impl Shard {
         });
         if let Err(problem) = spent {
             self.session_refused(user, &came);
-            return self.answer(slot, &problem, false, &cors);
+            return self.refuse(slot, &request.wire, &problem, &cors);
         }
         self.shared.sessions.tell(user, &came, self.roll_now());
         self.turn.stats.opened(request.wire.transport());
@@ -141,14 +141,21 @@ impl Shard {
             Ok(starts) if !late => starts,
             outcome => {
                 if let Err(error) = outcome
-                    && self.welcomes.is_log_due(self.turn.now)
+                    && let Some(unsaid) = self.turn.complaints.opening.due(self.turn.now)
                 {
-                    tracing::warn!(%error, "a session could not be opened");
+                    tracing::warn!(%error, unsaid, "a session could not be opened");
                 }
                 let is_open = opening.dialect() == Some(Dialect::Notify);
-                return match is_open {
-                    true => self.end_notify(slot, &Problem::unavailable(1)),
-                    false => self.answer(slot, &Problem::unavailable(1), false, &[]),
+                let trace = match &opening.wire {
+                    WireRequest::Raw { trace, .. } => Some(trace.clone()),
+                    _ => None,
+                };
+                return match (is_open, trace) {
+                    (true, _) => self.end_notify(slot, &Problem::unavailable(1)),
+                    (false, Some(trace)) => {
+                        self.refuse_raw(slot, &trace, &Problem::unavailable(1), &Vec::new())
+                    }
+                    (false, None) => self.answer(slot, &Problem::unavailable(1), false, &[]),
                 };
             }
         };
@@ -197,6 +204,7 @@ impl Shard {
                 Wire::WebSocket { dialect, decoder }
             }
             WireRequest::Stream => self.begin_stream(slot, &cors),
+            WireRequest::Raw { trace, is_chunked } => self.begin_raw(slot, &trace, is_chunked, &cors),
             WireRequest::Poll {
                 wait_s,
                 limit,
@@ -246,7 +254,7 @@ impl Shard {
             None => Box::new(live),
         });
         if let Some(state) = state.filter(|_| !is_notify) {
-            self.states.follow(slot, state.version());
+            self.states.follow(slot, &state);
         }
         self.hear_what_was_missed(slot, meanwhile, is_late);
         self.touch(slot);
@@ -350,7 +358,7 @@ impl Shard {
 fn greet(wire: &Wire, asked: &Asked, state: Option<&UserState>, out: &mut Outgoing) {
     let state = state.map(UserState::json);
     match wire {
-        Wire::Poll(_) => {}
+        Wire::Poll(_) | Wire::Raw { .. } => {}
         Wire::Sse { .. } => state
             .into_iter()
             .for_each(|state| out.push(crate::sse::state(state))),

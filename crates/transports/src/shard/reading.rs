@@ -149,7 +149,9 @@ impl Shard {
         match page {
             Ok(page) => self.apply(slot, Effect::Page(&wanted.feed, wanted.reading, &page)),
             Err(error) => {
-                tracing::warn!(%error, feed = %wanted.feed, "a page could not be read");
+                if let Some(unsaid) = self.turn.complaints.page.due(self.turn.now) {
+                    tracing::warn!(%error, feed = %wanted.feed, unsaid, "a page could not be read");
+                }
                 self.apply(slot, Effect::PageFailed(&wanted.feed, wanted.reading));
             }
         }

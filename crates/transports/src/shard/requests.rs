@@ -44,6 +44,9 @@ impl Shard {
             Parsed::Complete(head, length) if self.is_notify(&head) => {
                 return self.take_notify_head(slot, &head, length, &bytes[length..]);
             }
+            Parsed::Complete(head, length) if self.is_raw(&head) => {
+                return self.take_raw_head(slot, &head, &bytes[length..], 0);
+            }
             Parsed::Complete(head, length) => match head::inbox_route(head.method, head.path) {
                 None if connection.socket.is_direct() => {
                     if !self.try_publish(slot, &head, length, bytes) {

@@ -36,7 +36,9 @@ impl Shard {
                         io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted
                     ) => {}
                 Err(error) => {
-                    tracing::warn!(%error, "cannot accept connections");
+                    if let Some(unsaid) = self.turn.complaints.socket.due(self.turn.now) {
+                        tracing::warn!(%error, unsaid, "cannot accept connections");
+                    }
                     self.accept_again = Some(self.turn.now.plus(ACCEPT_RETRY));
                     return;
                 }
@@ -49,7 +51,9 @@ impl Shard {
     pub(super) fn adopt(&mut self, mut socket: Socket, client: Option<Address>, already_read: Vec<u8>) {
         if self.turn.stats.connected() > self.shared.max_connections {
             self.turn.stats.disconnected();
-            tracing::warn!("too many connections; one was refused");
+            if let Some(unsaid) = self.turn.complaints.crowd.due(self.turn.now) {
+                tracing::warn!(unsaid, "too many connections; one was refused");
+            }
             return;
         }
         // What waits for its handshake has its turn later.
@@ -62,7 +66,9 @@ impl Shard {
             .register(socket.source(), Token(slot), Interest::READABLE)
         {
             self.turn.stats.disconnected();
-            tracing::warn!(%error, "cannot watch a socket");
+            if let Some(unsaid) = self.turn.complaints.socket.due(self.turn.now) {
+                tracing::warn!(%error, unsaid, "cannot watch a socket");
+            }
             return;
         }
         self.generation += 1;
@@ -115,7 +121,11 @@ impl Shard {
         match self.poller.registry().reregister(source, Token(slot), interest) {
             Ok(()) => connection.watches_writes = true,
             // Its client counts as one that takes nothing, until it is gone.
-            Err(error) => tracing::warn!(%error, "cannot watch a socket"),
+            Err(error) => {
+                if let Some(unsaid) = self.turn.complaints.socket.due(self.turn.now) {
+                    tracing::warn!(%error, unsaid, "cannot watch a socket");
+                }
+            }
         }
     }
 
@@ -200,7 +210,7 @@ impl Shard {
                 match &mut live.wire {
                     Wire::Poll(poll) => poll.keep_rest(bytes),
                     // A stream's client has nothing to say.
-                    Wire::Sse { .. } => {}
+                    Wire::Sse { .. } | Wire::Raw { .. } => {}
                     Wire::WebSocket { .. } => self.received_frames(slot, bytes),
                 }
             }

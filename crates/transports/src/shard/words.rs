@@ -136,7 +136,7 @@ async fn settle_durably(shared: &Shared, settlements: Vec<Settlement>) -> Vec<Op
 async fn settle_patiently(shared: &Shared, settlements: &[Settlement]) -> Result<Vec<u64>, EngineError> {
     let mut tries = 0;
     loop {
-        match shared.engine.settle(settlements.to_vec(), Sync::Durable).await {
+        match shared.settle(settlements.to_vec(), Sync::Durable).await {
             Err(error) if error.is_transient() && tries < SETTLE_TRIES => {
                 tries += 1;
                 tokio::time::sleep(SETTLE_PAUSE).await;

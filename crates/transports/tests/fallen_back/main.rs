@@ -8,7 +8,7 @@ mod node;
 
 use falling::{Falling, open};
 use node::{Node, cursor_of, get, node_over, now, response};
-use postrider_engine::{Directory as _, Feeds as _, MemberChange, Wake};
+use postrider_engine::{Directory as _, Feeds as _, MemberChange, States as _, Wake};
 use postrider_model::*;
 use postrider_transports::Follow;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -24,7 +24,7 @@ impl Follow for Follower {
     fn unfollow(&self, _: &FeedId) {}
 }
 
-/// A hub over an engine that has the notifications 1 and 2, of which a copy is kept; then 3 and 4 came, and everyone who
+/// A hub over an engine that has the notifications 1 and 2 and a state that is `held`, of which a copy is kept; then 3 and 4 came, and everyone who
 /// is to have them has.
 struct Bench {
     node: Node,
@@ -59,6 +59,12 @@ async fn publish(engine: &postrider_engine::Embedded, id: &str, audience: Audien
     assert!(receipts.iter().all(Result::is_ok), "{receipts:?}");
 }
 
+async fn set_state(engine: &postrider_engine::Embedded, theme: &str) {
+    let change = StateChange::Merge(vec![("theme".to_owned(), Some(theme.to_owned()))]);
+    let changed = engine.change_state(&UserId::new("ada").unwrap(), change).await;
+    assert!(changed.is_ok_and(|changed| changed.is_ok()));
+}
+
 fn copy(from: &Path, to: &Path) {
     for entry in std::fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();
@@ -88,6 +94,7 @@ impl Bench {
             before.change_members(vec![joins]).await.unwrap();
             publish(&before, "n1", audience.clone()).await;
             publish(&before, "n2", audience.clone()).await;
+            set_state(&before, "held").await;
         });
         before.close();
         drop(before);
@@ -107,6 +114,10 @@ impl Bench {
     fn publish(&self, id: &str, audience: &Audience) {
         let engine = self.engine.now();
         self.node.runtime.block_on(publish(&engine, id, audience.clone()));
+    }
+
+    fn set_state(&self, theme: &str) {
+        self.node.runtime.block_on(set_state(&self.engine.now(), theme));
     }
 
     fn fall_back(&self) {
@@ -179,10 +190,25 @@ impl Client {
         }
     }
 
+    /// The next state that it is told.
+    fn state(&mut self) -> String {
+        loop {
+            if let Some(theme) = theme_of(&self.text()) {
+                return theme;
+            }
+        }
+    }
+
     fn expect(&mut self, told: &[&str]) {
         let got: Vec<_> = told.iter().map(|_| self.next()).collect();
         assert_eq!(got, told);
     }
+}
+
+/// What a state that is told in this text says.
+fn theme_of(text: &str) -> Option<String> {
+    let (_, theme) = text.split_once(r#""theme":""#)?;
+    theme.split_once('"').map(|(theme, _)| theme.to_owned())
 }
 
 /// How the sessions are told.
@@ -275,4 +301,41 @@ fn a_poll_that_waits_is_answered() {
         body.contains(r#""data":"n1""#) && !body.contains(r#""data":"n3""#),
         "{body}"
     );
+}
+
+#[test]
+fn a_state_that_went_back_is_told() {
+    for is_stream in [true, false] {
+        let bench = Bench::new(&ada());
+        let mut client = Client::connect(&bench.node, is_stream, "state=1");
+        assert_eq!(client.state(), "held");
+        bench.set_state("lost");
+        assert_eq!(client.state(), "lost");
+        bench.fall_back();
+        bench.engine.tell(Wake::Missed);
+        assert_eq!(client.state(), "held", "though it is older");
+        // And once only.
+        bench.engine.tell(Wake::Missed);
+        bench.set_state("next");
+        assert_eq!(client.state(), "next");
+    }
+}
+
+#[test]
+fn a_poll_that_waits_is_told_of_a_state_that_went_back() {
+    let bench = Bench::new(&ada());
+    bench.set_state("lost");
+    let mut socket = bench.node.connect();
+    let mut reader = BufReader::new(socket.try_clone().unwrap());
+    get(&mut socket, "/v1/inbox?wait=0&state=1", "ada", "");
+    let (_, body) = response(&mut reader);
+    assert_eq!(theme_of(&body).as_deref(), Some("lost"), "{body}");
+    let next = format!("/v1/inbox?wait=30&state=1&cursor={}", cursor_of(&body));
+    get(&mut socket, &next, "ada", "");
+    // By then it waits.
+    bench.node.wait_for_floor("ada", 2);
+    bench.fall_back();
+    bench.engine.tell(Wake::Missed);
+    let (_, body) = response(&mut reader);
+    assert_eq!(theme_of(&body).as_deref(), Some("held"), "{body}");
 }

@@ -102,16 +102,7 @@ impl Apply<'_> {
         if !self.is_shared {
             return Ok(());
         }
-        let mut wanted = Vec::new();
-        for id in ids {
-            wants::of_notification(id, &mut wanted);
-            let prefix = key::recipients(id);
-            let end = key::after(&prefix);
-            for table in [Table::Recipients, Table::LetterFor] {
-                wanted.push(Wanted::Scan(table, prefix.clone(), end.clone(), recipients));
-            }
-        }
-        self.txn.prefetch(&wanted)
+        self.txn.prefetch(&wants::of_records(ids, recipients))
     }
 
     /// The same, of notifications with few recipients, with where those stand.

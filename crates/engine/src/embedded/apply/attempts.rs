@@ -35,7 +35,7 @@ impl Apply<'_> {
         self.txn.put(Table::Attempts, row, value);
         if count + 1 >= self.rules.max_total_attempts {
             let at = self.now.plus(self.rules.ack_timeout);
-            self.put_due_row(at, key::give_up(at, Due::GiveUp as u8, &id, user));
+            self.put_give_up(at, key::give_up(at, Due::GiveUp as u8, &id, user));
         }
         Ok(())
     }

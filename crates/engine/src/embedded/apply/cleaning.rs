@@ -4,7 +4,7 @@
 
 use super::Apply;
 use crate::embedded::codec::{Reader, Record, Writer, key};
-use crate::embedded::store::{Table, View};
+use crate::embedded::store::{Table, View, Wanted};
 use crate::embedded::{StoreFault, people, tables};
 use postrider_model::{FeedId, UserId};
 
@@ -30,6 +30,15 @@ struct Cleaning {
     round: u64,
     /// Which user comes next in it.
     next: Vec<u8>,
+}
+
+/// What tells whether there is anything to do.
+pub(super) fn wanted() -> [Wanted; 2] {
+    let state = state_key(&FeedId::All);
+    [
+        Wanted::Get(Table::Meta, state),
+        Wanted::Scan(Table::Meta, NEEDED.to_vec(), key::after(NEEDED), 1),
+    ]
 }
 
 impl Apply<'_> {

@@ -143,3 +143,27 @@ async fn damaged_rows_keep_no_other_topic_from_being_cleaned() {
     let left = marks();
     assert!(left.iter().all(|rows| *rows <= REST), "{left:?}");
 }
+
+#[tokio::test]
+async fn what_a_due_row_holds_keeps_nothing_from_being_done() {
+    let (here, store, open) = begin();
+    let engine = open();
+    for name in ["a", "b", "c"] {
+        let later = Make::new(name).user("ada").deliver_in(HOUR);
+        assert!(engine.publish(vec![later.publication(NOW)]).await[0].is_ok());
+    }
+    engine.close();
+    let due = NOW.plus(HOUR);
+    let mut damage = Batch::default();
+    // Nothing, and what only a newer version can read.
+    for (name, value) in [("a", &[][..]), ("b", &[0xfe, 7])] {
+        damage.put(Table::Due, key::due(due, 1, &id(name)), value.to_vec());
+    }
+    store.commit(&damage, true).unwrap();
+    let engine = open();
+    here.clock.set(due);
+    engine.tick().await.unwrap();
+    let own = FeedId::User(UserId::new("ada").unwrap());
+    assert_eq!(engine.spans(&[own]).await.unwrap()[0].head.offset, 3);
+    engine.close();
+}

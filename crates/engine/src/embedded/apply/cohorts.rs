@@ -65,7 +65,7 @@ impl Apply<'_> {
     }
 
     /// Breaks up cohorts that have come to the end of their life. True if there may be more.
-    pub(super) fn break_up_due(&mut self) -> Result<bool, StoreFault> {
+    pub fn break_up_due(&mut self) -> Result<bool, StoreFault> {
         let now = self.now;
         passed_over(self.break_up(MAX_BROKEN, |span, at| end_of(span, at) <= now))
     }

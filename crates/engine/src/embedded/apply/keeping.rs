@@ -7,10 +7,11 @@
 //! Invariant: nothing that is pending vanishes: it becomes expired (age, total bytes) or dead (a full feed)
 //! before its entry is removed.
 
+use super::cleaning;
 use super::{Apply, Stage};
 use crate::embedded::codec::{Record, Writer, key};
-use crate::embedded::store::{Row, Table, Tally, View};
-use crate::embedded::{StoreFault, tables};
+use crate::embedded::store::{Row, Table, Tally, View, Wanted};
+use crate::embedded::{StoreFault, tables, wants};
 use postrider_model::{
     DeadLetterId, Devices, FeedId, MarkKind, Millis, Notification, NotificationId, Timestamp, UserId,
 };
@@ -166,11 +167,17 @@ pub(in crate::embedded) fn cost(record: &Record) -> u64 {
     (notification.data.len() + subject.len()) as u64 + NOTIFICATION_COST + users * RECIPIENT_COST
 }
 
+/// Behind what came to a stage by then.
+fn end_of_stage(stage: Stage, until: Timestamp) -> Vec<u8> {
+    key::age(stage as u8, Timestamp(until.0.saturating_add(1)), &[])
+}
+
 impl Apply<'_> {
     /// Forgets some of what is too old or too much. True if there may be more.
     pub fn sweep(&mut self) -> Result<bool, StoreFault> {
         let rules = self.rules;
         let most = rules.total_bytes;
+        self.foresee_sweep()?;
         let mut more = self.break_up_old(rules.age)?;
         more |= self.sweep_stage(Stage::Kept, rules.age, |_| false)?;
         more |= self.sweep_stage(Stage::Record, rules.record_age(), |_| false)?;
@@ -190,6 +197,26 @@ impl Apply<'_> {
         more |= self.sweep_stage(Stage::Marks, rules.age, |_| false)?;
         more |= self.clean()?;
         Ok(more)
+    }
+
+    /// What a sweep begins with, most often all that it reads: there is mostly nothing to forget.
+    fn foresee_sweep(&self) -> Result<(), StoreFault> {
+        if !self.is_shared {
+            return Ok(());
+        }
+        let rules = self.rules;
+        let mut wanted = wants::of_cohorts(rules.age);
+        for (stage, age) in [
+            (Stage::Kept, rules.age),
+            (Stage::Record, rules.record_age()),
+            (Stage::Request, rules.dedupe),
+            (Stage::Marks, rules.age),
+        ] {
+            let end = end_of_stage(stage, Timestamp(self.now.0.saturating_sub(age.0)));
+            wanted.push(Wanted::Scan(Table::Ages, vec![stage as u8], end, MAX_ROWS));
+        }
+        wanted.extend(cleaning::wanted());
+        self.txn.prefetch(&wanted)
     }
 
     /// What is older than `age`; and while `also` says so what is younger, oldest first.
@@ -221,7 +248,7 @@ impl Apply<'_> {
         until: Timestamp,
         enough: impl Fn(Timestamp, &Counts) -> bool,
     ) -> Result<bool, StoreFault> {
-        let end = key::age(stage as u8, Timestamp(until.0.saturating_add(1)), &[]);
+        let end = end_of_stage(stage, until);
         let rows = self.txn.scan(Table::Ages, &[stage as u8], &end, MAX_ROWS)?;
         let mut room = MAX_RECIPIENTS;
         self.foresee_aging(stage, &rows)?;

@@ -38,6 +38,7 @@ impl Apply<'_> {
             attempts,
             time: self.now,
             raw: None,
+            detail: None,
         };
         self.put_letter(&record)?;
         Ok(())
@@ -56,6 +57,7 @@ impl Apply<'_> {
                 DeadBody::Raw(raw) => Some(raw.clone()),
                 DeadBody::Data(_) | DeadBody::Missing => None,
             },
+            detail: letter.detail.as_deref().and_then(DeadLetter::detail_of),
         })
     }
 

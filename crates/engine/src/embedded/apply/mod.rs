@@ -10,6 +10,7 @@ mod cleaning;
 #[cfg(test)]
 mod cleaning_tests;
 mod cohorts;
+mod due;
 mod erase;
 mod keeping;
 mod letters;
@@ -21,6 +22,7 @@ mod settle;
 mod states;
 mod withdraw;
 
+pub(super) use due::Upcoming;
 pub(super) use erase::Erasing;
 pub(super) use keeping::Counts;
 pub(super) use letters::REDRIVEN;
@@ -35,8 +37,9 @@ use crate::MemberWake;
 use foldhash::HashMap;
 use postrider_model::{
     DeadReason, Entry, Epoch, FeedId, FeedSpan, Membership, Notification, NotificationId, Settlement,
-    Timestamp, UserId, UserState, WithdrawReason,
+    Timestamp, Topic, UserId, UserState, WithdrawReason,
 };
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// One transaction with what the commands in it share.
@@ -70,6 +73,9 @@ pub(super) struct Apply<'a> {
     members: Option<(UserId, Arc<[Membership]>)>,
     /// Other nodes write the same rows.
     pub is_shared: bool,
+    /// There: by how much the members of topics become more or less. They are read nowhere, so that those who join the
+    /// same topic are not in one another's way.
+    pub joined: BTreeMap<Topic, i64>,
     /// No more publications are taken once it changes so many bytes.
     pub most_bytes: usize,
 }
@@ -137,6 +143,7 @@ impl<'a> Apply<'a> {
             young: cohorts::Young::default(),
             heads: HashMap::default(),
             is_shared: false,
+            joined: BTreeMap::new(),
             most_bytes: usize::MAX,
         }
     }

@@ -1,7 +1,8 @@
 //! The directory: users come and go, join topics and leave them.
 //!
 //! Invariant: `members` holds who is a member now, as `memberships` says it, and `topics` counts them. What is done for
-//! one user is read before anything of it is written, so that a row which cannot be read spoils nobody else's part.
+//! one user is read before anything of it is written, so that a row which cannot be read spoils nobody else's part. Where
+//! other nodes write too the counts are not read but added to: many join one topic.
 
 use super::{Apply, Told};
 use crate::embedded::codec::people::{UserRecord, encode_memberships};
@@ -26,7 +27,25 @@ struct Plan {
     memberships: Vec<Membership>,
     moves: Vec<MemberWake>,
     /// How many members these topics have then.
-    counts: BTreeMap<Topic, u64>,
+    counts: BTreeMap<Topic, Count>,
+}
+
+/// How many members a topic has after something.
+#[derive(Clone, Copy)]
+enum Count {
+    Is(u64),
+    /// So many more than whatever it had.
+    Grows(i64),
+}
+
+impl Count {
+    fn moved(self, joins: bool) -> Count {
+        let change = if joins { 1 } else { -1 };
+        match self {
+            Count::Is(count) => Count::Is(count.saturating_add_signed(change)),
+            Count::Grows(by) => Count::Grows(by + change),
+        }
+    }
 }
 
 impl Apply<'_> {
@@ -127,7 +146,7 @@ impl Apply<'_> {
                     .is_some()
                 {
                     let at = self.span(&FeedId::Topic(topic.clone()))?.head.offset;
-                    let count = self.members_of(&topic)?.saturating_sub(1);
+                    let count = self.members_of(&topic)?.moved(false);
                     self.move_member(MemberWake {
                         topic: topic.clone(),
                         user: user.clone(),
@@ -203,12 +222,7 @@ impl Apply<'_> {
                     Some(count) => *count,
                     None => self.members_of(topic)?,
                 };
-                let count = if *joins {
-                    count + 1
-                } else {
-                    count.saturating_sub(1)
-                };
-                plan.counts.insert(topic.clone(), count);
+                plan.counts.insert(topic.clone(), count.moved(*joins));
                 let (topic, user, joins) = (topic.clone(), user.clone(), *joins);
                 plan.moves.push(MemberWake {
                     topic,
@@ -248,8 +262,11 @@ impl Apply<'_> {
     }
 
     /// How many members a topic has; where that cannot be read they are counted.
-    fn members_of(&self, topic: &Topic) -> Result<u64, StoreFault> {
-        match people::count(&self.txn, topic) {
+    fn members_of(&self, topic: &Topic) -> Result<Count, StoreFault> {
+        if self.is_shared {
+            return Ok(Count::Grows(0));
+        }
+        let count = match people::count(&self.txn, topic) {
             Err(fault @ StoreFault::Corrupt { .. }) => {
                 tracing::error!(%topic, %fault, "the members of a topic are counted anew");
                 let (mut from, mut count) = (key::members(topic), 0);
@@ -259,12 +276,13 @@ impl Apply<'_> {
                     count += rows.len() as u64;
                     match rows.last() {
                         Some((last, _)) => from = [last.as_slice(), &[0]].concat(),
-                        None => return Ok(count),
+                        None => break Ok(count),
                     }
                 }
             }
             count => count,
-        }
+        };
+        count.map(Count::Is)
     }
 
     /// Something of a user changed.
@@ -310,11 +328,12 @@ impl Apply<'_> {
         self.told.push((self.appended.len(), Told::Member(one)));
     }
 
-    fn put_count(&mut self, topic: &Topic, count: u64) {
+    fn put_count(&mut self, topic: &Topic, count: Count) {
         let row = topic.as_str().as_bytes().to_vec();
         match count {
-            0 => self.txn.remove(Table::Topics, row),
-            _ => self.txn.put(Table::Topics, row, Writer::new().u64(count).done()),
+            Count::Is(0) => self.txn.remove(Table::Topics, row),
+            Count::Is(count) => self.txn.put(Table::Topics, row, Writer::new().u64(count).done()),
+            Count::Grows(by) => *self.joined.entry(topic.clone()).or_default() += by,
         }
     }
 

@@ -99,6 +99,7 @@ impl Apply<'_> {
             attempts: 0,
             time: self.now,
             raw: None,
+            detail: None,
         })?;
         Ok(())
     }
@@ -200,6 +201,7 @@ impl Apply<'_> {
                 attempts: 0,
                 time: self.now,
                 raw: None,
+                detail: None,
             })?;
         }
         Ok(())

@@ -1,9 +1,9 @@
 //! What sessions' questions are about to read, brought together: from a store that is far away opening a session is
-//! two or three round trips then, and a page two.
+//! two or three round trips then, and a page one; two where notifications were for several, whose bodies lie elsewhere.
 
 use crate::embedded::StoreFault;
-use crate::embedded::codec::key;
-use crate::embedded::store::{Table, View, Wanted};
+use crate::embedded::codec::{Record, key};
+use crate::embedded::store::{Row, Table, View, Wanted};
 use crate::embedded::{people, tables, wants};
 use crate::{PageWanted, StartsWanted};
 use postrider_model::FeedId;
@@ -50,20 +50,36 @@ pub(super) fn of_pages(view: &dyn View, wanted: &[PageWanted]) -> Result<(), Sto
             wants::get(&mut first, Table::Memberships, key::user(&page.user));
         }
         let (from, end) = entries(page);
-        first.push(Wanted::Scan(Table::Entries, from, end, page.limit.entries.max(1)));
+        let most = page.limit.entries.max(1);
+        first.push(Wanted::Scan(Table::Entries, from, end, most));
+        // Where nothing was trimmed they are these.
+        let (next, last) = (
+            page.after.saturating_add(1),
+            page.after.saturating_add(most as u64),
+        );
+        wants::of_word(&page.user, &page.feed, next, last, &mut first);
     }
     view.prefetch(&first)?;
     let mut then = Vec::new();
     for page in wanted {
         let (from, end) = entries(page);
-        let rows = view.scan(Table::Entries, &from, &end, page.limit.entries.max(1))?;
+        let mut rows = view.scan(Table::Entries, &from, &end, page.limit.entries.max(1))?;
         if let (Some((first, _)), Some((last, _))) = (rows.first(), rows.last()) {
             let (from, to) = (tables::offset(first)?, tables::offset(last)?);
-            wants::of_place(&page.user, &page.feed, from, to, &mut then);
+            wants::of_word(&page.user, &page.feed, from, to, &mut then);
+            rows.retain(|row| !stands_whole(&page.feed, row));
             then.extend(wants::of_bodies(&rows));
         }
     }
     view.prefetch(&then)
+}
+
+/// Whether nothing but this entry is needed to show it.
+fn stands_whole(feed: &FeedId, (row, value): &Row) -> bool {
+    let (FeedId::User(user), Ok(offset)) = (feed, tables::offset(row)) else {
+        return false;
+    };
+    matches!(Record::of_entry(value, user, offset), Ok(Some(_)))
 }
 
 fn entries(page: &PageWanted) -> (Vec<u8>, Vec<u8>) {

@@ -1,18 +1,22 @@
 //! The writer's turns over a store that other nodes write too.
 //!
 //! Invariant: what another node changed under a transaction is never overwritten: the store refuses, and all that
-//! was done in it is done again on what is there then. While the store is away nothing is refused for `patience`;
+//! was done in it is done again on what is there then; the same commands again, where the store keeps for them what
+//! they rest on. While the store is away nothing is refused for `patience`;
 //! what waits then is bounded by the queue. Each thing that is due is done in a transaction of its own kind, by any
 //! node, and by [`Command::Tick`].
 
-use super::{DUE_INTERVAL, Job, MAX_BATCH, SWEEP_RETRY, Step, WriterThread, now};
+mod chores;
+
+use super::{Job, MAX_BATCH, Step, WriterThread, now};
 use crate::EngineError;
 use crate::embedded::StoreFault;
 use crate::embedded::apply::{Apply, Counts};
 use crate::embedded::looks::{AT_ONCE, MAX_PAUSE, pause, pause_after};
 use crate::embedded::news;
-use crate::embedded::store::{View, With};
-use crate::embedded::wants;
+use crate::embedded::store::{Refused, Txn, View, With};
+use crate::embedded::{people, wants};
+use chores::Rhythm;
 use postrider_model::Timestamp;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -21,8 +25,6 @@ use std::time::{Duration, Instant};
 const MAX_SHARED: usize = 512;
 /// A transaction takes no more publications once it has so many bytes; the last may exceed it.
 const MAX_SHARED_BYTES: usize = 1 << 20;
-/// How often what is too old is looked for.
-const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What the writer of one node remembers between its transactions.
 #[derive(Debug, Default)]
@@ -32,8 +34,10 @@ pub(super) struct Turn {
     clashing: Option<Instant>,
     /// Since when the store is away.
     away: Option<Instant>,
+    /// What is left of the last transaction, which is to be done again.
+    kept: Option<Kept>,
     /// When to look for what is due.
-    due: Option<Instant>,
+    rhythm: Rhythm,
     /// The newest dead letter's id, as far as this node knows.
     last_letter: Option<u64>,
     /// The last number this node gave a cohort.
@@ -41,17 +45,31 @@ pub(super) struct Turn {
 }
 
 impl Turn {
+    /// How long the writer may rest where nothing else is to be done.
+    pub fn rest(&self) -> Duration {
+        self.rhythm.rest(now())
+    }
+
     /// What was in the way is not any more: what waits for it got through.
     fn passed(&mut self) {
         (self.clashes, self.clashing) = (0, None);
     }
 }
 
-/// What a transaction does that nobody asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Chore {
-    Due,
-    Sweep,
+/// A transaction that others got in the way of.
+struct Kept {
+    /// What it read and is as it was.
+    view: Box<dyn View>,
+    /// It held so many of the commands that wait: what comes behind them is not in it.
+    jobs: usize,
+}
+
+impl std::fmt::Debug for Kept {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Kept")
+            .field("jobs", &self.jobs)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A transaction that is applied, or why it is not.
@@ -71,6 +89,10 @@ impl WriterThread {
         } else if !turn.jobs.is_empty() {
             self.transact_shared(turn);
         }
+        if turn.shared.kept.is_some() {
+            // Others wait for it.
+            return;
+        }
         self.keep_house(turn);
         if turn.closing && turn.jobs.is_empty() {
             return;
@@ -82,17 +104,21 @@ impl WriterThread {
 
     fn transact_shared(&self, turn: &mut super::Turn) {
         let room = (MAX_SHARED >> turn.shared.clashes.saturating_sub(AT_ONCE).min(9)).max(1);
-        let mut apply = match self.open_shared(turn) {
+        let kept = turn.shared.kept.take();
+        let most = kept.as_ref().map_or(usize::MAX, |kept| kept.jobs);
+        let mut apply = match self.open_again(kept, turn) {
             Ok(apply) => apply,
             Err(fault) => return self.again(turn, VecDeque::new(), fault),
         };
         let mut stepped = VecDeque::new();
-        if let Err(fault) = apply.txn.prefetch(&wants::of_jobs(&turn.jobs, room, &self.rules)) {
+        let wanted = wants::of_jobs(turn.jobs.iter().take(most), room, &self.rules);
+        if let Err(fault) = apply.txn.prefetch(&wanted) {
             drop(apply);
             return self.again(turn, stepped, fault);
         }
         let mut left = room;
         while left > 0
+            && stepped.len() < most
             && apply.txn.batch().bytes() < MAX_SHARED_BYTES
             && let Some(mut job) = turn.jobs.pop_front_if(|job| !job.is_tick())
         {
@@ -114,7 +140,8 @@ impl WriterThread {
             }
         }
         let sync = !apply.appended.is_empty() || stepped.iter().any(|(job, _)| job.needs_sync());
-        match self.commit_shared(apply, sync, stepped.len(), turn) {
+        let tries = Some(turn.shared.clashes);
+        match self.try_to_commit(apply, sync, stepped.len(), tries, turn) {
             Fate::Done => turn.shared.passed(),
             Fate::Again(fault) => return self.again(turn, stepped, fault),
             Fate::Unknown(fault) => return self.refuse_shared(turn, stepped, &fault),
@@ -140,10 +167,18 @@ impl WriterThread {
     }
 
     fn open_shared(&self, turn: &mut super::Turn) -> Result<Apply<'_>, StoreFault> {
+        self.open_again(None, turn)
+    }
+
+    fn open_again(&self, kept: Option<Kept>, turn: &mut super::Turn) -> Result<Apply<'_>, StoreFault> {
         turn.counts = None;
         turn.spans.clear();
-        turn.calm_until = Timestamp(0);
-        let mut apply = self.open(turn)?;
+        // Nothing is known of what is due; what this transaction puts lowers it.
+        turn.calm_until = Timestamp(u64::MAX);
+        let mut apply = match kept {
+            Some(kept) => self.open_on(Txn::on(kept.view, std::mem::take(&mut turn.spare)), turn)?,
+            None => self.open(turn)?,
+        };
         let known = &mut turn.shared;
         let last = match known.last_letter {
             Some(last) => last,
@@ -164,29 +199,48 @@ impl WriterThread {
         Ok(apply)
     }
 
-    fn commit_shared(&self, mut apply: Apply<'_>, sync: bool, jobs: usize, turn: &mut super::Turn) -> Fate {
+    /// `tries`: as of [`With`].
+    fn try_to_commit(
+        &self,
+        mut apply: Apply<'_>,
+        sync: bool,
+        jobs: usize,
+        tries: Option<u32>,
+        turn: &mut super::Turn,
+    ) -> Fate {
         apply.note_young();
+        turn.shared.rhythm.put(apply.calm_until, apply.now, now());
         let Apply {
             txn,
             counts,
             appended,
             told,
+            joined,
             ..
         } = apply;
         // Also what is not applied has used up its numbers.
         (turn.shared.last_letter, turn.shared.cohorts) = (Some(counts.last_letter), Some(counts.cohorts));
         let (view, batch) = txn.into_parts();
         let news = news::of_transaction(&appended, &told);
+        let added = people::added(&joined);
         let with = With {
             sync,
             tally: counts.moved,
             news: &news,
+            added: &added,
+            tries,
         };
         let begin = now();
         match self.store.commit_on(view, &batch, &with) {
             Ok(()) => {}
-            Err(StoreFault::Conflict) => return Fate::Again(StoreFault::Conflict),
-            Err(fault) => return Fate::Unknown(fault),
+            Err(Refused {
+                fault: fault @ StoreFault::Conflict,
+                kept,
+            }) => {
+                turn.shared.kept = kept.map(|view| Kept { view, jobs });
+                return Fate::Again(fault);
+            }
+            Err(refused) => return Fate::Unknown(refused.fault),
         }
         if !batch.is_empty() {
             (self.on_commit)(jobs, begin.elapsed());
@@ -220,6 +274,8 @@ impl WriterThread {
             StoreFault::Conflict => {
                 let first = turn.jobs.pop_front().map(|job| (job, false));
                 turn.shared.passed();
+                turn.shared.kept = None;
+                self.store.gives_up();
                 self.refuse_shared(turn, first.into_iter().collect(), &fault);
             }
             fault => {
@@ -233,10 +289,13 @@ impl WriterThread {
     fn is_to_be_tried_again(&self, turn: &mut super::Turn, fault: &StoreFault) -> bool {
         let shared = &mut turn.shared;
         let since = match fault {
+            // It is there, and waiting does not mend it.
+            StoreFault::Unready(_) => return false,
             StoreFault::Conflict => {
                 self.health.clashes.fetch_add(1, super::Ordering::Relaxed);
                 shared.clashes += 1;
-                if let Some(most) = pause_after(shared.clashes) {
+                // What is kept for it was waited for.
+                if let Some(most) = pause_after(shared.clashes).filter(|_| shared.kept.is_none()) {
                     pause(most);
                 }
                 &mut shared.clashing
@@ -252,83 +311,17 @@ impl WriterThread {
 
     /// Tells those who wait that the store failed.
     fn refuse_shared(&self, turn: &mut super::Turn, jobs: VecDeque<(Job, bool)>, fault: &StoreFault) {
-        if !matches!(fault, StoreFault::Conflict) {
+        // What is not ready says itself when it is, and logs it.
+        if !matches!(fault, StoreFault::Conflict | StoreFault::Unready(_)) {
             if !turn.failing {
                 tracing::error!(%fault, "the store failed; nothing of this batch was answered as accepted");
             }
             turn.failing = true;
             self.health.failing.store(true, super::Ordering::Relaxed);
         }
-        let error = EngineError::Store(fault.to_string());
+        let error = EngineError::from(fault.clone());
         for (job, _) in jobs {
             job.refuse(&error);
-        }
-    }
-
-    /// Does all that is due by now, and answers.
-    fn tick(&self, turn: &mut super::Turn) {
-        for chore in [Chore::Due, Chore::Sweep] {
-            loop {
-                match self.chore(turn, chore) {
-                    Ok(true) => turn.shared.passed(),
-                    Ok(false) => {
-                        turn.shared.passed();
-                        break;
-                    }
-                    Err(fault) if self.is_to_be_tried_again(turn, &fault) => {}
-                    Err(fault) => {
-                        let tick = turn.jobs.pop_front().map(|job| (job, false));
-                        return self.refuse_shared(turn, tick.into_iter().collect(), &fault);
-                    }
-                }
-            }
-        }
-        if let Some(tick) = turn.jobs.pop_front() {
-            tick.answer();
-        }
-    }
-
-    /// Where it falls to this node: does some of what is due, and forgets some of what is too old.
-    fn keep_house(&self, turn: &mut super::Turn) {
-        if turn.closing {
-            return;
-        }
-        if !self.store.keeps_house() {
-            // It is another's: nothing here keeps the writer from its rest.
-            (turn.more_due, turn.more_old) = (false, false);
-            return self.count(turn);
-        }
-        if turn.more_due || turn.shared.due.is_none_or(|at| now() >= at) {
-            turn.more_due = self.kept(turn, Chore::Due) == Some(true);
-            turn.shared.due = Some(now() + DUE_INTERVAL);
-        }
-        if !turn.more_due && (turn.more_old || turn.sweep.is_none_or(|at| now() >= at)) {
-            let swept = self.kept(turn, Chore::Sweep);
-            turn.more_old = swept == Some(true);
-            let rest = if swept.is_some() {
-                SWEEP_INTERVAL
-            } else {
-                SWEEP_RETRY
-            };
-            turn.sweep = Some(now() + rest);
-        }
-    }
-
-    /// Where another node keeps house: now and then looks how much there is.
-    fn count(&self, turn: &mut super::Turn) {
-        if turn.sweep.is_some_and(|at| now() < at) {
-            return;
-        }
-        turn.sweep = Some(now() + SWEEP_INTERVAL);
-        match self.store.view().and_then(|view| view.tally()) {
-            Ok(tally) => {
-                let counts = Counts::of_tally(&tally.unwrap_or_default());
-                self.says(&counts);
-                self.works(turn);
-            }
-            Err(fault) => {
-                self.is_to_be_tried_again(turn, &fault);
-            }
         }
     }
 
@@ -337,62 +330,6 @@ impl WriterThread {
             .letters
             .store(counts.letters, super::Ordering::Relaxed);
         self.health.held.store(counts.held, super::Ordering::Relaxed);
-    }
-
-    /// Does a chore; `None` where it could not be done.
-    fn kept(&self, turn: &mut super::Turn, chore: Chore) -> Option<bool> {
-        match self.chore(turn, chore) {
-            Ok(more) => Some(more),
-            // Somebody else does it, or it is done next time: not at once, as others are at work there.
-            Err(StoreFault::Conflict) => {
-                self.health.clashes.fetch_add(1, super::Ordering::Relaxed);
-                Some(false)
-            }
-            Err(fault) => {
-                tracing::warn!(?chore, %fault, "what is due, or too old, waits");
-                self.is_to_be_tried_again(turn, &fault);
-                None
-            }
-        }
-    }
-
-    /// One transaction of it. True if there is more.
-    fn chore(&self, turn: &mut super::Turn, chore: Chore) -> Result<bool, StoreFault> {
-        let mut apply = self.open_shared(turn)?;
-        apply.txn.prefetch(&wants::of_chores(apply.now))?;
-        let done = match chore {
-            Chore::Due => apply.due().map(|()| {
-                let more = apply.behind;
-                apply.behind = true;
-                more
-            }),
-            Chore::Sweep => {
-                // Never ahead of what is due: that comes first.
-                apply.now = apply.now.min(turn.now);
-                apply.sweep()
-            }
-        };
-        let more = match done.map_err(|fault| believed(&apply.txn, fault)) {
-            Err(fault @ (StoreFault::Corrupt { .. } | StoreFault::Newer { .. })) => {
-                tracing::error!(?chore, %fault, "what is due, or too old, cannot be done");
-                return Ok(false);
-            }
-            done => done?,
-        };
-        let reached = apply.now;
-        let sync = !apply.appended.is_empty();
-        if apply.txn.batch().is_empty() {
-            self.works(turn);
-        } else {
-            match self.commit_shared(apply, sync, 1, turn) {
-                Fate::Done => {}
-                Fate::Again(fault) | Fate::Unknown(fault) => return Err(fault),
-            }
-        }
-        if chore == Chore::Due && !more {
-            turn.now = reached;
-        }
-        Ok(more)
     }
 }
 

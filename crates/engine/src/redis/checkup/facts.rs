@@ -37,26 +37,7 @@ pub struct Server {
 /// # Errors
 /// Where one does not answer.
 pub async fn look(links: &Links, now: &(dyn Fn() -> Timestamp + Sync)) -> Result<Vec<Server>, LinkFault> {
-    let mut servers: BTreeMap<String, Server> = BTreeMap::new();
-    for (address, said) in links.each(redis::cmd("INFO").clone()).await {
-        let address = address.to_string();
-        let info = lines(&said?);
-        servers.insert(
-            address.clone(),
-            Server {
-                address,
-                info,
-                ..Server::default()
-            },
-        );
-    }
-    let mut config = redis::cmd("CONFIG");
-    config.arg("GET").arg(&PARAMETERS[..]);
-    for (address, said) in links.each(config).await {
-        if let Some(server) = servers.get_mut(&address.to_string()) {
-            server.config = allowed(said)?.map(|said| pairs(&said));
-        }
-    }
+    let mut servers = settings(links).await?;
     let before = now();
     for (address, said) in links.each(redis::cmd("TIME")).await {
         if let (Some(server), Some(said)) = (servers.get_mut(&address.to_string()), allowed(said)?) {
@@ -81,6 +62,35 @@ pub async fn look(links: &Links, now: &(dyn Fn() -> Timestamp + Sync)) -> Result
         }
     }
     Ok(servers.into_values().collect())
+}
+
+/// Asks every master what it says of itself, and what it was told to be, by address. Two short commands each, for whoever
+/// asks again and again.
+///
+/// # Errors
+/// Where one does not answer.
+pub(in crate::redis) async fn settings(links: &Links) -> Result<BTreeMap<String, Server>, LinkFault> {
+    let mut servers: BTreeMap<String, Server> = BTreeMap::new();
+    for (address, said) in links.each(redis::cmd("INFO").clone()).await {
+        let address = address.to_string();
+        let info = lines(&said?);
+        servers.insert(
+            address.clone(),
+            Server {
+                address,
+                info,
+                ..Server::default()
+            },
+        );
+    }
+    let mut config = redis::cmd("CONFIG");
+    config.arg("GET").arg(&PARAMETERS[..]);
+    for (address, said) in links.each(config).await {
+        if let Some(server) = servers.get_mut(&address.to_string()) {
+            server.config = allowed(said)?.map(|said| pairs(&said));
+        }
+    }
+    Ok(servers)
 }
 
 /// What may be forbidden without harm.

@@ -5,7 +5,7 @@ use super::facts::Server;
 use super::{Finding, Wanted, Weight};
 
 /// One rule.
-type Rule = fn(&Server, Wanted) -> Vec<Finding>;
+pub(super) type Rule = fn(&Server, Wanted) -> Vec<Finding>;
 
 /// All of them, in the order in which they are told.
 pub(super) const ALL: &[Rule] = &[
@@ -29,6 +29,9 @@ pub(super) const REFUSED: &[&str] = &[
     "redis eviction",
     "redis persistence",
 ];
+
+/// What loses what was accepted while all seems well: it has to hold for as long as a node runs.
+pub(super) const LASTING: &[Rule] = &[eviction, safety];
 
 /// The oldest version that has functions and sharded Pub/Sub.
 const OLDEST: u32 = 7;
@@ -191,8 +194,10 @@ fn memory(server: &Server, _: Wanted) -> Vec<Finding> {
     }]
 }
 
+/// What [`persistence`] and [`safety`] are about.
+const PERSISTENCE: &str = "redis persistence";
+
 fn persistence(server: &Server, wanted: Wanted) -> Vec<Finding> {
-    const CHECK: &str = "redis persistence";
     let failed = [
         ("aof_last_write_status", "the append-only file"),
         ("rdb_last_bgsave_status", "a snapshot"),
@@ -200,12 +205,18 @@ fn persistence(server: &Server, wanted: Wanted) -> Vec<Finding> {
     for (field, what) in failed {
         if of(server, field) == "err" {
             return vec![Finding::fault(
-                CHECK,
+                PERSISTENCE,
                 format!("Redis could not write {what}, and may refuse all writes until it can"),
                 "look at the log of Redis, and at the free room and the owner of its directory (redis-cli CONFIG GET dir)",
             )];
         }
     }
+    safety(server, wanted)
+}
+
+/// Whether what is written is as safe as it was asked to be.
+fn safety(server: &Server, wanted: Wanted) -> Vec<Finding> {
+    const CHECK: &str = PERSISTENCE;
     let config = |name: &str| server.config.as_ref().and_then(|config| config.get(name));
     let is_aof = match config("appendonly") {
         Some(on) => on == "yes",

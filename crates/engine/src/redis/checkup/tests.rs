@@ -261,6 +261,18 @@ fn what_cannot_be_reached_is_a_fault_with_a_way_on() {
         (refused("NOAUTH"), "password"),
         (refused("WRONGPASS"), "%40"),
         (LinkFault::Unfit("a replica".into()), "Redis 7"),
+        (
+            LinkFault::Unfit("h:1 is not a cluster node".into()),
+            "as redis://",
+        ),
+        (
+            LinkFault::Unfit("h:1 is a node of a Cluster: its address must …".into()),
+            "redis+cluster://",
+        ),
+        (
+            LinkFault::Unfit("the Sentinel h:1 knows no master \"x\"".into()),
+            "SENTINEL MASTERS",
+        ),
         (LinkFault::NotSent("no connection".into()), "redis-cli"),
     ] {
         let finding = unreachable("redis://host:6379", &fault);

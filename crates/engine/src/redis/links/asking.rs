@@ -23,6 +23,8 @@ pub struct Item {
     pub bytes: Vec<u8>,
     /// True where it may run twice.
     pub is_read: bool,
+    /// True where it touches more cells than its own.
+    pub is_across: bool,
 }
 
 /// A batch of commands on its way.
@@ -193,6 +195,13 @@ impl<'a> Batch<'a> {
                 Ok(value) => match Verdict::of(value, &server.address) {
                     Verdict::Done(value) => self.answers[*place] = Some(Ok(value)),
                     Verdict::Refused(fault) => self.answers[*place] = Some(Err(fault)),
+                    // Where a slot is going, a server that is asked takes keys of other slots that it lacks for empty.
+                    Verdict::NotRun(Remedy::Ask(_), _) if self.items[*place].is_across => {
+                        self.answers[*place] = Some(Err(LinkFault::Refused {
+                            code: "ASK".to_owned(),
+                            detail: "non local key: its slot is on the move".to_owned(),
+                        }));
+                    }
                     Verdict::NotRun(remedy, fault) => {
                         self.faults[*place] = fault;
                         lacks_library |= remedy == Remedy::Library;

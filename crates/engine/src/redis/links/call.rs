@@ -29,7 +29,15 @@ pub enum Durability {
     Aof,
 }
 
+/// How the names of functions end that touch keys of other cells of the same server, which are not declared.
+const ACROSS: &str = "_across";
+
 impl Call {
+    /// Whether it touches more cells than its own.
+    pub(super) fn is_across(&self) -> bool {
+        self.function.ends_with(ACROSS)
+    }
+
     /// The command as the server reads it.
     pub(super) fn command(&self) -> redis::Cmd {
         let mut command = redis::cmd(if self.is_read { "FCALL_RO" } else { "FCALL" });

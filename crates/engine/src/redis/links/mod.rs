@@ -13,6 +13,7 @@
 
 mod asking;
 mod backoff;
+mod beside;
 mod call;
 mod cell;
 mod channels;
@@ -28,7 +29,6 @@ mod pipe;
 mod server;
 mod shared;
 mod topology;
-mod url;
 mod verdict;
 mod watching;
 mod wire;
@@ -42,6 +42,7 @@ pub use fault::LinkFault;
 pub use options::{DEFAULT_TIMEOUT, LinkOptions, TlsIdentity, TlsOptions};
 pub use url::{Address, RedisKind, RedisUrl, UrlFault};
 
+use crate::redis_url as url;
 use asking::{Batch, Item};
 use masters::Atlas;
 use redis::{Cmd, Value};
@@ -121,6 +122,7 @@ impl Links {
             cell: call.cell,
             bytes: call.command().get_packed_command(),
             is_read: call.is_read,
+            is_across: call.is_across(),
         };
         self.ask(calls.iter().map(item).collect()).await
     }
@@ -131,6 +133,7 @@ impl Links {
             cell,
             bytes: command.get_packed_command(),
             is_read: false,
+            is_across: false,
         };
         self.ask(vec![item]).await.pop().unwrap_or(Err(LinkFault::Closed))
     }
@@ -179,7 +182,7 @@ impl Links {
         Moment(self.inner.shared.counts.born.load(Ordering::Acquire))
     }
 
-    /// True for a Cluster, where one call touches keys of one cell only.
+    /// True for a Cluster, where one call declares keys of one cell only.
     pub fn is_cluster(&self) -> bool {
         self.inner.options.url.is_cluster()
     }

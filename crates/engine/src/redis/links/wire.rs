@@ -1,5 +1,6 @@
 //! One connection: TCP, TLS where it is asked for, and the greeting that says who we are and what the server is.
 
+use super::beside::first;
 use super::fault::LinkFault;
 use super::frame::{Frame, FrameFault};
 use super::options::{LinkOptions, TlsOptions};
@@ -21,6 +22,8 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto::ring};
 const TCP_TIMEOUT: Duration = Duration::from_secs(1);
 /// For all of it. A server that is paused takes the connection and answers the greeting when it goes on.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// While no greeting comes, another connection is tried beside those that wait for theirs.
+const BESIDE: Duration = Duration::from_millis(400);
 /// Oldest server with functions and sharded Pub/Sub.
 const OLDEST_MAJOR: u32 = 7;
 /// Room that one read may fill.
@@ -95,32 +98,32 @@ impl Dialer {
 
     /// A connection to a server of the data.
     pub async fn dial(&self, to: &Address, speech: Speech) -> Result<Wire, LinkFault> {
-        self.timed(to, self.greeted(to, speech, self.login.as_ref(), self.database))
-            .await
+        self.timed(to, || {
+            self.greeted(to, speech, self.login.as_ref(), self.database)
+        })
+        .await
     }
 
     /// A connection to a Sentinel. It may know other users than the servers do, or none.
     pub async fn dial_sentinel(&self, to: &Address) -> Result<Wire, LinkFault> {
         match self
-            .timed(to, self.greeted(to, Speech::Resp2, self.login.as_ref(), 0))
+            .timed(to, || self.greeted(to, Speech::Resp2, self.login.as_ref(), 0))
             .await
         {
             Err(LinkFault::Refused { code, .. }) if self.login.is_some() && code == "WRONGPASS" => {
-                self.timed(to, self.greeted(to, Speech::Resp2, None, 0)).await
+                self.timed(to, || self.greeted(to, Speech::Resp2, None, 0)).await
             }
             wire => wire,
         }
     }
 
-    async fn timed(
-        &self,
-        to: &Address,
-        dialing: impl Future<Output = Result<Wire, LinkFault>>,
-    ) -> Result<Wire, LinkFault> {
-        match timeout(CONNECT_TIMEOUT, dialing).await {
-            Ok(wire) => wire,
-            Err(_) => Err(not_sent(format!("{to} does not answer"))),
-        }
+    async fn timed<F>(&self, to: &Address, dial: impl FnMut() -> F) -> Result<Wire, LinkFault>
+    where
+        F: Future<Output = Result<Wire, LinkFault>>,
+    {
+        first(BESIDE, CONNECT_TIMEOUT, dial)
+            .await
+            .unwrap_or_else(|| Err(not_sent(format!("{to} does not answer"))))
     }
 
     async fn greeted(

@@ -15,8 +15,9 @@ const STALL_MS: u64 = 2_500;
 /// Renews a lease and says who has one.
 ///
 /// KEYS: the nodes by when they renewed last; what each says of itself. ARGV: this node, what it says of itself, the
-/// lease and the stall in milliseconds. Answers whether this node was on the roster; who is; who no longer is.
-const RENEW: &str = r"
+/// lease and the stall in milliseconds. Answers whether this node was on the roster; who is; who no longer is. Also
+/// where memory has run out: a node is there all the same, and one may begin.
+const RENEW: &str = r"#!lua flags=allow-oom
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local newest = redis.call('ZRANGE', KEYS[1], -1, -1, 'WITHSCORES')

@@ -40,6 +40,8 @@ pub(super) enum Question {
         after: Option<UserId>,
         limit: usize,
     },
+    /// The asking node has just come: do you see it on the roster?
+    Newcomer,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,6 +56,8 @@ pub(super) enum Answer {
         zeros: u32,
         digests: Vec<u64>,
     },
+    /// The newcomer is seen: it is asked from now on, and what it writes counts.
+    Seen,
     /// Too many ask at a time, or it could not be found out.
     Not,
 }
@@ -211,6 +215,7 @@ mod tests {
 
     fn question() -> impl Strategy<Value = Question> {
         prop_oneof![
+            Just(Question::Newcomer),
             user().prop_map(Question::User),
             (topic(), proptest::option::of(user()), any::<usize>())
                 .prop_map(|(topic, after, limit)| Question::Topic { topic, after, limit }),
@@ -223,6 +228,7 @@ mod tests {
         let topic = (users(), marks, any::<[u64; 2]>(), any::<u32>(), any::<bool>());
         prop_oneof![
             Just(Answer::Not),
+            Just(Answer::Seen),
             proptest::collection::vec(any::<u32>().prop_map(session), 0..4).prop_map(Answer::User),
             topic.prop_map(|(page, digests, [sessions, users], zeros, more)| Answer::Topic {
                 sessions,

@@ -111,11 +111,12 @@ impl NodePresence for Loops {
     fn changed(&self, most: usize) -> Vec<(UserId, Option<u32>)> {
         let mut changes = locked(&self.changes);
         let many = most.min(changes.len());
-        let told = changes.drain(..many).collect();
+        // Each user once, with what is so now.
+        let told: BTreeMap<_, _> = changes.drain(..many).collect();
         if !changes.is_empty() {
             self.changed.notify_one();
         }
-        told
+        told.into_iter().collect()
     }
 
     async fn has_changed(&self) {
@@ -252,6 +253,95 @@ fn a_user_is_there_with_the_sessions_of_all_nodes() {
         on_b.close().await;
         let left = server.ask_line("KEYS *here*");
         assert_eq!(left, Value::Array(Vec::new()), "nothing is left of either");
+    });
+}
+
+#[test]
+fn a_node_that_comes_is_seen_by_the_others_before_it_is_open() {
+    run("presence of a node that comes", async |server| {
+        let (a, b, c) = (Loops::new("a"), Loops::new("b"), Loops::new("c"));
+        let on_a = node(&server, &a).await;
+        let on_b = node(&server, &b).await;
+        assert_eq!((on_a.nodes(), on_b.nodes()), (2, 2));
+        b.set(&user("bob"), Some(1));
+        c.set(&user("cat"), Some(2));
+        let on_c = node(&server, &c).await;
+        assert_eq!([&on_a, &on_b, &on_c].map(RedisPresence::nodes), [3, 3, 3]);
+        // What it says counts as soon as it stands in Redis, not when somebody renews.
+        let mut told = redis::cmd("HGET");
+        told.arg(super::here(super::cell_of(&user("cat")), "c"))
+            .arg("cat");
+        until(async || server.ask(&told), |told| *told != Value::Nil).await;
+        for other in [&on_a, &on_b] {
+            assert_eq!(other.sessions_elsewhere(&[user("cat")]).await.unwrap(), [2]);
+        }
+    });
+}
+
+#[test]
+fn a_node_comes_though_one_of_the_others_says_nothing() {
+    run("presence beside a node that is silent", async |server| {
+        let (a, b) = (Loops::new("a"), Loops::new("b"));
+        let on_a = node(&server, &a).await;
+        // One that was killed, and one that hears and does not know what is asked.
+        for silent in ["dead", "older"] {
+            server.ask(&roster::renew(NODES.tag(), silent, "silent"));
+        }
+        let older = Links::open(LinkOptions::new(server.url(), "older"), "")
+            .await
+            .unwrap();
+        let channel = on_a.inner.channel("older");
+        older.subscribe(NODES, channel.clone());
+        older.subscribed(&[channel]).await.unwrap();
+        let on_b = node(&server, &b).await;
+        assert_eq!((on_a.nodes(), on_b.nodes()), (4, 4));
+    });
+}
+
+#[test]
+fn who_went_and_stands_there_again_after_a_failover_is_forgotten() {
+    run("presence that a failover brought back", async |server| {
+        let (a, b) = (Loops::new("a"), Loops::new("b"));
+        let (on_a, on_b) = (node(&server, &a).await, node(&server, &b).await);
+        until(async || on_a.nodes(), |nodes| *nodes == 2).await;
+        b.set(&user("ada"), Some(1));
+        let online = async |name: &str| on_a.user_presence(&user(name)).await.unwrap().online;
+        until(async || online("ada").await, |online| *online).await;
+        // As if Redis had lost that they went, and with them more than one look takes.
+        for nth in 0..3_000 {
+            let ghost = user(&format!("ghost-{nth}"));
+            let mut put = redis::cmd("HSET");
+            put.arg(super::here(super::cell_of(&ghost), "b"))
+                .arg(ghost.as_str())
+                .arg(1);
+            server.ask(&put);
+        }
+        assert!(online("ghost-7").await);
+        on_b.inner.lost.notify_one();
+        until(async || online("ghost-7").await, |online| !online).await;
+        until(
+            async || {
+                let ghosts: Vec<_> = (0..3_000).map(|nth| user(&format!("ghost-{nth}"))).collect();
+                on_a.sessions_elsewhere(&ghosts)
+                    .await
+                    .unwrap()
+                    .iter()
+                    .sum::<u64>()
+            },
+            |left| *left == 0,
+        )
+        .await;
+        assert!(online("ada").await, "she is there");
+        // Also where nobody is there any more, and nothing changes.
+        b.set(&user("ada"), None);
+        until(async || online("ada").await, |online| !online).await;
+        let mut put = redis::cmd("HSET");
+        put.arg(super::here(super::cell_of(&user("ada")), "b"))
+            .arg("ada")
+            .arg(1);
+        server.ask(&put);
+        on_b.inner.lost.notify_one();
+        until(async || online("ada").await, |online| !online).await;
     });
 }
 

@@ -59,8 +59,13 @@ impl Proxy {
 
     /// What was connected until now passes nothing on any more, and is not told.
     pub(crate) fn swallow(&self) {
+        self.swallow_next(0);
+    }
+
+    /// So do the next so many connections.
+    pub(crate) fn swallow_next(&self, count: usize) {
         self.swallowed
-            .store(self.count.load(Ordering::Acquire), Ordering::Release);
+            .store(self.count.load(Ordering::Acquire) + count, Ordering::Release);
     }
 }
 

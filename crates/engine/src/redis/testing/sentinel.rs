@@ -1,6 +1,6 @@
 //! A master with one replica, watched by three Sentinels that fail it over after half a second.
 
-use super::server::{Server, command_line};
+use super::server::{Server, ask, command_line};
 use super::wait_until;
 use crate::redis::links::RedisUrl;
 use redis::Value;
@@ -60,8 +60,11 @@ impl Watched {
 
     /// Waits until the replica says that it is the master.
     pub(crate) fn wait_for_promotion(&self) {
+        let replication = command_line("INFO replication");
         wait_until("the replica is promoted", || {
-            info(&self.replica, "INFO replication").contains("role:master")
+            // While it becomes a master it ends its connections.
+            let said = ask(self.replica.port(), &replication);
+            said.is_ok_and(|said| text(&said).contains("role:master"))
         });
     }
 }
@@ -78,8 +81,12 @@ fn sentinel(master: &Server, files: &std::path::Path, at: usize) -> Server {
 }
 
 fn info(server: &Server, line: &str) -> String {
-    match server.ask(&command_line(line)) {
-        Value::BulkString(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+    text(&server.ask(&command_line(line)))
+}
+
+fn text(value: &Value) -> String {
+    match value {
+        Value::BulkString(bytes) => String::from_utf8_lossy(bytes).into_owned(),
         other => panic!("not a text: {other:?}"),
     }
 }
@@ -90,7 +97,7 @@ fn fields(value: &Value) -> String {
         return String::new();
     };
     let text = |item: &Value| match item {
-        Value::BulkString(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+        Value::BulkString(_) => text(item),
         other => format!("{other:?}"),
     };
     items

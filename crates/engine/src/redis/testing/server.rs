@@ -82,6 +82,12 @@ impl Server {
         );
     }
 
+    /// Starts it on its port, over its files, with other arguments.
+    pub(crate) fn restart_with(&mut self, arguments: &[&str]) {
+        self.arguments = arguments.iter().map(|argument| (*argument).to_owned()).collect();
+        self.restart();
+    }
+
     /// `SIGSTOP`: it holds its connections and answers nothing.
     pub(crate) fn pause(&self) {
         self.signal("-STOP");

@@ -1,6 +1,7 @@
 //! The sessions: a hundred users with three each, by every transport, acknowledging by themselves or not, with topics of
 //! the session and of the directory.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
@@ -20,6 +21,9 @@ const SESSIONS_EACH: usize = 3;
 pub const SESSION_TOPICS: [&str; 4] = ["weather", "news:eu", "builds/main", "chat~1"];
 /// What every tenth user is a member of.
 pub const TEAM: &str = "team";
+/// How many notifications of a session the restless take. The most is above a page of a feed (256): a cursor comes with
+/// the last of a page, so that who always leaves within one, and has to begin with the oldest after a gap, never gets on.
+const LEAVES_AFTER: RangeInclusive<u32> = 5..=400;
 /// How many sessions are opened at a time.
 const AT_ONCE: usize = 6;
 
@@ -82,7 +86,7 @@ fn spec(nth: usize, rng: &mut StdRng) -> ReaderSpec {
             vec![transport]
         },
         ack,
-        leaves_after: is_restless.then_some(5..=60),
+        leaves_after: is_restless.then_some(LEAVES_AFTER),
         seed: rng.random(),
     }
 }

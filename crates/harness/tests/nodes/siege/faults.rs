@@ -5,19 +5,20 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use postrider_harness::fleet::Fleet;
+use postrider_harness::network;
 use postrider_harness::proxy::{Way, Weather};
 use rand::Rng;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 
-use super::{NODES, pause};
-use crate::site::{Shape, Site};
+use super::pause;
+use crate::site::{NODES, Shape, Site};
 
 /// How long Redis is stopped.
 const PAUSE_MS: u64 = 5000;
-/// How long the weather between a node and Redis is bad: longer than `engine.redis.timeout`.
+/// How long the weather between a node and Redis is bad, or its link: longer than `engine.redis.timeout`.
 const WEATHER_MS: u64 = 3000;
 /// How long a drained node may take.
 const DRAINS_WITHIN: Duration = Duration::from_secs(25);
@@ -40,6 +41,8 @@ pub enum Fault {
     NodeDrained(usize),
     /// The node dies while Redis says nothing.
     NodeKilledInAPause(usize),
+    /// The kernel harms a node's link to Redis.
+    Link(usize, network::Fault),
 }
 
 /// What was done.
@@ -54,6 +57,15 @@ pub struct Done {
 /// Every fault of a shape once, in an order of chance.
 pub fn plan(shape: Shape, rng: &mut StdRng) -> Vec<Fault> {
     let mut one = || rng.random_range(0..NODES);
+    if shape == Shape::Linked {
+        use network::Fault::{Dropped, Lossy, Narrow, Reset};
+
+        let harms = [Dropped, Dropped, Reset, Lossy, Narrow];
+        let mut faults = harms.map(|harm| Fault::Link(one(), harm)).to_vec();
+        faults.extend([Fault::NodeKilled(one()), Fault::RedisKilled(0)]);
+        faults.shuffle(rng);
+        return faults;
+    }
     let mut faults = vec![
         Fault::NodeKilled(one()),
         Fault::NodeKilled(one()),
@@ -150,6 +162,18 @@ pub fn perform(
         Fault::HalfOpen(node) => swallow(fleet, node, vec![Way::There, Way::Back]),
         Fault::Deaf(node) => swallow(fleet, node, vec![Way::Back]),
         Fault::Dumb(node) => swallow(fleet, node, vec![Way::There]),
+        Fault::Link(node, harm) => {
+            let network = site.network().context("there are no links")?;
+            network.harm(node, harm)?;
+            pause(WEATHER_MS);
+            // That it was one: nothing proves less than a fault that did not happen.
+            let met = network.met()?;
+            ensure!(
+                met > 0 || harm == network::Fault::Narrow,
+                "no packet met {harm:?}"
+            );
+            network.clear()?;
+        }
         Fault::NodeKilled(node) => {
             nodes.push(node);
             fleet.nodes[node].kill9()?;

@@ -31,6 +31,7 @@ pub struct Witnesses {
     all: Vec<Witness>,
     endpoints: Vec<Endpoint>,
     publishers: Vec<JoinHandle<Result<()>>>,
+    resumes_within: Duration,
     stop: Arc<AtomicBool>,
     probes: usize,
     slowest: Duration,
@@ -52,7 +53,7 @@ struct Seen {
 }
 
 impl Witnesses {
-    pub fn start(fleet: &Fleet) -> Result<Witnesses> {
+    pub fn start(fleet: &Fleet, resumes_within: Duration) -> Result<Witnesses> {
         let endpoints = fleet.endpoints();
         let stop = Arc::new(AtomicBool::new(false));
         let mut all = Vec::new();
@@ -76,6 +77,7 @@ impl Witnesses {
             all,
             endpoints,
             publishers: Vec::new(),
+            resumes_within,
             stop,
             probes: 0,
             slowest: Duration::ZERO,
@@ -98,7 +100,7 @@ impl Witnesses {
     }
 
     /// Publishes a probe and looks for it; what was wrong about how it came, and how long the last had to wait.
-    pub fn judge(&mut self, done: &Done, before: &[usize], limit: Duration) -> (Vec<String>, Duration) {
+    pub fn judge(&mut self, done: &Done, before: &[usize]) -> (Vec<String>, Duration) {
         self.probes += 1;
         let id = format!("probe-{}", self.probes);
         let users: Vec<&str> = self.all.iter().map(|witness| witness.user.as_str()).collect();
@@ -118,7 +120,7 @@ impl Witnesses {
                 continue;
             }
             slowest = slowest.max(took);
-            if took > limit {
+            if took > self.resumes_within {
                 wrong.push(format!("{} had to wait {took:?} for a probe", witness.user));
             }
             let ends = witness.with(|seen| seen.ends[*before..].join(", "));

@@ -3,7 +3,7 @@
 use super::directory::of_user;
 use super::operation::{Credential, Operation, Task};
 use super::shapes;
-use crate::api::{presence, state};
+use crate::api::{presence, registry, state};
 use crate::auth::Scope;
 use postrider_transports::Problem;
 use serde_json::{Value, json};
@@ -107,6 +107,27 @@ pub fn user_presence() -> Operation {
             JSON,
             vec![("there", json!({ "user": "ada", "online": true, "sessions": [{ "session": "s1", "transport": "websocket" }] }))],
         )
+}
+
+/// `GET /v1/registry/{id}`
+pub fn user_instance() -> Operation {
+    of_user(Operation::get("/v1/registry/{id}", "userInstance"))
+        .says(
+            Task::State,
+            "Which instance has a user?",
+            "For producers that write to the queue of one instance, as the registry says (`registry.type`). A hint, never a promise: \
+             the user may go as it is told.",
+        )
+        .for_whom(Credential::Key(Scope::Publish))
+        .answers(200, "The `instance` of a node that has a session of the user; null while none has.")
+        .holding::<registry::UserInstanceShown>(
+            JSON,
+            vec![
+                ("there", json!({ "user": "ada", "instance": "f0c7b6c1-3a67-4d9b-9e36-6f4e5a3a1b11" })),
+                ("nowhere", json!({ "user": "ada", "instance": null })),
+            ],
+        )
+        .refuses([Problem::not_found(), Problem::unavailable(1)])
 }
 
 /// `GET /v1/topics/{topic}/presence`

@@ -1,7 +1,7 @@
 //! One call on its way: let in, read, answered, in the one form or the other.
 
 use super::fault::Fault;
-use super::form::{self, Form};
+use super::form::{self, Form, Unknown};
 use super::weight::{self, Budget, Unreadable};
 use crate::api::{Api, body};
 use axum::body::Body;
@@ -27,6 +27,8 @@ pub struct Admitted<C> {
     pub most: body::Most,
     /// Whether a message that cannot be read is a notification refused, and counted so.
     pub counts: bool,
+    /// What becomes of fields of JSON that the message does not have. Those of protobuf are passed over always.
+    pub unknown: Unknown,
 }
 
 /// A `POST` with a message, of which nothing was read yet.
@@ -105,9 +107,14 @@ impl Call {
         A: Form,
         F: Future<Output = Result<A, Problem>>,
     {
-        let Admitted { caller, most, counts } = admit(&self.headers)?;
+        let Admitted {
+            caller,
+            most,
+            counts,
+            unknown,
+        } = admit(&self.headers)?;
         let mut budget = Budget::new(self.api.bodies.room(), most.bytes.saturating_mul(WEIGHT_PER_BYTE));
-        let request = match self.read(most, &mut budget).await {
+        let request = match self.read(most, unknown, &mut budget).await {
             Ok(request) => request,
             Err(fault) => {
                 if counts {
@@ -120,21 +127,28 @@ impl Call {
         Ok(self.encoding.response(&answer))
     }
 
-    async fn read<Q: Form>(&mut self, most: body::Most, budget: &mut Budget) -> Result<Q, Fault> {
+    async fn read<Q: Form>(
+        &mut self,
+        most: body::Most,
+        unknown: Unknown,
+        budget: &mut Budget,
+    ) -> Result<Q, Fault> {
         let body = std::mem::take(&mut self.body);
         let body = body::read_whole(&self.api, &self.headers, body, most).await?;
-        self.encoding.decode(&body, budget).map_err(|fault| match fault {
-            Unreadable::Malformed { detail, pointer } => Fault::malformed(detail, pointer),
-            Unreadable::TooLarge => most.problem().into(),
-            Unreadable::NoRoom => Problem::unavailable(1).into(),
-        })
+        self.encoding
+            .decode(&body, unknown, budget)
+            .map_err(|fault| match fault {
+                Unreadable::Malformed { detail, pointer } => Fault::malformed(detail, pointer),
+                Unreadable::TooLarge => most.problem().into(),
+                Unreadable::NoRoom => Problem::unavailable(1).into(),
+            })
     }
 }
 
 impl Encoding {
-    fn decode<M: Form>(self, body: &[u8], budget: &mut Budget) -> Result<M, Unreadable> {
+    fn decode<M: Form>(self, body: &[u8], unknown: Unknown, budget: &mut Budget) -> Result<M, Unreadable> {
         match self {
-            Encoding::Json => form::read(body, budget),
+            Encoding::Json => form::read(body, unknown, budget),
             Encoding::Protobuf => weight::decode(body, budget),
         }
     }

@@ -2,7 +2,7 @@
 //! by the names of the `.proto`.
 //!
 //! Invariant: a fault says where, and repeats nothing of the payload. What cannot be told apart is refused: fields that
-//! are not known or stand there twice, a oneof with two of its fields. Nothing here recurses but by the messages' own
+//! stand there twice, a oneof with two of its fields; and fields that are not known, but where the method passes them over. Nothing here recurses but by the messages' own
 //! nesting, which is fixed; free JSON is kept as it was written.
 
 mod values;
@@ -39,10 +39,20 @@ pub trait Words: TryFrom<i32> + Into<i32> + Copy + Default {
     fn word(&self) -> &'static str;
 }
 
+/// What becomes of fields that a message does not have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unknown {
+    /// They are refused: whoever wrote one meant something by it.
+    Refused,
+    /// They are passed over, as Twirp's servers in Go do.
+    PassedOver,
+}
+
 /// The message of a JSON body.
-pub fn read<M: Form>(body: &[u8], budget: &mut Budget) -> Result<M, Unreadable> {
+pub fn read<M: Form>(body: &[u8], unknown: Unknown, budget: &mut Budget) -> Result<M, Unreadable> {
     let mut reader = Reader {
         place: String::new(),
+        unknown,
         budget,
     };
     let text = std::str::from_utf8(body)
@@ -63,6 +73,7 @@ pub fn write<M: Form>(message: &M) -> Vec<u8> {
 pub struct Reader<'b> {
     /// As a JSON pointer.
     place: String,
+    unknown: Unknown,
     budget: &'b mut Budget,
 }
 

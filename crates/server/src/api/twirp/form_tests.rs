@@ -1,3 +1,4 @@
+use super::super::generated::notify::AuthRequest;
 use super::super::generated::postrider_v1::publish_request::{Audience, Payload};
 use super::super::generated::postrider_v1::{
     Durability, GetResponse, PatchStateRequest, PublishBatchRequest, PublishRequest, Users, get_response,
@@ -10,7 +11,7 @@ fn budget() -> Budget {
 }
 
 fn of<M: Form>(text: &str) -> Result<M, Unreadable> {
-    read(text.as_bytes(), &mut budget())
+    read(text.as_bytes(), Unknown::Refused, &mut budget())
 }
 
 /// Where and why.
@@ -135,4 +136,20 @@ fn nested_values_weigh_what_they_hold() {
     body.extend_from_slice(&list);
     let read = super::super::weight::decode::<PublishRequest>(&body, &mut budget());
     assert_eq!(read.unwrap_err(), Unreadable::TooLarge);
+}
+
+#[test]
+fn unknown_fields_are_passed_over_where_the_method_says_so() {
+    let text = r#"{"version":[1,{"x":null}],"authorization":"t","extra":{"authorization":"u"},"extra":2}"#;
+    let of = |unknown| read::<AuthRequest>(text.as_bytes(), unknown, &mut budget());
+    assert_eq!(of(Unknown::PassedOver).unwrap().authorization, "t");
+    assert!(of(Unknown::Refused).is_err());
+    // What is known is read as strictly.
+    for wrong in [
+        r#"{"authorization":1}"#,
+        r#"{"authorization":"t","authorization":"t"}"#,
+    ] {
+        let read = read::<AuthRequest>(wrong.as_bytes(), Unknown::PassedOver, &mut budget());
+        assert!(read.is_err(), "{wrong}");
+    }
 }

@@ -1,7 +1,7 @@
 //! What has to hold of messages for any bytes.
 
 use super::draft::draft;
-use super::form::{self, Form};
+use super::form::{self, Form, Unknown};
 use super::generated::postrider_v1 as v1;
 use super::weight::{self, Budget, Unreadable};
 use crate::bodies::Bodies;
@@ -80,10 +80,10 @@ fn budget() -> Budget {
 }
 
 fn as_json<M: Form>(body: &[u8]) -> Result<M, Unreadable> {
-    let message: M = form::read(body, &mut budget())?;
+    let message: M = form::read(body, Unknown::Refused, &mut budget())?;
     let text = form::write(&message);
     // Names may be longer than those that were read, and nothing weighs more than its bytes then.
-    let again: M = form::read(&text, &mut budget()).expect("what was written is read");
+    let again: M = form::read(&text, Unknown::Refused, &mut budget()).expect("what was written is read");
     assert_eq!(
         again.encode_to_vec(),
         message.encode_to_vec(),

@@ -8,7 +8,7 @@ use super::generated::postrider_v1::{
     ReadRequest, ReadResponse, ack_request, get_response, notification_service, presence_response,
     publish_batch_response, read_request,
 };
-use super::{Admitted, Call, Reply, times};
+use super::{Admitted, Call, Reply, Unknown, times};
 use crate::api::body::Most;
 use crate::api::inbox::{self, Word};
 use crate::api::order::Order;
@@ -74,6 +74,7 @@ impl NotificationService for Notifications {
             counts: matches!(caller, Caller::Publisher(_)),
             caller,
             most: Most::bytes(bytes),
+            unknown: Unknown::Refused,
         })
     }
 

@@ -64,6 +64,7 @@ pub(super) const PRESET: Preset = Preset {
             key: "auth.cookie",
         },
     ],
+    joint: None,
 };
 
 /// `host[:port]`, where an IPv6 address with a port stands in brackets.

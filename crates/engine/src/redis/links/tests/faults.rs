@@ -118,6 +118,24 @@ async fn a_connection_that_is_swallowed_is_noticed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_is_silent_from_the_first_byte_is_not_waited_for() {
+    if !has_redis("links: silent from the first byte") {
+        return;
+    }
+    let server = Server::start();
+    let proxy = Proxy::start(server.port());
+    let url = format!("redis://127.0.0.1:{}", proxy.port())
+        .parse()
+        .expect("well-formed");
+    // The command connection and the listening one.
+    proxy.swallow_next(2);
+    // Half as long as one greeting may take.
+    let links = open(&url, Duration::from_secs(1)).await;
+    assert_eq!(one(&links, get(CELL)).await, Ok(Value::Nil));
+    assert_eq!(links.state().reconnects, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn being_cut_off_as_too_slow_is_a_loss() {
     if !has_redis("links: output buffer limit") {
         return;

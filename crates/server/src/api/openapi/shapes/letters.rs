@@ -37,6 +37,9 @@ pub struct DeadLetter {
     /// Null where that is not known.
     pub user: Option<UserText>,
     pub reason: DeadReason,
+    /// What was wrong, in words for an operator; not there where no more is known than the reason. At most 500 bytes.
+    #[schemars(skip_serializing_if = "Option::is_none", length(max = 500))]
+    pub detail: Option<String>,
     /// Where it came from.
     pub source: String,
     /// How often it was tried.

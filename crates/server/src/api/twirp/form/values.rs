@@ -1,7 +1,7 @@
 //! The JSON of each kind of field.
 
 use super::super::times;
-use super::{Form, Reader, Unreadable, Writer, kind};
+use super::{Form, Reader, Unknown, Unreadable, Writer, kind};
 use prost_types::{Duration, Timestamp};
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
@@ -21,11 +21,14 @@ pub trait Json: Sized {
 impl<M: Form> Json for M {
     fn read(value: &RawValue, reader: &mut Reader) -> Result<Self, Unreadable> {
         let mut message = M::default();
-        // As many names as the message has, at most: an unknown one ends it.
+        // As many names as the message has, at most: an unknown one ends it, or is passed over.
         let mut seen: Vec<String> = Vec::new();
         reader.members(value, |reader, name, value| {
             if !message.read_field(name, value, reader)? {
-                return Err(reader.wrong("The field is not known."));
+                return match reader.unknown {
+                    Unknown::Refused => Err(reader.wrong("The field is not known.")),
+                    Unknown::PassedOver => Ok(()),
+                };
             }
             // `user_ids` and `userIds` are one field.
             let name = name.replace('_', "").to_ascii_lowercase();

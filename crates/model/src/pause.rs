@@ -1,6 +1,6 @@
 //! How long to wait before trying again: exponential, with full jitter.
 
-use postrider_model::Millis;
+use crate::Millis;
 
 /// A row of pauses, each drawn between nothing and a bound that doubles.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

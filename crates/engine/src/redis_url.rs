@@ -55,8 +55,8 @@ pub struct Address {
 #[derive(Clone, PartialEq, Eq)]
 pub struct Login {
     /// The ACL user; `default` where none is named.
-    pub(super) user: String,
-    pub(super) password: String,
+    pub(crate) user: String,
+    pub(crate) password: String,
 }
 
 /// What is wrong with an address.
@@ -130,7 +130,7 @@ impl RedisUrl {
         self.database
     }
 
-    pub(super) fn login(&self) -> Option<&Login> {
+    pub(crate) fn login(&self) -> Option<&Login> {
         self.login.as_ref()
     }
 }

@@ -1,0 +1,187 @@
+//! What a node does while Redis is full, or is told to be another than was chosen; against servers of the tests' own.
+
+use super::Trouble;
+use super::engine::{RedisEngine, RedisOptions};
+use super::engine_tests::options;
+use super::links::Durability;
+use super::store::now;
+use super::testing::{Server, has_redis, wait_until};
+use crate::contract::{Kit, Make};
+use crate::{EngineError, Feeds as _};
+use postrider_model::{FeedId, Position, UserId};
+use std::time::Duration;
+
+/// What a publication says, made anew each time.
+async fn publish(node: &RedisEngine, id: &str) -> Result<(), EngineError> {
+    let publication = Make::new(id).user("ada").publication(Kit::BEGIN);
+    let mut said = node.publish(vec![publication]).await;
+    said.remove(0).map(drop)
+}
+
+async fn open(server: &Server, durability: Durability) -> RedisEngine {
+    let options = RedisOptions {
+        durability,
+        ..options(server.url())
+    };
+    RedisEngine::open(options).await.unwrap()
+}
+
+fn becomes_so(what: &str, is_so: impl FnMut() -> bool) {
+    tokio::task::block_in_place(|| wait_until(what, is_so));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_chosen_has_to_hold_while_a_node_runs() {
+    if !has_redis("settings that are changed while a node runs") {
+        return;
+    }
+    let server = Server::start();
+    let table = [
+        (Durability::Aof, "appendfsync everysec", "appendfsync always"),
+        (Durability::Aof, "appendonly no", "appendonly yes"),
+        (
+            Durability::None,
+            "maxmemory-policy allkeys-lru",
+            "maxmemory-policy noeviction",
+        ),
+    ];
+    for (n, (durability, bad, good)) in table.into_iter().enumerate() {
+        let node = open(&server, durability).await;
+        publish(&node, &format!("before-{n}")).await.unwrap();
+        assert_eq!(node.trouble(), None);
+        server.ask_line(&format!("CONFIG SET {bad}"));
+        becomes_so("the node sees it", || node.trouble().is_some());
+        let refused = publish(&node, &format!("while-{n}")).await;
+        let (_, value) = bad.split_once(' ').unwrap();
+        let is_precise = matches!(&refused, Err(EngineError::Unready(why)) if why.contains(value));
+        assert!(is_precise, "{bad}: {refused:?}");
+        // What is only looked at goes on, and a repeated one is not answered as safe.
+        assert!(!node.is_failing());
+        assert!(publish(&node, &format!("before-{n}")).await.is_err());
+        server.ask_line(&format!("CONFIG SET {good}"));
+        becomes_so("the node sees that it is mended", || node.trouble().is_none());
+        publish(&node, &format!("after-{n}")).await.unwrap();
+        node.close().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_comes_back_as_another_is_looked_at_before_anything_is_written_to_it() {
+    if !has_redis("settings after a restart") {
+        return;
+    }
+    let mut server = Server::start();
+    let node = open(&server, Durability::Aof).await;
+    publish(&node, "before").await.unwrap();
+    // Nothing of it is in a file: the server starts with what it was started with, which is changed before the node asks.
+    tokio::task::block_in_place(|| {
+        server.kill();
+        server.restart_with(&["--appendonly", "yes", "--appendfsync", "everysec"]);
+    });
+    let refused = publish(&node, "after").await;
+    assert!(
+        matches!(&refused, Err(EngineError::Unready(why)) if why.contains("everysec")),
+        "{refused:?}"
+    );
+    assert!(matches!(node.trouble(), Some(Trouble::Unsafe(_))));
+    node.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn where_settings_may_not_be_read_a_node_goes_on_as_it_started() {
+    if !has_redis("settings that may not be read") {
+        return;
+    }
+    let server = Server::start_with(&[
+        "--appendonly",
+        "yes",
+        "--appendfsync",
+        "everysec",
+        "--rename-command",
+        "CONFIG",
+        "",
+    ]);
+    let node = open(&server, Durability::Aof).await;
+    publish(&node, "one").await.unwrap();
+    assert_eq!(node.trouble(), None);
+    node.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_redis_is_full_until_it_takes_something() {
+    if !has_redis("a Redis that is full") {
+        return;
+    }
+    let server = Server::start();
+    let node = open(&server, Durability::None).await;
+    publish(&node, "before").await.unwrap();
+    server.ask_line("CONFIG SET maxmemory 1");
+    let refused = publish(&node, "while").await;
+    assert!(
+        matches!(&refused, Err(EngineError::Unready(why)) if why.contains("maxmemory")),
+        "{refused:?}"
+    );
+    // Nobody publishes to a node that is not ready, and what it does by itself writes nothing, or frees something.
+    let begun = now();
+    while begun.elapsed() < Duration::from_secs(4) {
+        assert!(
+            matches!(node.trouble(), Some(Trouble::Full(_))),
+            "after {:?}",
+            begun.elapsed()
+        );
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    // A node can begin meanwhile, and has nothing to say before it was refused something.
+    let other = open(&server, Durability::None).await;
+    assert_eq!(other.trouble(), None);
+    server.ask_line("CONFIG SET maxmemory 0");
+    becomes_so("it takes something again", || node.trouble().is_none());
+    publish(&node, "while").await.unwrap();
+    node.close().await;
+    other.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_emptied_is_numbered_in_another_epoch_from_its_first_entry() {
+    if !has_redis("a Redis that is emptied while nodes run") {
+        return;
+    }
+    let server = Server::start();
+    let nodes = [
+        open(&server, Durability::None).await,
+        open(&server, Durability::None).await,
+    ];
+    let feed = [FeedId::User(UserId::new("ada").unwrap())];
+    let mut epochs = vec![];
+    for (n, node) in [&nodes[0], &nodes[1], &nodes[0], &nodes[1]]
+        .into_iter()
+        .enumerate()
+    {
+        publish(node, &format!("first-{n}")).await.unwrap();
+        let head = node.spans(&feed).await.unwrap()[0].head;
+        assert_eq!(head.offset, 1);
+        assert!(!epochs.contains(&head.epoch), "{head:?} in {epochs:?}");
+        epochs.push(head.epoch);
+        // What was seen before is not there, though its offset is.
+        publish(node, &format!("second-{n}")).await.unwrap();
+        let places: Vec<_> = epochs
+            .iter()
+            .map(|epoch| {
+                (
+                    feed[0].clone(),
+                    Position {
+                        epoch: *epoch,
+                        offset: 1,
+                    },
+                )
+            })
+            .collect();
+        let held = node.holds(&places).await.unwrap();
+        assert_eq!(held.iter().filter(|held| **held).count(), 1, "{held:?}");
+        assert_eq!(held.last(), Some(&true));
+        server.ask_line("FLUSHDB");
+    }
+    for node in nodes {
+        node.close().await;
+    }
+}

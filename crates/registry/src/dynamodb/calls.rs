@@ -1,0 +1,380 @@
+//! Single calls: what is written to a user's row, what is read of many, and the leases.
+//!
+//! Invariant: a row is changed by `UpdateItem` alone, so that whatever else stands in it stays. A call that is throttled is
+//! repeated after a pause that grows, and then given up.
+
+use super::vigil::Seen;
+use super::{Names, fault};
+use crate::names::{BEAT, LAPSED, LASTS};
+use crate::registry::RegistryFault;
+use postrider_aws::dynamodb::Client;
+use postrider_aws::dynamodb::operation::update_item::builders::UpdateItemFluentBuilder;
+use postrider_aws::dynamodb::types::{AttributeValue, KeysAndAttributes, ReturnValue};
+use postrider_aws::{Account, Reach, Trouble, trouble};
+use postrider_model::{Millis, Pauses};
+use std::collections::{HashMap, HashSet};
+use std::future::Future;
+use std::sync::Arc;
+use tokio::sync::OnceCell;
+
+/// A call that is throttled is repeated so often.
+const REPEATS: u32 = 7;
+/// Before each repeat.
+const PAUSES: Pauses = Pauses {
+    first: Millis(50),
+    most: Millis::from_secs(2),
+};
+/// Rows of one page, of an index or of the table: then it is looked at the clock.
+const PAGE: i32 = 1_000;
+/// Stand for the names of keys in expressions, where they could be reserved words.
+const USER: &str = "#u";
+const INSTANCE: &str = "#i";
+
+/// A row, or a key.
+pub(super) type Item = HashMap<String, AttributeValue>;
+
+/// What is done to a row, for an instance.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Change<'a> {
+    /// It names it.
+    Put(&'a str),
+    /// It names it, if it names nobody or is missing.
+    TakeOver(&'a str),
+    /// It names nobody, if it names it.
+    Clear(&'a str),
+}
+
+/// Makes the calls of one registry.
+pub(super) struct Calls {
+    pub names: Names,
+    pub account: Arc<Account>,
+    pub reach: Reach,
+    pub random: fn() -> u64,
+    pub made: OnceCell<Client>,
+}
+
+impl Calls {
+    pub async fn client(&self) -> &Client {
+        let make = || self.account.dynamodb(&self.reach);
+        self.made.get_or_init(make).await
+    }
+
+    /// Does this to a user's row. Whether it was changed.
+    pub async fn change(&self, user: &str, change: Change<'_>) -> Result<bool, RegistryFault> {
+        let row = self
+            .client()
+            .await
+            .update_item()
+            .table_name(self.names.table.as_str())
+            .key(&self.names.user, text(user))
+            .expression_attribute_names(INSTANCE, &self.names.instance);
+        let (update, instance) = match change {
+            Change::Put(instance) => (row.update_expression("SET #i = :i"), instance),
+            Change::TakeOver(instance) => {
+                let free = "attribute_not_exists(#i) OR attribute_type(#i, :null)";
+                let row = row.update_expression("SET #i = :i").condition_expression(free);
+                let row = row.expression_attribute_values(":null", text("NULL"));
+                (row, instance)
+            }
+            Change::Clear(instance) => {
+                let row = row.update_expression("REMOVE #i").condition_expression("#i = :i");
+                (row, instance)
+            }
+        };
+        let update = update.expression_attribute_values(":i", text(instance));
+        self.written(update).await.map_err(of_row)
+    }
+
+    /// The instance that a user's row names, as of a moment ago.
+    pub async fn read(&self, user: &str) -> Result<Option<String>, RegistryFault> {
+        let get = self
+            .client()
+            .await
+            .get_item()
+            .table_name(self.names.table.as_str())
+            .key(&self.names.user, text(user))
+            .projection_expression("#i")
+            .expression_attribute_names(INSTANCE, &self.names.instance);
+        let ask = || {
+            let call = get.clone();
+            async move { call.send().await.map_err(|error| trouble(&error)) }
+        };
+        let answer = self.patiently(ask).await.map_err(fault)?;
+        let mut item = answer.item.unwrap_or_default();
+        Ok(taken(&mut item, &self.names.instance))
+    }
+
+    /// Those of at most 100 users whose rows name somebody, as of a moment ago.
+    pub async fn named(&self, users: &[&str]) -> Result<HashSet<String>, RegistryFault> {
+        let key = |user: &&str| HashMap::from([(self.names.user.clone(), text(user))]);
+        let mut left: Vec<Item> = users.iter().map(key).collect();
+        let mut named = HashSet::new();
+        let mut turns = 0;
+        while !left.is_empty() {
+            // What was left out was too much at once.
+            if turns > 0 {
+                self.pause(turns - 1).await;
+            }
+            if turns > REPEATS {
+                return Err(RegistryFault::Away("the table is asked too often".into()));
+            }
+            turns += 1;
+            let keys = KeysAndAttributes::builder()
+                .set_keys(Some(left))
+                .projection_expression("#u, #i")
+                .expression_attribute_names(USER, &self.names.user)
+                .expression_attribute_names(INSTANCE, &self.names.instance)
+                .build()
+                .map_err(|error| RegistryFault::Refused(error.to_string()))?;
+            let get = self
+                .client()
+                .await
+                .batch_get_item()
+                .request_items(self.names.table.as_str(), keys);
+            let ask = || {
+                let call = get.clone();
+                async move { call.send().await.map_err(|error| trouble(&error)) }
+            };
+            let answer = self.patiently(ask).await.map_err(fault)?;
+            let rows = answer.responses.unwrap_or_default().into_values().flatten();
+            named.extend(rows.filter_map(|mut row| {
+                let is_named = matches!(row.get(&self.names.instance), Some(AttributeValue::S(_)));
+                is_named.then(|| taken(&mut row, &self.names.user)).flatten()
+            }));
+            let unprocessed = answer.unprocessed_keys.unwrap_or_default();
+            left = unprocessed.into_values().flat_map(|keys| keys.keys).collect();
+        }
+        Ok(named)
+    }
+
+    /// A page of the users whose rows name this instance, and where the next begins: of the index, or of the whole table.
+    pub async fn page(
+        &self,
+        index: Option<&str>,
+        instance: &str,
+        after: Option<Item>,
+    ) -> Result<(Vec<String>, Option<Item>), RegistryFault> {
+        let (items, last) = match index {
+            Some(index) => self.page_of_index(index, instance, after).await,
+            None => self.page_of_table(instance, after).await,
+        }
+        .map_err(fault)?;
+        let users = items.into_iter();
+        let users = users.filter_map(|mut item| taken(&mut item, &self.names.user));
+        Ok((users.collect(), last.filter(|key| !key.is_empty())))
+    }
+
+    async fn page_of_index(
+        &self,
+        index: &str,
+        instance: &str,
+        after: Option<Item>,
+    ) -> Result<(Vec<Item>, Option<Item>), Trouble> {
+        let query = self
+            .client()
+            .await
+            .query()
+            .table_name(self.names.table.as_str())
+            .index_name(index)
+            .key_condition_expression("#i = :i")
+            .projection_expression("#u")
+            .expression_attribute_names(USER, &self.names.user)
+            .expression_attribute_names(INSTANCE, &self.names.instance)
+            .expression_attribute_values(":i", text(instance))
+            .limit(PAGE)
+            .set_exclusive_start_key(after);
+        let ask = || {
+            let call = query.clone();
+            async move { call.send().await.map_err(|error| trouble(&error)) }
+        };
+        let answer = self.patiently(ask).await?;
+        Ok((answer.items.unwrap_or_default(), answer.last_evaluated_key))
+    }
+
+    /// Consistent: the row of a run that crashed a moment ago is there.
+    async fn page_of_table(
+        &self,
+        instance: &str,
+        after: Option<Item>,
+    ) -> Result<(Vec<Item>, Option<Item>), Trouble> {
+        let scan = self
+            .client()
+            .await
+            .scan()
+            .table_name(self.names.table.as_str())
+            .consistent_read(true)
+            .filter_expression("#i = :i")
+            .projection_expression("#u")
+            .expression_attribute_names(USER, &self.names.user)
+            .expression_attribute_names(INSTANCE, &self.names.instance)
+            .expression_attribute_values(":i", text(instance))
+            .limit(PAGE)
+            .set_exclusive_start_key(after);
+        let ask = || {
+            let call = scan.clone();
+            async move { call.send().await.map_err(|error| trouble(&error)) }
+        };
+        let answer = self.patiently(ask).await?;
+        Ok((answer.items.unwrap_or_default(), answer.last_evaluated_key))
+    }
+
+    /// A new beat of this instance's own lease. Whether there was one of which nobody clears the rows.
+    pub async fn prolong(&self, instance: &str, beat: &str, lease: Millis) -> Result<bool, RegistryFault> {
+        let update = self
+            .lease(instance)
+            .await
+            .update_expression("SET #b = :b, #l = :l REMOVE #o")
+            .expression_attribute_names("#b", BEAT)
+            .expression_attribute_names("#l", LASTS)
+            .expression_attribute_names("#o", LAPSED)
+            .expression_attribute_values(":b", text(beat))
+            .expression_attribute_values(":l", AttributeValue::N(lease.0.to_string()))
+            .return_values(ReturnValue::AllOld);
+        let ask = || {
+            let call = update.clone();
+            async move { call.send().await.map_err(|error| trouble(&error)) }
+        };
+        let old = self.patiently(ask).await.map_err(fault)?.attributes;
+        let old = old.unwrap_or_default();
+        Ok(old.contains_key(BEAT) && !old.contains_key(LAPSED))
+    }
+
+    /// Who clears the rows of a lease that is over: whoever changes the beat that all have seen. It is this instance for
+    /// another lease of its own.
+    pub async fn claim(&self, seen: &Seen, beat: &str, lease: Millis) -> Result<bool, RegistryFault> {
+        let update = self
+            .lease(&seen.instance)
+            .await
+            .update_expression("SET #b = :b, #l = :l, #o = :o")
+            .condition_expression("#b = :seen")
+            .expression_attribute_names("#b", BEAT)
+            .expression_attribute_names("#l", LASTS)
+            .expression_attribute_names("#o", LAPSED)
+            .expression_attribute_values(":b", text(beat))
+            .expression_attribute_values(":seen", text(&seen.beat))
+            .expression_attribute_values(":l", AttributeValue::N(lease.0.to_string()))
+            .expression_attribute_values(":o", AttributeValue::Bool(true));
+        self.written(update).await.map_err(fault)
+    }
+
+    /// Ends a lease, if it has this beat still.
+    pub async fn end(&self, instance: &str, beat: Option<&str>) -> Result<bool, RegistryFault> {
+        let delete = self
+            .client()
+            .await
+            .delete_item()
+            .table_name(self.names.table.leases())
+            .key(&self.names.instance, text(instance));
+        let delete = match beat {
+            None => delete,
+            Some(beat) => delete
+                .condition_expression("#b = :b")
+                .expression_attribute_names("#b", BEAT)
+                .expression_attribute_values(":b", text(beat)),
+        };
+        let ask = || {
+            let call = delete.clone();
+            async move { call.send().await.map_err(|error| trouble(&error)) }
+        };
+        done(self.patiently(ask).await).map_err(fault)
+    }
+
+    /// All leases.
+    pub async fn leases(&self) -> Result<Vec<Seen>, RegistryFault> {
+        let (mut leases, mut after) = (Vec::new(), None);
+        loop {
+            let scan = self
+                .client()
+                .await
+                .scan()
+                .table_name(self.names.table.leases())
+                .consistent_read(true)
+                .set_exclusive_start_key(after);
+            let ask = || {
+                let call = scan.clone();
+                async move { call.send().await.map_err(|error| trouble(&error)) }
+            };
+            let answer = self.patiently(ask).await.map_err(fault)?;
+            let items = answer.items.unwrap_or_default().into_iter();
+            leases.extend(items.filter_map(|item| self.seen(item)));
+            after = answer.last_evaluated_key.filter(|key| !key.is_empty());
+            if after.is_none() || leases.len() >= super::MOST_LEASES {
+                return Ok(leases);
+            }
+        }
+    }
+
+    fn seen(&self, mut item: Item) -> Option<Seen> {
+        let lease = match item.remove(LASTS)? {
+            AttributeValue::N(millis) => Millis(millis.parse().ok()?),
+            _ => return None,
+        };
+        Some(Seen {
+            instance: taken(&mut item, &self.names.instance)?,
+            beat: taken(&mut item, BEAT)?,
+            lease,
+        })
+    }
+
+    async fn lease(&self, instance: &str) -> UpdateItemFluentBuilder {
+        let client = self.client().await;
+        client
+            .update_item()
+            .table_name(self.names.table.leases())
+            .key(&self.names.instance, text(instance))
+    }
+
+    async fn written(&self, update: UpdateItemFluentBuilder) -> Result<bool, Trouble> {
+        let ask = || {
+            let call = update.clone();
+            async move { call.send().await.map_err(|error| trouble(&error)) }
+        };
+        done(self.patiently(ask).await)
+    }
+
+    async fn patiently<T, F>(&self, ask: impl Fn() -> F + Send + Sync) -> Result<T, Trouble>
+    where
+        F: Future<Output = Result<T, Trouble>> + Send,
+    {
+        let mut repeats = 0;
+        loop {
+            match ask().await {
+                Err(Trouble::Throttled(_)) if repeats < REPEATS => self.pause(repeats).await,
+                done => return done,
+            }
+            repeats += 1;
+        }
+    }
+
+    async fn pause(&self, nth: u32) {
+        tokio::time::sleep(PAUSES.nth(nth, (self.random)()).as_duration()).await;
+    }
+}
+
+/// Whether it was done: its condition may not hold, which is no fault.
+fn done<T>(answer: Result<T, Trouble>) -> Result<bool, Trouble> {
+    match answer {
+        Ok(_) => Ok(true),
+        Err(trouble) if trouble.is(&["ConditionalCheckFailedException"]) => Ok(false),
+        Err(trouble) => Err(trouble),
+    }
+}
+
+/// The table has the right key: what is refused then is this row, such as one that is full of something else.
+fn of_row(trouble: Trouble) -> RegistryFault {
+    if trouble.is(&["ValidationException"]) {
+        return RegistryFault::Unfit(trouble.to_string());
+    }
+    fault(trouble)
+}
+
+fn text(text: &str) -> AttributeValue {
+    AttributeValue::S(text.to_owned())
+}
+
+fn taken(item: &mut Item, name: &str) -> Option<String> {
+    match item.remove(name) {
+        Some(AttributeValue::S(text)) => Some(text),
+        _ => None,
+    }
+}

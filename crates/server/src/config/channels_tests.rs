@@ -1,0 +1,75 @@
+use super::*;
+use crate::config::{Given, Loaded, changed, load, show};
+
+fn loaded(sets: &[&str]) -> Result<Loaded, Vec<String>> {
+    let given = Given {
+        sets: sets.iter().map(|set| (*set).to_owned()).collect(),
+        ..Given::default()
+    };
+    load(&given).map_err(|faults| faults.iter().map(ToString::to_string).collect())
+}
+
+const PUSH: [&str; 3] = [
+    "channels.push.type=api_gateway",
+    "channels.push.endpoint=wss://abc.execute-api.eu-central-1.amazonaws.com/prod",
+    "channels.push.table=connections",
+];
+
+fn push_with(more: &[&str]) -> Result<Loaded, Vec<String>> {
+    loaded(&[&PUSH, more].concat())
+}
+
+#[test]
+fn a_channel_by_set_and_by_variable() {
+    let given = Given {
+        sets: PUSH.iter().map(|set| (*set).to_owned()).collect(),
+        env: vec![("POSTRIDER_CHANNELS__PUSH__CONCURRENCY".into(), "7".into())],
+        ..Given::default()
+    };
+    let loaded = load(&given).unwrap();
+    let ChannelConfig::ApiGateway(push) = &loaded.config.channels["push"];
+    assert_eq!(push.concurrency, 7);
+    assert_eq!(push.max_payload, ByteSize::kib(128));
+    assert!(show(&loaded).contains("channels.push.table: \"connections\""));
+    let other = push_with(&["channels.push.table=other"]).unwrap();
+    assert_eq!(changed(&loaded.config, &other.config), ["channels.push"]);
+}
+
+#[test]
+fn what_is_refused() {
+    for (sets, what) in [
+        (
+            &["channels.push.endpoint=abc/prod"][..],
+            "channels.push.endpoint: must be an http:// or https:// address",
+        ),
+        (&["channels.push.table=null"], "channels.push.table: is needed"),
+        (
+            &["channels.push.table=my table"],
+            "channels.push.table: must be 3 to 255 of",
+        ),
+        (
+            &["channels.push.connection_key=user_id"],
+            "channels.push.connection_key: is the same as user_key",
+        ),
+        (
+            &["channels.push.backoff=20s"],
+            "channels.push.backoff: is longer than backoff_max",
+        ),
+        (
+            &["channels.push.max_payload=129KiB"],
+            "channels.push.max_payload: must be at most",
+        ),
+        (&["channels.push.tabel=x"], "channels.push.tabel: unknown key"),
+        (
+            &["channels.inbox.type=api_gateway"],
+            "channels.inbox: is a name that Postrider itself uses",
+        ),
+        (
+            &["channels.other.table=x"],
+            "channels.other.type: is needed: `api_gateway`",
+        ),
+    ] {
+        let faults = push_with(sets).unwrap_err();
+        assert!(faults.iter().any(|fault| fault.contains(what)), "{faults:?}");
+    }
+}
