@@ -5,7 +5,6 @@ that were notified, and the greatest memory. Each run ends by itself within 60 s
 """
 
 import json
-import os
 import pathlib
 import signal
 import subprocess
@@ -14,26 +13,10 @@ import tempfile
 import time
 import urllib.request
 
+from measured import ENV, cpu, memory
+
 HERE = pathlib.Path(__file__).parent
 LIMIT = 60
-TICKS = os.sysconf("SC_CLK_TCK")
-ENV = os.environ | {
-    "AWS_ACCESS_KEY_ID": "test",
-    "AWS_SECRET_ACCESS_KEY": "test",
-    "AWS_REGION": "eu-central-1",
-    "AWS_DEFAULT_REGION": "eu-central-1",
-    "AWS_EC2_METADATA_DISABLED": "true",
-}
-
-
-def cpu(pid):
-    fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS
-
-
-def memory(pid):
-    status = pathlib.Path(f"/proc/{pid}/status").read_text()
-    return next(int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmHWM"))
 
 
 def stats(port):

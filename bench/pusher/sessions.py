@@ -1,11 +1,12 @@
 """Postrider's own sessions, fed from SQS, against a straight asyncio server with clients of its own, each before the same queue and read by the same
 listeners, turn by turn.
 
-    sessions.py BIN PYTHON [--transport T]… [--queue stub|URL] [--order NAME,NAME…] [--clients N] [--out FILE]
+    sessions.py BIN PYTHON [--transport T]… [--queue stub|NAME=URL] [--share F] [--order NAME,NAME…] [--clients N] [--out FILE]
 
-BIN has postrider, postrider-bench-pusher and postrider-bench-listeners; PYTHON has aioboto3, aiohttp and uvloop. `--queue` is the stub, or an
-emulator of SQS at http://127.0.0.1:PORT, whose queue is made and filled by boto3. NAME is `postrider` or `straight`. The server has core 0, all else core 1. Prints a line for each
-round and appends it to FILE as JSON. Every round ends by itself.
+BIN has postrider, postrider-bench-pusher and postrider-bench-listeners; PYTHON has aioboto3, aiohttp and uvloop. `--queue` is the stub, or the
+name of an emulator of SQS and its address, http://127.0.0.1:PORT; its queue is made and filled by boto3. F is the share of the usual messages that it
+is given, for one that is slow. NAME of an order is `postrider` or `straight`. The server has core 0, all else core 1. Prints a line for each round and
+appends it to FILE as JSON. Every round ends by itself.
 """
 
 import argparse
@@ -22,20 +23,14 @@ import time
 import urllib.request
 import uuid
 
+from measured import ENV, cpu, memory
+
 HERE = pathlib.Path(__file__).parent
 SECRET = "a-secret-for-a-measurement-of-enough-bytes"
-TICKS = os.sysconf("SC_CLK_TCK")
 RECEIVERS = 8
 # So long after the last delivery CPU is still counted, so that acknowledgements are paid for.
 AFTER = 1.5
 LIMIT = 60
-ENV = os.environ | {
-    "AWS_ACCESS_KEY_ID": "test",
-    "AWS_SECRET_ACCESS_KEY": "test",
-    "AWS_REGION": "eu-central-1",
-    "AWS_DEFAULT_REGION": "eu-central-1",
-    "AWS_EC2_METADATA_DISABLED": "true",
-}
 # Name, messages, for one or all, a second. The first is for warming up.
 STUB_ROUNDS = [
     ("warming up", 500, "one", 0),
@@ -74,16 +69,6 @@ def end(process):
     process.wait()
 
 
-def cpu(pid):
-    fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS
-
-
-def memory(pid, name):
-    status = pathlib.Path(f"/proc/{pid}/status").read_text()
-    return next(int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith(name))
-
-
 class Stub:
     """The queue of the stub; what is put in is given out when it is asked for."""
 
@@ -117,10 +102,10 @@ class Stub:
 class Emulator:
     """A queue of an emulator; boto3 sends, as fast as it is taken."""
 
-    def __init__(self, endpoint, python, clients):
+    def __init__(self, endpoint, python, clients, share):
         self.endpoint, self.python, self.clients = endpoint, python, clients
         self.pid = owner(endpoint)
-        self.rounds = EMULATOR_ROUNDS
+        self.rounds = [(title, max(1, round(count * share)), who, rate) for title, count, who, rate in EMULATOR_ROUNDS]
         self.sender = start([python, str(HERE / "sender.py"), endpoint, str(uuid.uuid4()), str(clients)], 1, stdin=subprocess.PIPE)
         self.url = self.sender.stdout.readline().strip()
 
@@ -201,7 +186,7 @@ def measure(name, queue, transport, args):
             for title, count, who, rate in queue.rounds:
                 row = one_round(server, listeners, queue, (first, count, who, rate), args.clients)
                 first += count
-                row = {"queue": args.queue, "transport": transport, "who": name, "round": title, "clients": args.clients} | row
+                row = {"queue": args.queue[0], "transport": transport, "who": name, "round": title, "clients": args.clients} | row
                 row |= {"mib_with_clients": round(idle, 1), "mib_before": round(before, 1), "mib_most": round(memory(server.pid, "VmHWM"), 1)}
                 if title != "warming up":
                     rows.append(row)
@@ -256,6 +241,14 @@ def show(row):
     )
 
 
+def emulated(text):
+    """Its name and its address; the stub has none."""
+    name, _, address = text.partition("=")
+    if (name == "stub") == bool(address):
+        raise argparse.ArgumentTypeError("it is `stub`, or NAME=URL")
+    return name, address
+
+
 def order(text):
     names = text.split(",")
     if unknown := set(names) - set(PATHS):
@@ -268,15 +261,16 @@ def main():
     parser.add_argument("bin")
     parser.add_argument("python")
     parser.add_argument("--transport", action="append", choices=["long_poll", "sse", "websocket"])
-    parser.add_argument("--queue", default="stub")
+    parser.add_argument("--queue", type=emulated, default=("stub", ""))
+    parser.add_argument("--share", type=float, default=1.0)
     parser.add_argument("--order", type=order, default="postrider,straight,straight,postrider")
     parser.add_argument("--clients", type=int, default=1000)
     parser.add_argument("--out")
     args = parser.parse_args()
     for transport in args.transport or ["long_poll", "sse", "websocket"]:
         for nth, name in enumerate(args.order):
-            is_stub = args.queue == "stub"
-            queue = Stub(args.bin, args.clients) if is_stub else Emulator(args.queue, args.python, args.clients)
+            address = args.queue[1]
+            queue = Emulator(address, args.python, args.clients, args.share) if address else Stub(args.bin, args.clients)
             try:
                 rows = measure(name, queue, transport, args)
             finally:

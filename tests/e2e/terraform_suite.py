@@ -17,17 +17,17 @@ from lib.cases import case, equal, run
 
 ROOT = pathlib.Path(__file__).parents[2]
 MODULE = ROOT / "deploy/terraform"
-# Where machines keep providers; the last two Terraform knows by itself.
+# Where machines keep providers: the first two Terraform knows by itself, of the last it is a folder.
 MIRRORS = (
-    "/opt/tf-plugins",
-    os.path.expanduser("~/.terraform.d/plugins"),
-    "/usr/local/share/terraform/plugins",
+    pathlib.Path.home() / ".terraform.d/plugins",
+    pathlib.Path("/usr/local/share/terraform/plugins"),
+    *pathlib.Path("/opt").glob("*/"),
 )
 PROVIDER = "registry.terraform.io/hashicorp/aws"
 
 
 def mirror():
-    return next((path for path in MIRRORS if pathlib.Path(path, PROVIDER).is_dir()), None)
+    return next((path for path in MIRRORS if (path / PROVIDER).is_dir()), None)
 
 
 def terraform(*arguments, folder):

@@ -15,7 +15,14 @@ use crate::summary::{Summary, Tally};
 use crate::workspace::Workspace;
 
 /// What a machine may be without, since no registry gives it: not even a strict run fails for it.
-const FORGIVABLE: [&str; 4] = ["root", "loop devices", "ptrace", "network namespaces"];
+const FORGIVABLE: [&str; 6] = [
+    "root",
+    "loop devices",
+    "ptrace",
+    "network namespaces",
+    "terraform",
+    "a mirror of Terraform's AWS provider",
+];
 
 /// It exists for one version of Python alone, which Debian does not have.
 const LOCALSTACK: &str = "LocalStack";
@@ -52,10 +59,8 @@ pub fn run(
     for suite in suites {
         summary.ran(suite.name, suite.tally, suite.seconds);
         for (test, needs) in suite.not_run {
-            let forgivable = needs
-                .split(", ")
-                .all(|need| FORGIVABLE.contains(&need) || (need == LOCALSTACK && no_python));
-            summary.not_run(test, needs, forgivable);
+            let is_forgivable = is_forgivable(&needs, no_python);
+            summary.not_run(test, needs, is_forgivable);
         }
     }
     // It did not compile, hung, or failed in a way that its output does not tell.
@@ -71,6 +76,13 @@ pub fn run(
         );
     }
     Ok(())
+}
+
+/// Whether all that a test lacks is what a machine may be without.
+fn is_forgivable(needs: &str, no_python: bool) -> bool {
+    needs
+        .split(", ")
+        .all(|need| FORGIVABLE.contains(&need) || (need == LOCALSTACK && no_python))
 }
 
 #[derive(Debug)]
@@ -230,6 +242,15 @@ mod tests {
             suites[0].not_run,
             [("a_power_loss".to_owned(), "root, xfsprogs".to_owned())]
         );
+    }
+
+    #[test]
+    fn what_no_registry_has_is_forgiven_and_nothing_else() {
+        assert!(is_forgivable("terraform", false));
+        assert!(is_forgivable("root, a mirror of Terraform's AWS provider", false));
+        assert!(!is_forgivable("root, redis-server", false));
+        assert!(is_forgivable("LocalStack", true));
+        assert!(!is_forgivable("LocalStack", false));
     }
 
     #[test]

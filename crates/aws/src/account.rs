@@ -1,10 +1,9 @@
-//! Who calls AWS, and the connections that the calls take.
+//! Who calls AWS.
 
 use crate::Reach;
+use crate::connections::Connections;
 use aws_config::{BehaviorVersion, Region};
 use aws_credential_types::Credentials;
-use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
-use aws_smithy_http_client::{Builder, proxy::ProxyConfig};
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use aws_types::SdkConfig;
 use aws_types::sdk_config::StalledStreamProtectionConfig;
@@ -45,6 +44,7 @@ impl Account {
     /// What the chain says. Where it has to ask an instance or container for its region, that takes a moment, once.
     async fn chain(&self) -> &SdkConfig {
         let load = || {
+            let connections = || SharedHttpClient::new(Connections::default());
             let loader = aws_config::defaults(BehaviorVersion::v2026_01_12())
                 .http_client(self.stand_in.clone().unwrap_or_else(connections))
                 // It takes a poll that waits on purpose for a stalled one. Every try has its time limit.
@@ -102,18 +102,4 @@ impl std::fmt::Debug for Account {
         // Nothing of the identity.
         f.write_str("Account")
     }
-}
-
-/// TLS by rustls with ring, as everywhere in Postrider; a proxy where the environment names one.
-fn connections() -> SharedHttpClient {
-    let tls = Provider::Rustls(CryptoMode::Ring);
-    Builder::new().build_with_connector_fn(move |settings, _components| {
-        let mut connector = aws_smithy_http_client::Connector::builder()
-            .proxy_config(ProxyConfig::from_env())
-            .tls_provider(tls.clone());
-        if let Some(settings) = settings {
-            connector = connector.connector_settings(settings.clone());
-        }
-        connector.build()
-    })
 }

@@ -1,8 +1,9 @@
 //! Clients of AWS: one way to reach it, for whatever part of Postrider calls a service there.
 //!
 //! An [`Account`] is read once, when it is first needed: region and credentials by the chain that every AWS SDK follows
-//! (environment, profile, web identity, container, instance). Its clients share one pool of connections and one
-//! identity. [`Reach`] says where a service is and how long it is waited for; [`Trouble`] what an error means.
+//! (environment, profile, web identity, container, instance). Its clients share one identity and, to each host, one pool of
+//! connections, which is given up where the host falls silent. [`Reach`] says where a service is and how long it is
+//! waited for; [`Trouble`] what an error means.
 //!
 //! Invariant: no credential is in a text or `Debug` that this crate makes. The SDK repeats a call only as often as
 //! [`Reach::tries`] says: who calls decides when to try again.
@@ -10,6 +11,7 @@
 //! Knows nothing of notifications. Services are cargo features: `sqs`, `dynamodb`, `apigw`.
 
 mod account;
+mod connections;
 mod reach;
 mod trouble;
 

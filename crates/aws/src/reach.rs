@@ -45,6 +45,8 @@ impl Reach {
     pub(crate) fn timeouts(&self) -> TimeoutConfig {
         TimeoutConfig::builder()
             .connect_timeout(CONNECT)
+            // A little sooner: what is broken off says nothing of its connection. See `connections`.
+            .read_timeout(self.answer * 9 / 10)
             .operation_attempt_timeout(self.answer)
             .build()
     }

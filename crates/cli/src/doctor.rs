@@ -163,6 +163,11 @@ fn identity(config: &Config) -> Vec<Finding> {
                  the certificate from this machine",
             ),
         });
+    } else if jwt.hmac_secret.is_none() && jwt.public_key_pem.is_none() && config.is_for_channels_alone() {
+        findings.push(Finding::good(
+            "auth.jwt",
+            "no user token can be checked, and all that sources bring goes to channels",
+        ));
     } else if jwt.hmac_secret.is_none() && jwt.public_key_pem.is_none() {
         findings.push(Finding::fault(
             "auth.jwt",
@@ -176,6 +181,10 @@ fn identity(config: &Config) -> Vec<Finding> {
         ));
     }
     findings.push(match config.auth.api_keys.len() {
+        0 if !config.sources.is_empty() => Finding::good(
+            "auth.api_keys",
+            "there is none: what is delivered comes from sources alone",
+        ),
         0 => Finding::fault(
             "auth.api_keys",
             "there is none, so nobody publishes",
@@ -252,4 +261,49 @@ fn lines(finding: &Finding, width: usize, look: Look) -> Vec<String> {
         format!("{:beside$}{arrow}{line}", "")
     }));
     lines
+}
+
+#[cfg(all(test, feature = "aws"))]
+mod tests {
+    use super::*;
+    use postrider_server::config::{self, Given};
+
+    fn found(sets: &[&str]) -> Vec<(&'static str, Verdict)> {
+        let given = Given {
+            sets: sets.iter().map(|&set| set.to_owned()).collect(),
+            ..Given::default()
+        };
+        let loaded = config::load(&given).unwrap_or_else(|faults| panic!("{faults:?}"));
+        let findings = identity(&loaded.config).into_iter();
+        let warned = loaded.warnings.iter().map(|_| ("warning", Verdict::Advice));
+        findings
+            .map(|found| (found.check, found.verdict))
+            .chain(warned)
+            .collect()
+    }
+
+    #[test]
+    fn a_node_without_keys_is_at_fault_but_where_sources_bring_what_is_delivered() {
+        let (good, bad) = (Verdict::Good, Verdict::Fault);
+        let nothing = found(&[]);
+        assert_eq!(nothing[..2], [("auth.jwt", bad), ("auth.api_keys", bad)]);
+        assert_eq!(nothing.len(), 4, "and a warning for each");
+        let queue = ["sources.q.type=sqs", "sources.q.queue_name=q"];
+        let secret = "auth.jwt.hmac_secret=a-secret-of-more-than-thirty-two-bytes";
+        assert_eq!(
+            found(&[&queue[..], &[secret]].concat()),
+            [("auth.jwt", good), ("auth.api_keys", good)]
+        );
+        assert_eq!(found(&queue)[0], ("auth.jwt", bad), "its users cannot connect");
+        let pushed = [
+            "channels.push.type=api_gateway",
+            "channels.push.endpoint=https://a.execute-api.eu-central-1.amazonaws.com/prod",
+            "channels.push.table=connections",
+            r#"sources.q.deliver_to=["push"]"#,
+        ];
+        assert_eq!(
+            found(&[&queue[..], &pushed].concat()),
+            [("auth.jwt", good), ("auth.api_keys", good)]
+        );
+    }
 }

@@ -136,6 +136,7 @@ pub fn start_failure(error: StartError) -> Failure {
         StartError::Listen { .. } => "choose an address of this machine".into(),
         StartError::TicketKey(_) => "look at ticket.key in data_dir and at its permissions".into(),
         StartError::Auth(_) => "look at auth.jwt with `postrider config check`".into(),
+        StartError::Registry(_) => "look at registry.*, and at the files that it names".into(),
         StartError::Store(OpenFault::Directory(_)) => {
             "look at the directory, or choose another with --set data_dir=…".into()
         }

@@ -88,6 +88,9 @@ pub trait Outbox {
     /// Send this entry. Where only the client's word settles it, `attempt` says which attempt this is: it is to be
     /// counted, and the client is told from 2 on.
     fn send(&mut self, entry: &Arc<Entry>, attempt: Option<u32>);
+    /// The engine lost where this feed stood, and all of it is sent anew behind a gap: what was sent of it and has not
+    /// gone to the client yet need not go.
+    fn take_back(&mut self, _feed: &FeedId) {}
     /// Tell the client that entries are missing; what is held begins at `oldest`.
     fn gap(&mut self, oldest: Timestamp);
     /// Tell the client that these are not sent to it any more, though it has not acknowledged them.
@@ -410,7 +413,7 @@ impl Session {
         let member = topic.is_some_and(|place| place.reads_as_member(after));
         let (last, ends) = topic.map_or((u64::MAX, u64::MAX), |place| place.ends(after));
         let asked = std::mem::take(&mut self.progress_mut(at).reading);
-        if asked && self.may_fall_back && !self.stands(at, after, ends, page) {
+        if asked && self.may_fall_back && !self.stands(at, after, ends, page, outbox) {
             return;
         }
         let progress = self.progress_mut(at);

@@ -396,6 +396,7 @@ fn what_is_published_for_a_user_or_topic_reaches_its_sessions() {
             ("sources.s.channel", "n:{user}"),
             ("sources.s.topic_channel", "t:{topic}"),
             ("sources.s.linger", "0s"),
+            ("presence.linger", "60s"),
         ])?;
         for transport in TRANSPORTS {
             let mut session = connect(&node, "ada")?.topics(&["news"]).open(transport)?;
@@ -403,8 +404,8 @@ fn what_is_published_for_a_user_or_topic_reaches_its_sessions() {
             ensure!(published(&mut client, "t:news", "{\"a\": 1}", &mut *session)? == r#"{"a":1}"#);
             drop(session);
         }
-        // The source's linger, and none beside it.
-        until_true("the channels are left", within(5), || {
+        // After the source's linger, and not that of presence beside it.
+        until_true("the channels are left", within(20), || {
             Ok(subscribers(&mut client, "n:ada")? == "0")
         })?;
         client.must(&["PUBLISH", "n:ada", "to nobody"])?;

@@ -115,7 +115,7 @@ fn a_client_without_tls_is_told_so() {
 fn what_is_no_handshake_ends_at_once_and_what_does_not_end_in_time() {
     check(|| {
         let authority = Authority::new()?;
-        let node = authority.start(&[("http.head_timeout", "2s")])?;
+        let node = authority.start(&[("http.head_timeout", "5s")])?;
         let mut silent = Conn::open(node.endpoint.addr()?, None)?;
         let mut half = TcpStream::connect(node.endpoint.addr()?)?;
         half.write_all(&[22, 3, 1, 2, 0, 1])?;
@@ -126,22 +126,19 @@ fn what_is_no_handshake_ends_at_once_and_what_does_not_end_in_time() {
         let began = Instant::now();
         noise.read_to_end(&mut alert)?;
         ensure!(alert.first() == Some(&21), "no alert: {alert:?}");
-        ensure!(
-            began.elapsed() < Duration::from_millis(1500),
-            "noise was listened to"
-        );
+        ensure!(began.elapsed() < Duration::from_secs(4), "noise was listened to");
         // One byte at a time, for longer than a handshake may take.
         let began = Instant::now();
-        while began.elapsed() < Duration::from_secs(8) && half.write_all(&[0]).is_ok() {
+        while began.elapsed() < Duration::from_secs(20) && half.write_all(&[0]).is_ok() {
             std::thread::park_timeout(Duration::from_millis(100));
         }
         ensure!(
-            began.elapsed() < Duration::from_secs(6),
+            began.elapsed() < Duration::from_secs(15),
             "a handshake went on for {:?}",
             began.elapsed()
         );
-        ensure!(silent.closed_by(within(5)), "a silent client was kept");
-        until_true("the faults are counted", within(5), || {
+        ensure!(silent.closed_by(within(15)), "a silent client was kept");
+        until_true("the faults are counted", within(20), || {
             Ok(node.metric("postrider_tls_faults_total")? >= 3.0)
         })?;
         let log = node.log();
@@ -172,7 +169,7 @@ fn a_crowd_that_says_nothing_costs_little_and_keeps_nobody_out() {
         let grown = node.rss_bytes()?.saturating_sub(before);
         println!("tls: a thousand silent connections cost {} KiB", grown >> 10);
         ensure!(
-            began.elapsed() < Duration::from_secs(5),
+            began.elapsed() < Duration::from_secs(15),
             "the others waited {:?}",
             began.elapsed()
         );

@@ -203,8 +203,8 @@ fn a_node_that_is_killed_leaves_no_ghost() -> Result<()> {
         let killed = Instant::now();
         stream.expect("leave", "ada", within(20))?;
         let took = killed.elapsed();
-        // The lease, the lingering, and the pace of those who look.
-        ensure!(took < Duration::from_secs(10), "the ghost was there for {took:?}");
+        // The lease, the lingering, the pace of those who look, and a busy machine.
+        ensure!(took < Duration::from_secs(15), "the ghost was there for {took:?}");
         ensure!(!bench.online(0, "ada")?.0 && bench.online(0, "bob")?.0);
         bench.fleet.nodes[1].restart()?;
         let _back = bench.open(1, "ada", Transport::Sse)?;

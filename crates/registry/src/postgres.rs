@@ -1,7 +1,8 @@
 //! The table in PostgreSQL: `notifier_instances (user_id, notifier_instance_id)`, and beside it `…_alive`, the leases.
 //!
 //! One connection, since statements follow each other, and another for lookups, so that they keep nobody up; each is made
-//! again when it is lost. Every statement is one round trip and prepared for nobody, so that it may go through a pooler. Its leases are counted by the database's clock.
+//! again when it is lost. Every statement is one round trip and prepared for nobody, so that it may go through a pooler.
+//! Leases are counted by the database's clock.
 //!
 //! Invariant: no statement is waited for longer than [`ANSWER`], and the database gives up before that. A column's type
 //! is taken as it is found (text or UUID); names of tables are checked and quoted.

@@ -158,7 +158,7 @@ impl Redis {
     }
 
     async fn of_users(&self, script: &str, users: &[UserId]) -> Result<u64, RegistryFault> {
-        self.run(script, &[&self.keys.rows, &self.mine], |eval| {
+        self.run(script, &[&self.keys.rows, &self.mine, &self.keys.alive], |eval| {
             eval.arg(&self.instance);
             users.iter().for_each(|user| {
                 eval.arg(user.as_str());

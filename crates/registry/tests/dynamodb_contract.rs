@@ -7,6 +7,8 @@
     reason = "a test: it starts servers and reads clocks"
 )]
 
+mod setting;
+
 use anyhow::{Result, ensure};
 use async_trait::async_trait;
 use postrider_aws::{Account, Reach};
@@ -17,6 +19,7 @@ use postrider_registry::contract::{Subject, check};
 use postrider_registry::dynamodb::{DynamoDb, Names, Options};
 use postrider_registry::{Lease, MOST_ROWS, Registry, RegistryFault};
 use serde_json::{Value, json};
+use setting::{runtime, users};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -55,21 +58,10 @@ fn instance(endpoint: &str, id: &str, create: bool) -> DynamoDb {
     DynamoDb::new(options(endpoint, id, Millis::from_secs(60), create))
 }
 
-fn users(names: &[&str]) -> Vec<UserId> {
-    names.iter().map(|name| UserId::new(name).unwrap()).collect()
-}
-
 fn many(count: usize) -> Vec<UserId> {
     (0..count)
         .map(|n| UserId::new(&format!("u{n:05}")).unwrap())
         .collect()
-}
-
-fn runtime() -> Result<tokio::runtime::Runtime> {
-    Ok(tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()?)
 }
 
 /// The table as somebody made it before: with an index over instances, or without.

@@ -4,16 +4,19 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 #![allow(clippy::disallowed_methods, reason = "a test: it starts servers")]
 
+mod setting;
+
 use anyhow::{Result, ensure};
 use async_trait::async_trait;
 use postrider_harness::aws::Postgres as Server;
 use postrider_harness::machine::{self, Need};
 use postrider_harness::tls::Authority;
 use postrider_harness::wait::{until_true, within};
-use postrider_model::{Millis, UserId};
+use postrider_model::Millis;
 use postrider_registry::contract::{Subject, check};
 use postrider_registry::postgres::{Address, Options, Postgres};
 use postrider_registry::{Lease, Registry, RegistryFault};
+use setting::{runtime, users, writes_late};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 const ID: &str = "f0c7b6c1-3a67-4d9b-9e36-6f4e5a3a1b11";
@@ -35,10 +38,6 @@ fn options(server: &Server, instance: &str, create: bool) -> Options {
         instance: instance.into(),
         lease: Millis::from_secs(15),
     }
-}
-
-fn users(names: &[&str]) -> Vec<UserId> {
-    names.iter().map(|name| UserId::new(name).unwrap()).collect()
 }
 
 struct OfPostgres {
@@ -106,13 +105,6 @@ fn contract(name: &str, prepare: &str) -> Result<()> {
     })
 }
 
-fn runtime() -> Result<tokio::runtime::Runtime> {
-    Ok(tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()?)
-}
-
 #[test]
 fn the_contract_over_a_table_of_our_own() -> Result<()> {
     contract("the_contract_over_a_table_of_our_own", "")
@@ -126,6 +118,17 @@ fn the_contract_over_a_table_that_keeps_nobody_from_two_rows() -> Result<()> {
         "the_contract_over_a_table_that_keeps_nobody_from_two_rows",
         prepare,
     )
+}
+
+#[test]
+fn what_is_written_without_a_lease_is_cleared_by_the_next_who_beats() -> Result<()> {
+    let name = "what_is_written_without_a_lease_is_cleared_by_the_next_who_beats";
+    machine::run(name, &[Need::Postgres], || {
+        let server = Server::start()?;
+        let late = Postgres::new(options(&server, "late", true))?;
+        let other = Postgres::new(options(&server, "other", true))?;
+        runtime()?.block_on(writes_late(&late, &other))
+    })
 }
 
 #[test]

@@ -7,15 +7,18 @@
     reason = "a test: it starts servers and reads clocks"
 )]
 
+mod setting;
+
 use anyhow::{Context, Result, ensure};
 use async_trait::async_trait;
 use postrider_harness::machine::{self, Need};
 use postrider_harness::redis::{Answer, Client, Cluster, Fsync, Replicated, Server, ServerOptions};
 use postrider_harness::wait::{until_true, within};
-use postrider_model::{Millis, Timestamp, UserId};
+use postrider_model::{Millis, Timestamp};
 use postrider_registry::contract::{Subject, check};
 use postrider_registry::redis::{Options, Redis, RedisAddress};
 use postrider_registry::{Registry, RegistryFault};
+use setting::{runtime, users, writes_late};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -31,10 +34,6 @@ fn options(url: &str, instance: &str, lease: Millis) -> Options {
         lease,
         steady: Arc::new(move || Timestamp(start.elapsed().as_millis() as u64)),
     }
-}
-
-fn users(names: &[&str]) -> Vec<UserId> {
-    names.iter().map(|name| UserId::new(name).unwrap()).collect()
 }
 
 /// A Redis of some shape.
@@ -147,13 +146,6 @@ fn contract<S: Shape>(name: &str, start: impl FnOnce() -> Result<S>) -> Result<(
     })
 }
 
-fn runtime() -> Result<tokio::runtime::Runtime> {
-    Ok(tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()?)
-}
-
 #[test]
 fn one_server_keeps_the_contract() -> Result<()> {
     contract("one_server_keeps_the_contract", || {
@@ -229,6 +221,17 @@ fn a_step_that_comes_too_late_is_not_done() -> Result<()> {
         runtime.block_on(registry.put(&users(&["ada"])))?;
         ensure!(client.must(&["HGET", KEY, "ada"])?.text() == "a");
         Ok(())
+    })
+}
+
+#[test]
+fn what_is_written_without_a_lease_is_cleared_by_the_next_who_beats() -> Result<()> {
+    let name = "what_is_written_without_a_lease_is_cleared_by_the_next_who_beats";
+    machine::run(name, &[Need::Redis], || {
+        let server = Server::start(ServerOptions::default())?;
+        let [late, other] =
+            ["late", "other"].map(|id| Redis::new(options(&server.url(), id, Millis::from_secs(15))));
+        runtime()?.block_on(writes_late(&late, &other))
     })
 }
 

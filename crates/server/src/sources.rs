@@ -33,6 +33,7 @@ use crate::config::{Config, Offline, SettleOn};
 use crate::drain::Drain;
 use crate::metrics::Metrics;
 use crate::tasks::Tasks;
+use futures_util::future::join_all;
 use postrider_engine::{Engine, Presence};
 use postrider_model::{Entry, LogPace, Millis};
 use postrider_router::Limits;
@@ -124,6 +125,17 @@ struct Running {
     unsettled: LogPace,
 }
 
+impl Running {
+    async fn drained(&self) {
+        // Every permit back: nothing is unsettled, and nobody takes any more.
+        let all = u32::try_from(self.handling.in_flight).unwrap_or(u32::MAX);
+        if self.room.acquire_many(all).await.is_ok() {
+            self.source.close().await;
+            self.room.close();
+        }
+    }
+}
+
 /// The sources of a node, at work.
 pub struct Sources {
     running: Vec<Arc<Running>>,
@@ -169,15 +181,9 @@ impl Sources {
         self.running.iter().for_each(|running| running.source.keep());
     }
 
-    /// Waits until the workers have let go of what they had, and closes the sources. The drain has begun before.
+    /// Waits until the workers have let go of what they had, and closes the sources, none after another. The drain has begun
+    /// before.
     pub async fn drained(&self) {
-        for running in &self.running {
-            // Every permit back: nothing is unsettled, and nobody takes any more.
-            let all = u32::try_from(running.handling.in_flight).unwrap_or(u32::MAX);
-            if running.room.acquire_many(all).await.is_ok() {
-                running.source.close().await;
-                running.room.close();
-            }
-        }
+        join_all(self.running.iter().map(|running| running.drained())).await;
     }
 }

@@ -22,6 +22,8 @@ mod one;
 mod plan;
 mod pump;
 mod settle;
+#[cfg(test)]
+mod silent_link_tests;
 mod slip;
 #[cfg(test)]
 mod stub;

@@ -39,6 +39,8 @@ export class Node {
   async start() {
     const environment = {
       ...process.env, POSTRIDER_HTTP__LISTEN: `127.0.0.1:${this.port}`, POSTRIDER_OPS__LISTEN: '127.0.0.1:0',
+      // A demo that is killed leaves its data behind: here it goes with the folder.
+      TMPDIR: this.folder,
     };
     const config = join(this.folder, 'node.yaml');
     // JSON is YAML.

@@ -52,12 +52,17 @@ impl fmt::Display for Refused {
         if !place.is_empty() {
             write!(f, " (at {place})")?;
         }
-        match advice(code) {
+        // Where the node wants a longer pause its own words say why.
+        let is_short = self.retry_after.is_none_or(|pause| pause < SHORT);
+        match advice(code).filter(|_| code != "unavailable" || is_short) {
             Some(advice) => write!(f, "\n  {advice}"),
             None => Ok(()),
         }
     }
 }
+
+/// A node that is away for a moment wants no longer pause.
+const SHORT: Duration = Duration::from_secs(10);
 
 /// What to do next, where the node's own words do not say it in terms of this command line.
 fn advice(code: &str) -> Option<&'static str> {
@@ -105,6 +110,13 @@ mod tests {
             "{told}"
         );
         assert!(told.contains("auth.api_keys"), "{told}");
+        let away = |pause| {
+            let body = r#"{"code":"unavailable","detail":"the store is full"}"#;
+            refusal(503, body, pause)
+                .to_string()
+                .contains("it mostly passes by itself")
+        };
+        assert_eq!([None, Some(1), Some(30)].map(away), [true, true, false]);
         let told = refusal(404, "<html>", None).to_string();
         assert!(told.contains("http.listen"), "{told}");
     }

@@ -8,7 +8,7 @@
 //! Invariant: nothing is sent after a place that is in doubt. What one epoch numbered is lost from its end only, so
 //! where anything of the place's epoch stands at the place or after it, the place is held.
 
-use super::{At, FeedStart, Session};
+use super::{At, FeedStart, Outbox, Session};
 use crate::session::progress::Progress;
 use postrider_model::{InboxPage, Position};
 
@@ -32,7 +32,14 @@ impl Session {
 
     /// Whether this page, read from after `after` in a feed that ends for the session at `ends`, continues what was sent.
     /// Where not, the session looks at its place, or begins again.
-    pub(super) fn stands(&mut self, at: At, after: u64, ends: u64, page: &InboxPage) -> bool {
+    pub(super) fn stands(
+        &mut self,
+        at: At,
+        after: u64,
+        ends: u64,
+        page: &InboxPage,
+        outbox: &mut impl Outbox,
+    ) -> bool {
         let judged = self.judge(at, after, page);
         let progress = self.progress_mut(at);
         match judged {
@@ -49,7 +56,10 @@ impl Session {
                 }
             }
             Judged::Unsure => progress.check = true,
-            Judged::Lost => self.begin_again(at, page),
+            Judged::Lost => {
+                outbox.take_back(&self.feed(at));
+                self.begin_again(at, page);
+            }
         }
         judged == Judged::Held
     }

@@ -15,6 +15,8 @@ const NOW: Moment = Moment {
 /// What a client is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Told {
+    /// Not to the client: what it has not got yet need not go.
+    TakenBack,
     Gap,
     Entry(Position),
 }
@@ -34,6 +36,9 @@ impl Outbox for Wire {
     fn send(&mut self, entry: &Arc<Entry>, _attempt: Option<u32>) {
         self.room -= 1;
         self.told.push(Told::Entry(entry.position));
+    }
+    fn take_back(&mut self, _feed: &FeedId) {
+        self.told.push(Told::TakenBack);
     }
     fn gap(&mut self, _oldest: Timestamp) {
         self.told.push(Told::Gap);
@@ -196,7 +201,7 @@ impl Bench {
         let told = self.wire.told.rsplit(|told| *told == Told::Gap).next();
         let entries = told.unwrap_or_default().iter().filter_map(|told| match told {
             Told::Entry(position) => Some(*position),
-            Told::Gap => None,
+            Told::Gap | Told::TakenBack => None,
         });
         entries.collect()
     }
@@ -303,6 +308,8 @@ fn who_stood_among_what_was_lost_is_told_and_begins_again() {
             bench.serve();
             assert_eq!(bench.gaps(), 1, "{ack:?}, {way:?}");
             assert_eq!(bench.since_gap(), bench.held(0), "{ack:?}, {way:?}");
+            let is_taken_back = |two: &[Told]| two == [Told::TakenBack, Told::Gap];
+            assert!(bench.wire.told.windows(2).any(is_taken_back), "{ack:?}, {way:?}");
             assert!(!bench.session.is_behind());
             // Where nothing of the new epoch was there yet, one look more.
             bench.append_and_wake(1);
@@ -325,6 +332,7 @@ fn who_lost_nothing_is_told_nothing() {
         bench.append_and_wake(2);
         bench.serve();
         assert_eq!((bench.gaps(), bench.since_gap()), (0, bench.held(100)), "{ack:?}");
+        assert!(!bench.wire.told.contains(&Told::TakenBack), "{ack:?}");
         assert!(!bench.session.is_behind());
     }
 }

@@ -15,7 +15,7 @@
 //! | settlers | wide feed, user | nothing: this user has a floor or a mark in it |
 //! | dropped | wide feed, offset | reason, time |
 //! | collapse | feed, collapse key | offset of the newest |
-//! | due | time, kind, id; to give up: also 0, user | nothing |
+//! | due | time, kind, id; to give up: also 0, user | to be delivered: its [lane](super::lanes); else nothing |
 //! | requests | key | content digest, time |
 //! | ages | stage, time, id (or request, or feed) | nothing: in this order things are forgotten |
 //! | ages | stage 5, time to live, time, number | ids: a [`super::apply`] cohort, which grows old together |

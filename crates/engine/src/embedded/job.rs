@@ -90,6 +90,30 @@ impl Job {
         matches!(self.command, Command::Tick(_))
     }
 
+    /// What it brings takes room, and mostly gives none back.
+    pub fn is_new(&self) -> bool {
+        match self.command {
+            Command::Publish(..)
+            | Command::Bury(..)
+            | Command::Redrive(..)
+            | Command::Arrive(..)
+            | Command::PutUsers(..)
+            // Many of a transaction are of these, and each is asked for again by whoever has it.
+            | Command::Settle(..)
+            | Command::Attempt(_) => true,
+            Command::ChangeMembers(..)
+            | Command::ChangeState(..)
+            | Command::Cancel(..)
+            | Command::Trim(..)
+            | Command::Discard(..)
+            | Command::Repair(..)
+            | Command::Erase(..)
+            | Command::RemoveUser(..)
+            | Command::Tick(_)
+            | Command::Close => false,
+        }
+    }
+
     /// What is left of it comes before what was asked for later.
     pub fn is_in_order(&self) -> bool {
         matches!(self.command, Command::Publish(..))

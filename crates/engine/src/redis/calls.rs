@@ -18,6 +18,7 @@ pub(super) mod function {
     pub const LET_GO_ALL: &str = "postrider_rows_1_let_go_all";
     pub const MEET: &str = "postrider_rows_1_meet";
     pub const MARK: &str = "postrider_rows_1_mark";
+    pub const MARKED: &str = "postrider_rows_1_marked";
     pub const COMMIT: &str = "postrider_rows_1_commit";
     pub const BEGIN: &str = "postrider_rows_1_begin";
     pub const PREPARE: &str = "postrider_rows_1_prepare";

@@ -157,6 +157,12 @@ impl RedisEngine {
         self.shared.inner.share()
     }
 
+    /// Where it is over Redis.
+    #[cfg(test)]
+    pub(super) fn store(&self) -> Option<&RedisStore> {
+        self.store.as_ref()
+    }
+
     /// Ends as a killed node does: it lets go of nothing, and cannot reach Redis any more.
     #[cfg(test)]
     pub(super) async fn die(&self) {

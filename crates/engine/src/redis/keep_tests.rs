@@ -72,6 +72,15 @@ fn count_up_at_last(store: &RedisStore, count: u64) -> u32 {
     }
 }
 
+/// A large transaction that was tried so often before, and that another node got in the way of again.
+fn in_the_way(large: &RedisStore, small: &RedisStore, tries: u32) -> Refused {
+    let view: Box<dyn View> = Box::new(large.look());
+    let wanted: Vec<_> = users(MANY).map(|row| Wanted::Get(Table::States, row)).collect();
+    view.prefetch(&wanted).unwrap();
+    count_up(small, None, users(1), None).unwrap();
+    count_up(large, Some(view), users(MANY), Some(tries)).unwrap_err()
+}
+
 #[test]
 fn what_is_kept_for_a_node_others_do_not_write() {
     if !has_redis("redis::keep") {
@@ -79,12 +88,7 @@ fn what_is_kept_for_a_node_others_do_not_write() {
     }
     let (server, runtime) = (Server::start(), runtime());
     let [large, small] = [(); 2].map(|()| open(&runtime, &server.url()));
-    let view: Box<dyn View> = Box::new(large.look());
-    let wanted: Vec<_> = users(MANY).map(|row| Wanted::Get(Table::States, row)).collect();
-    view.prefetch(&wanted).unwrap();
-    count_up(&small, None, users(1), None).unwrap();
-    let refused = count_up(&large, Some(view), users(MANY), Some(0)).unwrap_err();
-    let kept = refused.kept.unwrap();
+    let kept = in_the_way(&large, &small, 0).kept.unwrap();
     // Another part of it, and one that it has nothing to do with.
     let waits = count_up(&small, None, std::iter::once(row(7)), None).unwrap_err();
     assert!(matches!(waits.fault, StoreFault::Conflict));
@@ -104,12 +108,11 @@ fn nobody_waits_for_one_that_is_not_tried_again() {
     }
     let (server, runtime) = (Server::start(), runtime());
     let [large, small] = [(); 2].map(|()| open(&runtime, &server.url()));
-    let view: Box<dyn View> = Box::new(large.look());
-    let wanted: Vec<_> = users(MANY).map(|row| Wanted::Get(Table::States, row)).collect();
-    view.prefetch(&wanted).unwrap();
-    count_up(&small, None, users(1), None).unwrap();
     // Refused for the third time: kept for seconds, so that no stall of this machine ends it.
-    assert!(count_up(&large, Some(view), users(MANY), Some(3)).is_err());
+    assert!(matches!(
+        in_the_way(&large, &small, 3).fault,
+        StoreFault::Conflict
+    ));
     assert!(count_up(&small, None, users(2), None).is_err(), "it is kept");
     large.gives_up();
     count_up(&small, None, users(2), None).unwrap();
@@ -123,12 +126,8 @@ fn nobody_waits_long_for_a_node_that_went_away() {
     }
     let (server, runtime) = (Server::start(), runtime());
     let [gone, other] = [(); 2].map(|()| open(&runtime, &server.url()));
-    let view: Box<dyn View> = Box::new(gone.look());
-    let wanted: Vec<_> = users(MANY).map(|row| Wanted::Get(Table::States, row)).collect();
-    view.prefetch(&wanted).unwrap();
-    count_up(&other, None, users(1), None).unwrap();
     // Refused for the second time: kept for seconds, so that no stall of this machine ends it.
-    assert!(count_up(&gone, Some(view), users(MANY), Some(1)).is_err());
+    assert!(matches!(in_the_way(&gone, &other, 1).fault, StoreFault::Conflict));
     let begun = Instant::now();
     assert!(count_up(&other, None, users(2), None).is_err(), "it is kept");
     assert!(count_up_at_last(&other, 2) <= 2);

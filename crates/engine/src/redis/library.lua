@@ -16,8 +16,9 @@
 --   done    sorted set: transaction that was finished here, in short -> when
 --   nodes   hash: node -> 'number since' of its last commit in one call, so that it can be repeated
 --   counts  hash: what is counted over all rows
---   mark    string: random, the same in all cells; with it goes what tells that all the others are gone. Not in a
---           Cluster, where keys of one slot may lie on two servers while it moves
+--   mark    string: random, the same in all cells; with it goes what tells that all the others are gone. In a Cluster it
+--           is no part of the token, as keys of one slot may lie on two servers while it moves: there each cell has its
+--           own, and nodes look at it now and then
 -- Times are milliseconds of this server's clock; only leases depend on it.
 
 local CHUNK = 1000          -- values unpacked at once: Lua's stack holds 8,000
@@ -719,7 +720,7 @@ local function meet(keys)
   return token(keys[1]) or READONLY
 end
 
--- KEYS: mark of each cell, outside a Cluster. ARGV: a new one. Where they have not all the same it is put in all.
+-- KEYS: mark of each cell; in a Cluster of one. ARGV: a new one. Where they have not all the same it is put in all.
 local function mark(keys, args)
   if not is_master() then return READONLY end
   local first, is_whole = mark_of(keys[1]), true
@@ -727,6 +728,12 @@ local function mark(keys, args)
   if is_whole and first ~= '' then return {'done'} end
   for _, key in ipairs(keys) do redis.call('SET', key, args[1]) end
   return {'done'}
+end
+
+-- KEYS: mark of a cell, itself declared, so that it is asked for where it is while its slot moves. Answers it, or nothing.
+local function marked(keys)
+  if not is_master() then return READONLY end
+  return mark_of(keys[1])
 end
 
 local function register(name, callback, flags)
@@ -755,6 +762,7 @@ register_with_across('keep', keep, 'allow-oom')
 register_with_across('let_go_all', let_go_all, 'allow-oom')
 register('meet', meet, {'no-writes'})
 register('mark', mark, {'allow-oom'})
+register('marked', marked, {'no-writes'})
 register('commit', commit, {})
 register('begin', begin, {})
 register('prepare', prepare, {})

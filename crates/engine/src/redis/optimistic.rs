@@ -34,6 +34,10 @@ pub(super) struct Common {
     pub torn_reads: AtomicU64,
     /// Right before each commit another node changes all that it rests on, unless that is kept for its node.
     pub busy: AtomicBool,
+    /// It has no room: what frees none of what notifications hold is refused.
+    pub full: AtomicBool,
+    /// Whoever wants a view of it waits.
+    pub shut: AtomicBool,
     /// Commits that were applied.
     pub commits: AtomicU64,
     /// Commits that were refused.
@@ -172,6 +176,9 @@ impl Node {
 impl Store for Node {
     fn view(&self) -> Result<Box<dyn View + '_>, StoreFault> {
         self.here()?;
+        while self.common.shut.load(Ordering::SeqCst) {
+            std::thread::yield_now();
+        }
         let rows = self.common.rows();
         Ok(Box::new(Look {
             epoch: rows.epoch,
@@ -228,6 +235,9 @@ impl Store for Node {
             };
             let fault = StoreFault::Conflict;
             return Err(Refused { fault, kept });
+        }
+        if self.common.full.load(Ordering::SeqCst) && !batch.is_empty() && with.tally.held >= 0 {
+            return Err(StoreFault::Unready("there is no room".into()).into());
         }
         rows.kept.retain(|kept| kept.node != self.number);
         for &table in Table::ALL {

@@ -5,17 +5,19 @@ use super::engine::RedisEngine;
 use super::optimistic::{Common, Node};
 use super::together_tests::together;
 use super::wakes::Way;
-use crate::contract::{Instance, Make, Subject, run};
+use crate::contract::{Instance, Make, Subject, run, settlement};
 use crate::embedded::codec::key;
 use crate::embedded::model_test::{cases, live_over, steps};
 use crate::embedded::news::transient;
 use crate::embedded::store::Table;
 use crate::{
     Directory as _, EmbeddedOptions, Engine, EngineError, Feeds as _, Inboxes as _, PageWanted, ReadLimit,
-    Rules, StartsWanted,
+    Rules, Settlements as _, StartsWanted, Sync, Users as _,
 };
 use async_trait::async_trait;
-use postrider_model::{FeedId, Millis, NotificationId, Publication, Timestamp, UserId};
+use postrider_model::{
+    FeedId, Millis, NotificationId, Publication, SettleKind, SettleTarget, Timestamp, UserId,
+};
 use proptest::prelude::*;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
@@ -229,6 +231,45 @@ async fn a_look_that_others_tear_is_done_again_and_told_to_nobody() {
         assert_eq!(nodes.common.torn_reads.load(Ordering::SeqCst), 0);
     }
     assert!(!node.is_failing());
+    nodes.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_frees_something_is_done_in_a_full_store_beside_what_is_refused() {
+    let now = Timestamp(1_700_000_000_000);
+    let nodes = Nodes::open(1, now, Rules::default());
+    let node = &nodes.nodes[0];
+    let user = |name: &str| UserId::new(name).unwrap();
+    let publish = async |name: &str| {
+        let new = Make::new(format!("for-{name}")).user(name).data("1".repeat(500));
+        node.publish(vec![new.publication(now)]).await.remove(0)
+    };
+    for name in ["ada", "bob", "cat"] {
+        publish(name).await.unwrap();
+    }
+    let of_ada = SettleTarget::Ids(vec![NotificationId::new("for-ada").unwrap()]);
+    let read = settlement("ada", SettleKind::Read, of_ada).unwrap();
+    nodes.common.full.store(true, Ordering::SeqCst);
+    // All of it waits at a time. Only the first may be in a transaction of its own.
+    nodes.common.shut.store(true, Ordering::SeqCst);
+    let (bob, cat) = (user("bob"), user("cat"));
+    let told = tokio::join!(
+        publish("u0"),
+        publish("u1"),
+        node.erase(&bob),
+        node.settle(vec![read], Sync::Durable),
+        publish("u2"),
+        node.erase(&cat),
+        async { nodes.common.shut.store(false, Ordering::SeqCst) },
+    );
+    for new in [told.0, told.1, told.4] {
+        assert!(matches!(new, Err(EngineError::Unready(_))), "{new:?}");
+    }
+    assert!(matches!(told.3, Err(EngineError::Unready(_))), "{:?}", told.3);
+    assert_eq!((told.2.unwrap(), told.5.unwrap()), (true, true));
+    // What comes later is not held up by it.
+    nodes.common.full.store(false, Ordering::SeqCst);
+    publish("u0").await.unwrap();
     nodes.close().await;
 }
 

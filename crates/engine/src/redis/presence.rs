@@ -310,7 +310,8 @@ impl Inner {
     async fn renew(&self) -> Result<Renewed, LinkFault> {
         let command = roster::renew(NODES.tag(), &self.node, &self.about);
         let said = self.links.command(NODES, command).await?;
-        let renewed = Renewed::read(&said).unwrap_or_default();
+        let strange = || LinkFault::Unknown("the roster was not answered as it should be".into());
+        let renewed = Renewed::read(&said).ok_or_else(strange)?;
         let mut others = renewed.nodes.clone();
         others.retain(|node| *node != self.node);
         self.others.send_if_modified(|known| {

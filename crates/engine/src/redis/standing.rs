@@ -2,12 +2,13 @@
 //!
 //! What always holds: nothing is answered as kept that a server's settings were seen to lose. A server that was not met
 //! before is looked at before anything is committed to it, and all are looked at again every [`STEPS`], as a running one
-//! can be told to be another. What Redis refused for its state (it is full, it cannot write to its disk) counts as
+//! can be told to be another. What each said last counts, until it answers again or is no master any more: one that is
+//! away says nothing of the others. What Redis refused for its state (it is full, it cannot write to its disk) counts as
 //! refused until it takes something again, which is tried here: nobody publishes to nodes that say they are not ready.
 //!
 //! It decides nothing of what is stored, and changes no setting.
 
-use super::checkup::{self, Wanted};
+use super::checkup::{self, Server, Wanted};
 use super::links::{Cell, LinkFault};
 use super::store::{RedisStore, locked};
 use crate::embedded::store::StoreFault;
@@ -44,6 +45,8 @@ impl Trouble {
 /// What is known.
 #[derive(Debug, Default)]
 pub(super) struct Standing {
+    /// What each master said last of its settings, by its address.
+    servers: Mutex<BTreeMap<String, Server>>,
     /// What was promised and does not hold.
     broken: Mutex<Option<Trouble>>,
     /// What Redis refused last for its state.
@@ -79,14 +82,25 @@ impl RedisStore {
         }
     }
 
-    /// Asks every master whether it still is what was chosen. What is said is believed until all answer again.
+    /// Asks every master whether it still is what was chosen. Fails where one does not answer; what the others said is
+    /// noted all the same.
     pub(super) async fn look_at_settings(&self) -> Result<(), LinkFault> {
         let wanted = Wanted {
             durability: self.options().durability,
             cluster: self.links().is_cluster(),
         };
-        let servers: Vec<_> = checkup::settings(self.links()).await?.into_values().collect();
-        let broken = checkup::broken(&servers, wanted);
+        let told = checkup::settings(self.links()).await;
+        let mut silent = None;
+        let mut servers = locked(&self.inner.standing.servers);
+        servers.retain(|address, _| told.contains_key(address));
+        for (address, told) in told {
+            match told {
+                Ok(server) => _ = servers.insert(address, server),
+                Err(fault) => silent = Some(fault),
+            }
+        }
+        let said: Vec<Server> = servers.values().cloned().collect();
+        let broken = checkup::broken(&said, wanted);
         let mut known = locked(&self.inner.standing.broken);
         match (&broken, &*known) {
             (Some(finding), None) => {
@@ -101,7 +115,7 @@ impl RedisStore {
             _ => {}
         }
         *known = broken.map(|finding| Trouble::Unsafe(finding.detail));
-        Ok(())
+        silent.map_or(Ok(()), Err)
     }
 
     /// Notes what a refusal says of the state that a server is in.
@@ -117,7 +131,8 @@ impl RedisStore {
         *known = Some(trouble);
     }
 
-    /// Where something was refused for the state of a server: whether all of them take something now.
+    /// Where something was refused for the state of a server: whether all of them take something now. One that is away
+    /// refuses nothing; whoever writes to it finds out what it does when it is back.
     pub(super) async fn try_again(&self) {
         if locked(&self.inner.standing.refused).is_none() {
             return;
@@ -125,15 +140,19 @@ impl RedisStore {
         let servers: BTreeMap<u64, Cell> = Cell::all()
             .map(|cell| (self.links().server_of(cell), cell))
             .collect();
+        let mut takes = false;
         for cell in servers.into_values() {
             let mut command = redis::cmd("SET");
             command.arg(cell.key("touch")).arg(1).arg("PX").arg(TRIAL_MS);
             match self.links().command(cell, command).await {
-                Ok(_) => {}
-                Err(fault) => return self.note_state(&fault),
+                Ok(_) => takes = true,
+                Err(fault) if state_of(&fault).is_some() => return self.note_state(&fault),
+                Err(fault) => tracing::debug!(%fault, "a server cannot be asked whether it takes anything"),
             }
         }
-        *locked(&self.inner.standing.refused) = None;
-        tracing::info!("Redis takes what it is given again");
+        if takes {
+            *locked(&self.inner.standing.refused) = None;
+            tracing::info!("Redis takes what it is given again");
+        }
     }
 }

@@ -3,9 +3,9 @@
 use super::Trouble;
 use super::engine::{RedisEngine, RedisOptions};
 use super::engine_tests::options;
-use super::links::Durability;
+use super::links::{Cell, Durability, LinkFault, RedisUrl};
 use super::store::now;
-use super::testing::{Server, has_redis, wait_until};
+use super::testing::{Cluster, Server, has_redis, wait_until};
 use crate::contract::{Kit, Make};
 use crate::{EngineError, Feeds as _};
 use postrider_model::{FeedId, Position, UserId};
@@ -19,9 +19,13 @@ async fn publish(node: &RedisEngine, id: &str) -> Result<(), EngineError> {
 }
 
 async fn open(server: &Server, durability: Durability) -> RedisEngine {
+    open_at(server.url(), durability).await
+}
+
+async fn open_at(url: RedisUrl, durability: Durability) -> RedisEngine {
     let options = RedisOptions {
         durability,
-        ..options(server.url())
+        ..options(url)
     };
     RedisEngine::open(options).await.unwrap()
 }
@@ -63,6 +67,85 @@ async fn what_was_chosen_has_to_hold_while_a_node_runs() {
         publish(&node, &format!("after-{n}")).await.unwrap();
         node.close().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_master_that_is_away_says_nothing_of_the_settings_of_others() {
+    if !has_redis("settings in a Cluster of which a part is away") {
+        return;
+    }
+    let cluster = Cluster::start();
+    let node = open_at(cluster.url(), Durability::None).await;
+    cluster.masters[2].pause();
+    cluster.masters[0].ask_line("CONFIG SET maxmemory-policy allkeys-lru");
+    becomes_so(
+        "the node sees it",
+        || matches!(node.trouble(), Some(Trouble::Unsafe(why)) if why.contains("allkeys-lru")),
+    );
+    cluster.masters[0].ask_line("CONFIG SET maxmemory-policy noeviction");
+    becomes_so("the node sees that it is mended", || node.trouble().is_none());
+    cluster.masters[2].resume();
+    node.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_master_that_is_away_keeps_nothing_full() {
+    if !has_redis("a Cluster that was full, of which a part is away") {
+        return;
+    }
+    let cluster = Cluster::start();
+    let node = open_at(cluster.url(), Durability::None).await;
+    let full = LinkFault::Refused {
+        code: "OOM".into(),
+        detail: "command not allowed".into(),
+    };
+    cluster.masters[2].pause();
+    node.store().unwrap().note_state(&full);
+    assert!(matches!(node.trouble(), Some(Trouble::Full(_))));
+    // Without the third none of a Cluster's masters takes anything.
+    cluster.masters[0].ask_line("CONFIG SET cluster-require-full-coverage no");
+    cluster.masters[1].ask_line("CONFIG SET cluster-require-full-coverage no");
+    becomes_so("the others take something", || node.trouble().is_none());
+    cluster.masters[2].resume();
+    node.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn settings_are_looked_at_however_often_another_server_is_met() {
+    if !has_redis("settings beside one failover after the other") {
+        return;
+    }
+    let server = Server::start();
+    let node = open(&server, Durability::None).await;
+    server.ask_line("CONFIG SET maxmemory-policy allkeys-lru");
+    becomes_so("the node sees it", || {
+        node.store().unwrap().inner.another.notify_one();
+        node.trouble().is_some()
+    });
+    node.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_those_who_ask_at_a_time_who_the_servers_are_one_asks_for_all() {
+    if !has_redis("servers that many want to meet") {
+        return;
+    }
+    let server = Server::start();
+    let node = open(&server, Durability::None).await;
+    let store = node.store().unwrap();
+    let asked = || {
+        let said = format!("{:?}", server.ask_line("INFO commandstats"));
+        let calls = said.split("cmdstat_fcall_ro:calls=").nth(1).unwrap();
+        calls.split(',').next().unwrap().parse::<usize>().unwrap()
+    };
+    let before = asked();
+    let met = futures_util::future::join_all((0..50).map(|_| store.meet_all())).await;
+    assert!(met.iter().all(Result::is_ok));
+    // The first began before the others came, and the second asks for all of them; each asks every cell. Beside them the
+    // node looks around now and then.
+    let count = asked() - before;
+    assert!(count < 2 * 64 + 64, "{count}");
+    node.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -182,6 +265,58 @@ async fn what_was_emptied_is_numbered_in_another_epoch_from_its_first_entry() {
         server.ask_line("FLUSHDB");
     }
     for node in nodes {
+        node.close().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_that_was_emptied_is_numbered_in_another_epoch() {
+    if !has_redis("a Cluster that is emptied while nodes run") {
+        return;
+    }
+    let cluster = Cluster::start();
+    let nodes = [
+        open_at(cluster.url(), Durability::None).await,
+        open_at(cluster.url(), Durability::None).await,
+    ];
+    let epochs = || [&nodes[0], &nodes[1]].map(|node| node.store().unwrap().look().tokens().epoch());
+    let mut before = epochs();
+    assert_eq!(before[0], before[1]);
+    // All of it, or one master.
+    for emptied in [0..3, 1..2] {
+        let id = format!("after-{emptied:?}");
+        for master in emptied {
+            cluster.masters[master].ask_line("FLUSHALL");
+        }
+        becomes_so("both see it, and agree", || {
+            let [a, b] = epochs();
+            a == b && a != before[0]
+        });
+        // They may agree before they have seen the last of it.
+        for node in &nodes {
+            node.store().unwrap().meet_all().await.unwrap();
+        }
+        before = epochs();
+        assert_eq!(before[0], before[1]);
+        publish(&nodes[0], &id).await.unwrap();
+    }
+    // Nothing else is a reason for another: not who comes, nor who looks again, nor a slot of which a part has moved.
+    let third = open_at(cluster.url(), Durability::None).await;
+    let moved = Cell::all().find(|cell| cell.slot() < 5_000).unwrap();
+    let mark = String::from_utf8(moved.key("mark")).unwrap();
+    cluster.begin_move(moved.slot(), 0, 2);
+    for is_at_the_other in [false, true] {
+        for node in nodes.iter().chain([&third]) {
+            let store = node.store().unwrap();
+            store.look_around().await.unwrap();
+            store.meet_all().await.unwrap();
+            assert_eq!(store.look().tokens().epoch(), before[0], "{is_at_the_other}");
+        }
+        if !is_at_the_other {
+            cluster.move_key(&mark, 0, 2);
+        }
+    }
+    for node in nodes.into_iter().chain([third]) {
         node.close().await;
     }
 }

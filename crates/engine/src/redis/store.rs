@@ -67,7 +67,9 @@ pub(super) struct Inner {
     /// Whether Redis takes what is to be kept, and keeps it.
     pub(super) standing: Standing,
     /// Told when another server is there than before.
-    another: Notify,
+    pub(super) another: Notify,
+    /// When the servers were last asked who they are, and what came of it. Held while they are.
+    met: tokio::sync::Mutex<Option<(Instant, Result<(), StoreFault>)>>,
     /// What is kept for this node, if its lease is not over.
     pub(super) kept: Mutex<BTreeSet<Owner>>,
     /// Transactions whose fate nobody has to know any more.
@@ -112,6 +114,7 @@ impl RedisStore {
                 share: Mutex::new(Share::NONE),
                 standing: Standing::default(),
                 another: Notify::new(),
+                met: tokio::sync::Mutex::default(),
                 kept: Mutex::default(),
                 done: Mutex::default(),
                 apart_until: Mutex::default(),
@@ -224,7 +227,22 @@ impl RedisStore {
         Err(StoreFault::Conflict)
     }
 
-    async fn meet_all(&self) -> Result<(), StoreFault> {
+    /// Of those who want it at a time one does it for all: what began after they wanted it tells them what they want.
+    pub(super) async fn meet_all(&self) -> Result<(), StoreFault> {
+        let wanted = now();
+        let mut last = self.inner.met.lock().await;
+        if let Some((begun, told)) = &*last
+            && *begun >= wanted
+        {
+            return told.clone();
+        }
+        let begun = now();
+        let told = self.meet_now().await;
+        *last = Some((begun, told.clone()));
+        told
+    }
+
+    async fn meet_now(&self) -> Result<(), StoreFault> {
         let tokens = met(self.links()).await.map_err(|link| calls::fault(&link))?;
         if **locked(&self.inner.tokens) != tokens {
             // Before anything is committed to it.
@@ -233,11 +251,14 @@ impl RedisStore {
         }
         let mut known = locked(&self.inner.tokens);
         if **known != tokens {
-            tracing::warn!(
-                epoch = tokens.epoch().0,
-                "a Redis server is not known by what it was before (it started anew, was promoted, was emptied, or got its first replica): \
-                 entries are numbered in a new epoch"
-            );
+            match known.epoch() == tokens.epoch() {
+                true => tracing::info!("slots of the Cluster have moved"),
+                false => tracing::warn!(
+                    epoch = tokens.epoch().0,
+                    "a Redis server is not known by what it was before (it started anew, was promoted, was emptied, or got \
+                     its first replica): entries are numbered in a new epoch"
+                ),
+            }
             *known = Arc::new(tokens);
             self.inner.another.notify_one();
         }
@@ -259,13 +280,24 @@ impl RedisStore {
         let cells: Vec<Cell> = servers.into_values().collect();
         let known = locked(&self.inner.tokens).clone();
         let told = tokens_of(self.links(), &cells).await;
-        let told = told.map_err(|link| calls::fault(&link));
-        for (cell, token) in cells.iter().zip(told?) {
-            if known.of(*cell) != token {
-                return self.meet_all().await;
-            }
+        let told = told.map_err(|link| calls::fault(&link))?;
+        let marks = match self.links().is_cluster() {
+            true => marks_of(self.links(), &cells).await,
+            false => Ok(Vec::new()),
+        };
+        let marks = marks.map_err(|link| calls::fault(&link))?;
+        let are_known = cells
+            .iter()
+            .zip(&told)
+            .all(|(cell, token)| known.of(*cell) == token);
+        let are_marked = cells
+            .iter()
+            .zip(&marks)
+            .all(|(cell, mark)| known.mark(*cell) == mark);
+        match are_known && are_marked {
+            true => Ok(()),
+            false => self.meet_all().await,
         }
-        Ok(())
     }
 
     /// What is counted over all rows, at most [`TALLY_AGE`] old.
@@ -421,39 +453,79 @@ impl RedisStore {
     }
 }
 
-/// What the servers are known by now. Outside a Cluster all cells are marked after this.
+/// What the servers are known by now. All cells are marked after this.
 async fn met(links: &Links) -> Result<Tokens, LinkFault> {
     let all: Vec<Cell> = Cell::all().collect();
+    if links.is_cluster() {
+        let marks = met_marks(links, &all).await?;
+        return Ok(Tokens::new(tokens_of(links, &all).await?, marks));
+    }
     let told = tokens_of(links, &all).await?;
-    let is_marked = told[0].len() > UNMARKED && told.iter().all(|token| *token == told[0]);
-    if is_marked || links.is_cluster() {
-        return Ok(Tokens::new(told));
+    if told[0].len() > UNMARKED && told.iter().all(|token| *token == told[0]) {
+        return Ok(Tokens::new(told, Vec::new()));
     }
-    let random = getrandom::u64().map_err(|error| LinkFault::NotSent(error.to_string().into()))?;
     let keys = all.iter().map(|cell| cell.key("mark")).collect();
-    let args = vec![format!("{random:016x}").into_bytes()];
-    let marking = calls::writing(all[0], function::MARK, keys, args);
-    for answer in links.call(vec![marking]).await {
-        answer?;
+    let marking = calls::writing(all[0], function::MARK, keys, vec![new_mark()?]);
+    asked(links, vec![marking]).await?;
+    Ok(Tokens::new(tokens_of(links, &all).await?, Vec::new()))
+}
+
+/// The marks of a Cluster, where each cell has its own. What is not there is made: of those who do so at a time the first
+/// does, and all find the same.
+async fn met_marks(links: &Links, all: &[Cell]) -> Result<Vec<Vec<u8>>, LinkFault> {
+    let marks = marks_of(links, all).await?;
+    let unmarked = all.iter().zip(&marks).filter(|(_, mark)| mark.is_empty());
+    let random = new_mark()?;
+    let marking = |(cell, _): (&Cell, _)| {
+        calls::writing(
+            *cell,
+            function::MARK,
+            vec![cell.key("mark")],
+            vec![random.clone()],
+        )
+    };
+    let marking: Vec<Call> = unmarked.map(marking).collect();
+    if marking.is_empty() {
+        return Ok(marks);
     }
-    Ok(Tokens::new(tokens_of(links, &all).await?))
+    asked(links, marking).await?;
+    let marks = marks_of(links, all).await?;
+    match marks.iter().any(Vec::is_empty) {
+        true => Err(LinkFault::NotSent("the servers are just being emptied".into())),
+        false => Ok(marks),
+    }
+}
+
+fn new_mark() -> Result<Vec<u8>, LinkFault> {
+    let random = getrandom::u64().map_err(|error| LinkFault::NotSent(error.to_string().into()))?;
+    Ok(format!("{random:016x}").into_bytes())
+}
+
+async fn marks_of(links: &Links, cells: &[Cell]) -> Result<Vec<Vec<u8>>, LinkFault> {
+    let call = |cell: &Cell| calls::reading(*cell, function::MARKED, vec![cell.key("mark")], Vec::new());
+    said(links, cells.iter().map(call).collect()).await
 }
 
 /// The tokens of the servers that have these cells.
 async fn tokens_of(links: &Links, cells: &[Cell]) -> Result<Vec<Token>, LinkFault> {
     let call = |cell: &Cell| calls::reading(*cell, function::MEET, vec![cell.key("rows")], Vec::new());
-    let mut tokens = Vec::new();
-    for answer in links.call(cells.iter().map(call).collect()).await {
-        match answer? {
-            Value::BulkString(token) => tokens.push(token),
-            _ => {
-                return Err(LinkFault::Unfit(
-                    "Redis does not say by what it is known".to_owned(),
-                ));
-            }
-        }
-    }
-    Ok(tokens)
+    said(links, cells.iter().map(call).collect()).await
+}
+
+/// What each of these calls answered. The first fault, where there is one.
+async fn asked(links: &Links, calls: Vec<Call>) -> Result<Vec<Value>, LinkFault> {
+    links.call(calls).await.into_iter().collect()
+}
+
+/// The same, of calls that answer with a text.
+async fn said(links: &Links, calls: Vec<Call>) -> Result<Vec<Vec<u8>>, LinkFault> {
+    let text = |answer| match answer {
+        Value::BulkString(text) => Ok(text),
+        _ => Err(LinkFault::Unfit(
+            "Redis does not say by what it is known".to_owned(),
+        )),
+    };
+    asked(links, calls).await?.into_iter().map(text).collect()
 }
 
 /// Asks what is counted in these cells.

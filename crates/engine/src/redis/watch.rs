@@ -2,8 +2,8 @@
 //! what sessions were told of already, also where no subscription was lost meanwhile.
 //!
 //! Invariant: once another server was met, by whoever asked it something, the listeners are told that they may have
-//! missed something; a node that asks nothing meets it within a [`STEP`] of its answering. The [standing](super::standing) of those that are
-//! met is looked at as often as it says.
+//! missed something; a node that asks nothing meets it within a [`STEP`] of its answering. The
+//! [standing](super::standing) of those that are met is looked at as often as it says, whatever is told meanwhile.
 
 use super::engine::Shared;
 use super::links::Moment;
@@ -33,17 +33,33 @@ impl Drop for Watch {
 }
 
 async fn watch(store: RedisStore, engine: Weak<Shared>) {
+    // Neither waits for the other: a look that was dropped half way would have seen nothing.
+    tokio::select! {
+        () = tell_missed(&store, &engine) => {}
+        () = look_around(&store, &engine) => {}
+    }
+}
+
+/// Until the engine is gone.
+async fn tell_missed(store: &RedisStore, engine: &Weak<Shared>) {
+    loop {
+        store.another().await;
+        match engine.upgrade() {
+            Some(engine) => engine.missed(),
+            None => return,
+        }
+    }
+}
+
+/// Until the engine is gone.
+async fn look_around(store: &RedisStore, engine: &Weak<Shared>) {
     let mut settings = Settings::default();
     loop {
-        tokio::select! {
-            () = store.another() => match engine.upgrade() {
-                Some(engine) => engine.missed(),
-                None => return,
-            },
-            () = look_around(&store, &mut settings) => match engine.upgrade() {
-                Some(engine) => engine.tell_unreadable(),
-                None => return,
-            },
+        tokio::time::sleep(STEP).await;
+        look(store, &mut settings).await;
+        match engine.upgrade() {
+            Some(engine) => engine.tell_unreadable(),
+            None => return,
         }
     }
 }
@@ -60,26 +76,26 @@ struct Settings {
 impl Settings {
     /// In each step. Whether it is time: now and then, and after each new connection.
     fn are_due(&mut self, moment: Moment) -> bool {
-        self.steps += 1;
-        let are_due = self.steps >= STEPS || self.moment != Some(moment);
-        if are_due {
-            (self.steps, self.moment) = (0, Some(moment));
-        }
-        are_due
+        self.steps = self.steps.saturating_add(1);
+        self.steps >= STEPS || self.moment != Some(moment)
+    }
+
+    /// All servers said what they are, at this moment or later.
+    fn seen(&mut self, moment: Moment) {
+        (self.steps, self.moment) = (0, Some(moment));
     }
 }
 
-/// After a while.
-async fn look_around(store: &RedisStore, settings: &mut Settings) {
-    tokio::time::sleep(STEP).await;
+async fn look(store: &RedisStore, settings: &mut Settings) {
     if let Err(fault) = store.look_around().await {
         tracing::debug!(%fault, "the servers cannot be asked who they are");
     }
-    if settings.are_due(store.links().moment())
-        && let Err(fault) = store.look_at_settings().await
-    {
-        settings.moment = None;
-        tracing::debug!(%fault, "the servers cannot be asked for their settings");
+    let moment = store.links().moment();
+    if settings.are_due(moment) {
+        match store.look_at_settings().await {
+            Ok(()) => settings.seen(moment),
+            Err(fault) => tracing::debug!(%fault, "the servers cannot be asked for their settings"),
+        }
     }
     store.try_again().await;
 }

@@ -103,7 +103,8 @@ impl Program for Kind {
                 command
             }
         };
-        command.current_dir(dir);
+        // What LocalStack keeps beside its files goes with them.
+        command.current_dir(dir).env("TMPDIR", dir);
         command.envs(environment(&format!("http://{addr}")));
         command.envs([
             ("GATEWAY_LISTEN", addr.as_str()),

@@ -13,8 +13,9 @@ use serde_json::Value;
 
 use super::{ACCESS_KEY, REGION, SECRET_KEY, environment};
 
-/// Where machines keep providers.
-const MIRRORS: [&str; 2] = ["/opt/tf-plugins", "/usr/local/share/terraform/plugins"];
+/// Where Terraform itself looks for providers, and where machines keep what is added to them: a folder of the latter.
+const MIRROR: &str = "/usr/local/share/terraform/plugins";
+const ADDED: &str = "/opt";
 const PROVIDER: &str = "registry.terraform.io/hashicorp/aws";
 
 /// What to say where there is no provider.
@@ -25,7 +26,8 @@ pub fn missing() -> Option<&'static str> {
 }
 
 fn mirror() -> Option<PathBuf> {
-    let mut mirrors = MIRRORS.iter().map(PathBuf::from);
+    let added = std::fs::read_dir(ADDED).into_iter().flatten().flatten();
+    let mut mirrors = std::iter::once(PathBuf::from(MIRROR)).chain(added.map(|folder| folder.path()));
     mirrors.find(|folder| folder.join(PROVIDER).is_dir())
 }
 

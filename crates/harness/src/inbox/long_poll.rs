@@ -15,7 +15,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::frame::{frame, notification};
-use super::{Connect, End, Inbox, Notification, Received, Refused, is_cut};
+use super::{Connect, End, Inbox, Received, Refused, is_cut};
 use crate::http::{Answer, Conn, Cut};
 
 /// A polling session.
@@ -90,7 +90,10 @@ impl LongPoll {
                 notifications.push(notification);
             }
         }
-        self.queue.extend(with_gaps(page.gap, notifications));
+        // It says only that there is one: nothing comes twice in an answer, so it stands before all.
+        self.queue.extend(page.gap.then_some(Received::Gap(None)));
+        self.queue
+            .extend(notifications.into_iter().map(Received::Notification));
         self.queue.extend(is_empty.then_some(Received::KeepAlive));
         for raw in page.events {
             self.queue.push_back(frame(raw.get())?);
@@ -114,23 +117,6 @@ impl LongPoll {
         }
         Ok(true)
     }
-}
-
-/// The notifications of an answer, with the gaps that it tells of: one before all, since it says only that there is one.
-/// A poll that waits may hold something already when its place is lost and it begins again, so that the same id comes
-/// twice in its answer: then a gap stands between the two as well.
-fn with_gaps(gap: bool, notifications: Vec<Notification>) -> Vec<Received> {
-    let mut received = Vec::with_capacity(notifications.len() + 1);
-    let mut since_gap = HashSet::new();
-    received.extend(gap.then_some(Received::Gap(None)));
-    for notification in notifications {
-        if gap && !since_gap.insert(notification.id.clone()) {
-            received.push(Received::Gap(None));
-            since_gap = HashSet::from([notification.id.clone()]);
-        }
-        received.push(Received::Notification(notification));
-    }
-    received
 }
 
 impl Inbox for LongPoll {
@@ -159,35 +145,5 @@ impl Inbox for LongPoll {
 
     fn cut(self: Box<Self>, how: Cut) {
         self.conn.cut(how);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_comes_twice_in_an_answer_has_a_gap_between_if_one_was_told() {
-        let kinds = |gap: bool, ids: &[&str]| -> Vec<String> {
-            let notifications = ids.iter().map(|id| Notification {
-                id: (*id).into(),
-                topic: None,
-                subject: None,
-                time: String::new(),
-                attempt: None,
-                data: String::new(),
-                raw: String::new(),
-            });
-            let received = with_gaps(gap, notifications.collect());
-            let kinds = received.into_iter().map(|received| match received {
-                Received::Notification(notification) => notification.id,
-                _ => "gap".into(),
-            });
-            kinds.collect()
-        };
-        assert_eq!(kinds(false, &["x", "x"]), ["x", "x"]);
-        assert_eq!(kinds(true, &["x", "y"]), ["gap", "x", "y"]);
-        let twice = ["x", "y", "a", "x", "b", "y"];
-        assert_eq!(kinds(true, &twice), ["gap", "x", "y", "a", "gap", "x", "b", "y"]);
     }
 }

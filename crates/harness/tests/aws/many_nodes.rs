@@ -54,6 +54,17 @@ fn node(
     })
 }
 
+/// One that takes from its users' queues, of which ada's is this.
+fn of_users(emulator: &Emulator, redis: &Server, queue: &str, sets: &[(&str, &str)]) -> Result<Node> {
+    let base = queue.strip_suffix("-ada").context("its name")?;
+    let variables = [
+        ("NOTIFICATION_SERVICE_MODE", "2"),
+        ("SQS_USER_QUEUE_BASE_URL", base),
+    ];
+    let visibility = [("sources.users.visibility", "3s")];
+    node(emulator, redis, &variables, &[&visibility, sets].concat())
+}
+
 /// What a node has taken from a source.
 fn accepted(node: &Node, source: &str) -> Result<f64> {
     node.metric(&format!(
@@ -70,19 +81,7 @@ fn a_users_queue_feeds_the_users_streams_on_every_node() -> Result<()> {
             let (emulator, redis) = (Emulator::localstack()?, Server::start(ServerOptions::default())?);
             let mut boto = Boto::start(&emulator.endpoint())?;
             let queue = boto.queue("user-ada", json!({}))?;
-            let base = queue.strip_suffix("-ada").context("its name")?.to_owned();
-            let variables = [
-                ("NOTIFICATION_SERVICE_MODE", "2"),
-                ("SQS_USER_QUEUE_BASE_URL", base.as_str()),
-            ];
-            let start = || {
-                node(
-                    &emulator,
-                    &redis,
-                    &variables,
-                    &[("sources.users.visibility", "3s")],
-                )
-            };
+            let start = || of_users(&emulator, &redis, &queue, &[]);
             let (mut one, two) = (start()?, start()?);
             let mut on_one = Stream::open(&one, "ada")?;
             let (mut on_two, mut also_on_two) = (Stream::open(&two, "ada")?, Stream::open(&two, "ada")?);
@@ -130,16 +129,8 @@ fn the_last_session_to_leave_ends_the_polling_and_lets_go() -> Result<()> {
             let (emulator, redis) = (Emulator::localstack()?, Server::start(ServerOptions::default())?);
             let mut boto = Boto::start(&emulator.endpoint())?;
             let queue = boto.queue("user-ada", json!({}))?;
-            let base = queue.strip_suffix("-ada").context("its name")?.to_owned();
-            let variables = [
-                ("NOTIFICATION_SERVICE_MODE", "2"),
-                ("SQS_USER_QUEUE_BASE_URL", base.as_str()),
-            ];
-            let quick = [("sources.users.visibility", "3s"), ("sources.users.wait", "2s")];
-            let (one, two) = (
-                node(&emulator, &redis, &variables, &quick)?,
-                node(&emulator, &redis, &variables, &quick)?,
-            );
+            let start = || of_users(&emulator, &redis, &queue, &[("sources.users.wait", "2s")]);
+            let (one, two) = (start()?, start()?);
             let explicit = |node: &Node| -> Result<_> {
                 let connect = Connect::new(&node.endpoint, &token::user("ada")?).ack(AckMode::Explicit);
                 connect.open(Transport::Sse)

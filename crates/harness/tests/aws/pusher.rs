@@ -17,7 +17,7 @@ const EACH: usize = 3;
 
 /// A queue, a table, a stage, and a node between them.
 struct Lab {
-    emulator: Emulator,
+    _emulator: Emulator,
     boto: Boto,
     stage: ApiGateway,
     node: Node,
@@ -48,7 +48,7 @@ impl Lab {
             ..NodeOptions::sets(&[&quick, more].concat())
         })?;
         Ok(Lab {
-            emulator,
+            _emulator: emulator,
             boto,
             stage,
             node,
@@ -224,7 +224,6 @@ fn a_crash_in_the_middle_repeats_the_push() -> Result<()> {
         })?;
         let all: BTreeSet<_> = got(&lab.stage, "\"again\"").into_iter().collect();
         ensure!(all.into_iter().collect::<Vec<_>>() == of_users(&[0]));
-        ensure!(lab.emulator.log_end().len() < 1 << 20);
         Ok(())
     })
 }

@@ -377,7 +377,7 @@ fn a_promise_of_too_much_is_refused_at_once() -> Result<()> {
     let answer = conn.answer(within(20))?.context("waited for a gigabyte")?;
     judge(&answer, &wanted(&[413], "too_large"))?;
     ensure!(
-        started.elapsed() < Duration::from_secs(5),
+        started.elapsed() < Duration::from_secs(15),
         "answered only after {:?}",
         started.elapsed()
     );

@@ -28,7 +28,7 @@ const COPIES: u64 = 24;
 const USERS: usize = 8;
 const NOTIFICATIONS: usize = 400;
 /// How long one request may take, on whatever it runs into.
-const PROMPT: Duration = Duration::from_secs(5);
+const PROMPT: Duration = Duration::from_secs(15);
 /// Files smaller than this hold no records; a node that cannot read one must still say so at the start.
 const RECORDS_BYTES: u64 = 4096;
 

@@ -19,7 +19,9 @@ pub struct Witness {
 }
 
 /// How long anything here may take.
-const PROMPT: Duration = Duration::from_secs(5);
+const PROMPT: Duration = Duration::from_secs(10);
+/// How long a probe may take on a busy machine: less than the slowest sync that is made here.
+const AT_ONCE: Duration = Duration::from_secs(3);
 
 impl Witness {
     /// Publishes what is to be read later.
@@ -87,11 +89,7 @@ pub fn is_alive(node: &Node) -> Result<()> {
     let began = Instant::now();
     let health = once(node.ops, &Request::new("GET", "/health"))?;
     ensure!(health.status() == 200, "/health answered {}", health.status());
-    ensure!(
-        began.elapsed() < Duration::from_secs(1),
-        "/health took {:?}",
-        began.elapsed()
-    );
+    ensure!(began.elapsed() < AT_ONCE, "/health took {:?}", began.elapsed());
     Ok(())
 }
 

@@ -44,6 +44,18 @@ pub(super) enum Change<'a> {
     Clear(&'a str),
 }
 
+/// Sends a call, again where it is throttled. No function: the SDK's calls have nothing in common but their methods.
+macro_rules! sent {
+    ($calls:expr, $call:expr) => {
+        $calls
+            .patiently(|| {
+                let call = $call.clone();
+                async move { call.send().await.map_err(|error| trouble(&error)) }
+            })
+            .await
+    };
+}
+
 /// Makes the calls of one registry.
 pub(super) struct Calls {
     pub names: Names,
@@ -95,11 +107,7 @@ impl Calls {
             .key(&self.names.user, text(user))
             .projection_expression("#i")
             .expression_attribute_names(INSTANCE, &self.names.instance);
-        let ask = || {
-            let call = get.clone();
-            async move { call.send().await.map_err(|error| trouble(&error)) }
-        };
-        let answer = self.patiently(ask).await.map_err(fault)?;
+        let answer = sent!(self, get).map_err(fault)?;
         let mut item = answer.item.unwrap_or_default();
         Ok(taken(&mut item, &self.names.instance))
     }
@@ -131,11 +139,7 @@ impl Calls {
                 .await
                 .batch_get_item()
                 .request_items(self.names.table.as_str(), keys);
-            let ask = || {
-                let call = get.clone();
-                async move { call.send().await.map_err(|error| trouble(&error)) }
-            };
-            let answer = self.patiently(ask).await.map_err(fault)?;
+            let answer = sent!(self, get).map_err(fault)?;
             let rows = answer.responses.unwrap_or_default().into_values().flatten();
             named.extend(rows.filter_map(|mut row| {
                 let is_named = matches!(row.get(&self.names.instance), Some(AttributeValue::S(_)));
@@ -183,11 +187,7 @@ impl Calls {
             .expression_attribute_values(":i", text(instance))
             .limit(PAGE)
             .set_exclusive_start_key(after);
-        let ask = || {
-            let call = query.clone();
-            async move { call.send().await.map_err(|error| trouble(&error)) }
-        };
-        let answer = self.patiently(ask).await?;
+        let answer = sent!(self, query)?;
         Ok((answer.items.unwrap_or_default(), answer.last_evaluated_key))
     }
 
@@ -210,11 +210,7 @@ impl Calls {
             .expression_attribute_values(":i", text(instance))
             .limit(PAGE)
             .set_exclusive_start_key(after);
-        let ask = || {
-            let call = scan.clone();
-            async move { call.send().await.map_err(|error| trouble(&error)) }
-        };
-        let answer = self.patiently(ask).await?;
+        let answer = sent!(self, scan)?;
         Ok((answer.items.unwrap_or_default(), answer.last_evaluated_key))
     }
 
@@ -230,11 +226,7 @@ impl Calls {
             .expression_attribute_values(":b", text(beat))
             .expression_attribute_values(":l", AttributeValue::N(lease.0.to_string()))
             .return_values(ReturnValue::AllOld);
-        let ask = || {
-            let call = update.clone();
-            async move { call.send().await.map_err(|error| trouble(&error)) }
-        };
-        let old = self.patiently(ask).await.map_err(fault)?.attributes;
+        let old = sent!(self, update).map_err(fault)?.attributes;
         let old = old.unwrap_or_default();
         Ok(old.contains_key(BEAT) && !old.contains_key(LAPSED))
     }
@@ -272,11 +264,7 @@ impl Calls {
                 .expression_attribute_names("#b", BEAT)
                 .expression_attribute_values(":b", text(beat)),
         };
-        let ask = || {
-            let call = delete.clone();
-            async move { call.send().await.map_err(|error| trouble(&error)) }
-        };
-        done(self.patiently(ask).await).map_err(fault)
+        done(sent!(self, delete)).map_err(fault)
     }
 
     /// All leases.
@@ -290,11 +278,7 @@ impl Calls {
                 .table_name(self.names.table.leases())
                 .consistent_read(true)
                 .set_exclusive_start_key(after);
-            let ask = || {
-                let call = scan.clone();
-                async move { call.send().await.map_err(|error| trouble(&error)) }
-            };
-            let answer = self.patiently(ask).await.map_err(fault)?;
+            let answer = sent!(self, scan).map_err(fault)?;
             let items = answer.items.unwrap_or_default().into_iter();
             leases.extend(items.filter_map(|item| self.seen(item)));
             after = answer.last_evaluated_key.filter(|key| !key.is_empty());
@@ -325,11 +309,7 @@ impl Calls {
     }
 
     async fn written(&self, update: UpdateItemFluentBuilder) -> Result<bool, Trouble> {
-        let ask = || {
-            let call = update.clone();
-            async move { call.send().await.map_err(|error| trouble(&error)) }
-        };
-        done(self.patiently(ask).await)
+        done(sent!(self, update))
     }
 
     async fn patiently<T, F>(&self, ask: impl Fn() -> F + Send + Sync) -> Result<T, Trouble>

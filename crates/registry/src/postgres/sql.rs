@@ -79,7 +79,17 @@ impl Sql {
         let t = table.quoted();
         let user = type_of(&t, "user_id", shape.user.as_deref())?;
         let instance = type_of(&t, "notifier_instance_id", shape.instance.as_deref())?;
-        let given = format!("given AS (SELECT u::{user} AS user_id FROM unnest($1) AS g(u))");
+        // An instance whose lease was cleared after meanwhile has one again that is over: whoever beats next clears the rows, or
+        // is told that it lapsed.
+        let leased = match shape.has_leases {
+            true => format!(
+                "leased AS (INSERT INTO {} (notifier_instance_id, alive_until) VALUES ($2, '-infinity')
+                     ON CONFLICT DO NOTHING),",
+                table.leases()
+            ),
+            false => String::new(),
+        };
+        let given = format!("{leased} given AS (SELECT u::{user} AS user_id FROM unnest($1) AS g(u))");
         let (put, take_over) = if shape.is_unique {
             (
                 upsert(&t, &given, instance, ""),

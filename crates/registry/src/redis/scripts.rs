@@ -4,7 +4,8 @@
 //! nobody waits for the answer any more: what comes later does nothing and fails with [`LATE`]. Leases are counted by the
 //! server's clock.
 //!
-//! Invariant: whenever a row names an instance, the set of that instance has the user. The set may have more.
+//! Invariant: whenever a row names an instance, the set of that instance has the user, and the instance has a lease, be it
+//! one that is over: so its rows are found when it is gone. The set may have more.
 
 use crate::RedisKeyName;
 
@@ -48,21 +49,25 @@ macro_rules! in_time {
     };
 }
 
-/// `rows`, `of`; the instance, users. Their rows name it.
+/// `rows`, `of`, `alive`; the instance, users. Their rows name it. An instance whose lease was cleared after meanwhile has
+/// one again that is over: whoever beats next clears the rows, or is told that it lapsed.
 pub(super) const PUT: &str = in_time!(
+    "redis.call('ZADD', KEYS[3], 'NX', string.format('%d', now - 1), ARGV[2]) ",
     "for i = 3, #ARGV do ",
     "redis.call('SADD', KEYS[2], ARGV[i]) redis.call('HSET', KEYS[1], ARGV[i], ARGV[2]) end ",
     "return #ARGV - 2"
 );
 
-/// `rows`, `of`; the instance, users. Those of their rows that are missing name it; how many.
+/// `rows`, `of`, `alive`; the instance, users. Those of their rows that are missing name it; how many. Of the lease as
+/// [`PUT`].
 pub(super) const TAKE_OVER: &str = in_time!(
+    "redis.call('ZADD', KEYS[3], 'NX', string.format('%d', now - 1), ARGV[2]) ",
     "local n = 0 for i = 3, #ARGV do ",
     "if redis.call('HSETNX', KEYS[1], ARGV[i], ARGV[2]) == 1 then ",
     "redis.call('SADD', KEYS[2], ARGV[i]) n = n + 1 end end return n"
 );
 
-/// `rows`, `of`; the instance, users. Those of their rows that name it go.
+/// `rows`, `of`, `alive`; the instance, users. Those of their rows that name it go; its lease stays as it is.
 pub(super) const CLEAR: &str = in_time!(
     "for i = 3, #ARGV do redis.call('SREM', KEYS[2], ARGV[i]) ",
     "if redis.call('HGET', KEYS[1], ARGV[i]) == ARGV[2] then redis.call('HDEL', KEYS[1], ARGV[i]) end end ",

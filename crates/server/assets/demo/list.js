@@ -1,5 +1,6 @@
-// A device's list of notifications, newest first. Changes are gathered and drawn once per frame, and only the newest
-// are drawn at all, so that a burst of thousands costs what a screenful costs.
+// A device's list of notifications, newest first: by when each was published, since what a device catches up on comes
+// feed by feed. Changes are gathered and drawn once per frame, and only the newest are drawn at all, so that a burst of
+// thousands costs what a screenful costs.
 
 import { element, label, part, soon, stamp } from './dom.js';
 import { clock, dataText, duration } from './words.js';
@@ -25,7 +26,7 @@ export class List {
   }
 
   add(item) {
-    this.#fresh.push(item);
+    this.#fresh.splice(this.#fresh.findLastIndex(other => !isNewer(other, item)) + 1, 0, item);
     if (this.#fresh.length > SHOWN) this.#fresh.shift();
     if (this.#isWaiting) return;
     this.#isWaiting = true;
@@ -34,14 +35,18 @@ export class List {
 
   /** Shows an item's state, where it is shown. */
   update(item) {
-    const node = this.#nodes.get(item.entry.id);
-    if (node) dress(node, item);
+    const shown = this.#nodes.get(item.entry.id);
+    if (shown) dress(shown.node, item);
   }
 
   #draw() {
     this.#isWaiting = false;
     const items = this.#fresh.splice(0).filter(item => !this.#nodes.has(item.entry.id));
-    this.#root.prepend(...items.map(item => this.#newNode(item)).reverse());
+    let next = this.#root.firstElementChild;
+    for (const item of items.reverse()) {
+      while (next !== this.#rest && isNewer(this.#nodes.get(next.dataset.id).item, item)) next = next.nextElementSibling;
+      next.before(this.#newNode(item));
+    }
     while (this.#nodes.size > SHOWN) this.#remove(this.#rest.previousElementSibling);
   }
 
@@ -68,10 +73,15 @@ export class List {
     Object.assign(time, { textContent: clock(entry.time), dateTime: entry.time });
     part(node, 'data').textContent = dataText(entry.data);
     part(node, 'data').dataset.kind = typeof entry.data === 'string' ? 'text' : 'json';
-    this.#nodes.set(entry.id, node);
+    this.#nodes.set(entry.id, { node, item });
     dress(node, item);
     return node;
   }
+}
+
+/** Whether it was published after the other. */
+function isNewer(item, other) {
+  return Date.parse(item.entry.time) > Date.parse(other.entry.time);
 }
 
 function dress(node, item) {

@@ -43,7 +43,11 @@ pub async fn of_user(
 
 fn problem(fault: LookupFault) -> Problem {
     match fault {
-        LookupFault::None => Problem::not_found(),
+        LookupFault::None => Problem {
+            detail: "No registry is configured here, so nobody can tell: `registry.type` says where one is."
+                .into(),
+            ..Problem::not_found()
+        },
         LookupFault::Presence(error) => engine_problem(&error),
         fault => {
             // That the table is away is told as a warning by who writes it, and a refusal where it was met.

@@ -1,6 +1,7 @@
 //! What became of the messages of one receive, told once the last of them was pushed.
 
 use super::Named;
+use crate::clock::SteadyClock;
 use crate::metrics::Metrics;
 use postrider_channels::Tally;
 use postrider_model::Timestamp;
@@ -10,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub struct BatchTally {
     source: &'static str,
     began: Timestamp,
+    clock: SteadyClock,
     sums: Mutex<Sums>,
 }
 
@@ -22,21 +24,22 @@ struct Sums {
 }
 
 impl BatchTally {
-    /// Of so many messages of a source.
-    pub fn begin(source: &'static str, messages: usize, now: Timestamp) -> Arc<BatchTally> {
+    /// Of so many messages of a source, by a clock that nobody sets.
+    pub fn begin(source: &'static str, messages: usize, clock: SteadyClock) -> Arc<BatchTally> {
         let sums = Sums {
             left: messages as u64,
             ..Sums::default()
         };
         Arc::new(BatchTally {
             source,
-            began: now,
+            began: clock(),
+            clock,
             sums: Mutex::new(sums),
         })
     }
 
     /// One of them ended: `None` where it was given back. Whoever ends the last one tells.
-    pub fn end(&self, tally: Option<Tally>, channels: &[Named], metrics: &Metrics, now: Timestamp) {
+    pub fn end(&self, tally: Option<Tally>, channels: &[Named], metrics: &Metrics) {
         let sums = {
             let mut sums = self.sums.lock().unwrap_or_else(PoisonError::into_inner);
             sums.left -= 1;
@@ -49,7 +52,7 @@ impl BatchTally {
         if sums.left > 0 {
             return;
         }
-        let elapsed = now.since(self.began);
+        let elapsed = (self.clock)().since(self.began);
         for one in channels {
             metrics.channels().observe_batch(one.name, elapsed.as_duration());
         }

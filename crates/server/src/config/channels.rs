@@ -3,6 +3,8 @@
 use super::built::Part;
 use super::key::Key;
 use super::named::{NamedMap, NamedType, type_key};
+use super::sqs::address_fault;
+use super::value::{quoted, quoted_url};
 use postrider_model::{ByteSize, Millis};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -133,46 +135,48 @@ impl ApiGatewayConfig {
     /// Rules between keys.
     fn faults(&self) -> Vec<(&'static str, String)> {
         let mut faults = Vec::new();
-        let mut rule = |is_broken: bool, key, what: &str| {
+        let mut rule = |is_broken: bool, key, what: String| {
             if is_broken {
-                faults.push((key, what.to_owned()));
+                faults.push((key, what));
             }
         };
-        rule(
-            self.endpoint.is_none(),
-            "endpoint",
-            "is needed, such as https://abc123.execute-api.eu-central-1.amazonaws.com/prod",
-        );
-        let is_url = |url: &Option<String>| {
-            url.as_deref()
-                .is_none_or(|url| postrider_channels::api_gateway::endpoint_url(url).is_ok())
-        };
-        rule(
-            !is_url(&self.endpoint),
-            "endpoint",
-            "must be an http:// or https:// address",
-        );
-        rule(
-            !is_url(&self.table_endpoint),
-            "table_endpoint",
-            "must be an http:// or https:// address",
-        );
-        rule(self.table.is_none(), "table", "is needed: the table's name");
-        rule(
-            self.table.as_deref().is_some_and(|table| !is_table(table)),
-            "table",
-            "must be 3 to 255 of a-z, A-Z, 0-9, _, - and ., or the table's ARN",
-        );
+        match self.endpoint.as_deref() {
+            None => {
+                let such = "https://abc123.execute-api.eu-central-1.amazonaws.com/prod";
+                rule(true, "endpoint", format!("is needed, such as {such}"));
+            }
+            Some(url) => {
+                let is_good = postrider_channels::api_gateway::endpoint_url(url).is_ok();
+                let what = format!(
+                    "must be the stage's address, https://… or wss://…, not {}",
+                    quoted_url(url)
+                );
+                rule(!is_good, "endpoint", what);
+            }
+        }
+        match self.table.as_deref() {
+            None => rule(true, "table", "is needed: the table's name".into()),
+            Some(table) => {
+                let what = "must be 3 to 255 of a-z, A-Z, 0-9, _, - and ., or the table's ARN";
+                rule(
+                    !is_table(table),
+                    "table",
+                    format!("{what}, not {}", quoted(table)),
+                );
+            }
+        }
         rule(
             self.user_key == self.connection_key,
             "connection_key",
-            "is the same as user_key",
+            format!(
+                "is {}, as user_key: they are two attributes",
+                quoted(&self.user_key)
+            ),
         );
-        rule(
-            self.backoff > self.backoff_max,
-            "backoff",
-            "is longer than backoff_max",
-        );
+        let (first, most) = (self.backoff, self.backoff_max);
+        let what = format!("is {first}, and must not be longer than backoff_max, which is {most}");
+        rule(first > most, "backoff", what);
+        faults.extend(address_fault("table_endpoint", self.table_endpoint.as_ref()));
         faults
     }
 }

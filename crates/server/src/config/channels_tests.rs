@@ -40,7 +40,7 @@ fn what_is_refused() {
     for (sets, what) in [
         (
             &["channels.push.endpoint=abc/prod"][..],
-            "channels.push.endpoint: must be an http:// or https:// address",
+            "channels.push.endpoint: must be the stage's address, https://… or wss://…, not \"abc/prod\"",
         ),
         (&["channels.push.table=null"], "channels.push.table: is needed"),
         (
@@ -49,15 +49,19 @@ fn what_is_refused() {
         ),
         (
             &["channels.push.connection_key=user_id"],
-            "channels.push.connection_key: is the same as user_key",
+            "channels.push.connection_key: is \"user_id\", as user_key",
         ),
         (
             &["channels.push.backoff=20s"],
-            "channels.push.backoff: is longer than backoff_max",
+            "channels.push.backoff: is 20s, and must not be longer than backoff_max, which is 10s",
         ),
         (
             &["channels.push.max_payload=129KiB"],
             "channels.push.max_payload: must be at most",
+        ),
+        (
+            &["channels.push.table_endpoint=localhost:8000"],
+            "channels.push.table_endpoint: must be http://… or https://…",
         ),
         (&["channels.push.tabel=x"], "channels.push.tabel: unknown key"),
         (
@@ -72,4 +76,33 @@ fn what_is_refused() {
         let faults = push_with(sets).unwrap_err();
         assert!(faults.iter().any(|fault| fault.contains(what)), "{faults:?}");
     }
+}
+
+#[test]
+#[cfg(feature = "aws")]
+fn a_way_that_leads_nowhere_is_told_once_and_at_its_source() {
+    let queue = ["sources.q.type=sqs", "sources.q.queue_name=q"];
+    let to_push = r#"sources.q.deliver_to=["inbox","push"]"#;
+    let leaves = ["sources.q.settle_on=delivered", "sources.q.offline=leave"];
+    let unfit = [&PUSH[..], &["channels.push.table=a b", to_push]].concat();
+    let leaving = [&PUSH[..], &leaves, &[to_push]].concat();
+    let long = format!("sources.q.queue_name={}-{{instance}}", "n".repeat(60));
+    for (more, told) in [
+        (
+            &[to_push][..],
+            "--set: sources.q.deliver_to: names the channel \"push\"; there is no channel",
+        ),
+        (
+            &["sources.q.deliver_to=[]"],
+            "--set: sources.q.deliver_to: is empty: name `inbox`",
+        ),
+        (&unfit, "--set: channels.push.table: must be 3 to 255"),
+        (&leaving, "--set: sources.q.offline: `leave` asks for sessions"),
+        (&[&long], "--set: sources.q.queue_name: is \"nnn"),
+    ] {
+        let faults = loaded(&[&queue[..], more].concat()).map(drop).unwrap_err();
+        assert!(faults.len() == 1 && faults[0].starts_with(told), "{faults:#?}");
+    }
+    let named = [&queue[..], &[&long, "instance=node-1"]].concat();
+    loaded(&named).unwrap_or_else(|faults| panic!("{faults:?}"));
 }

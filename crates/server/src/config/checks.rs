@@ -1,7 +1,8 @@
 //! What no single value shows: rules within texts and between keys.
 
 use super::secret::HIDDEN;
-use super::{Config, EngineKind, INBOX, Part};
+use super::value::{quoted, quoted_url};
+use super::{Config, EngineKind, INBOX, Part, SourceConfig};
 use crate::auth::{Origins, PublicKey, is_open_to_all, is_topic_pattern, jwks_url_fault};
 
 /// A secret or key shorter than this can be guessed or forged.
@@ -43,8 +44,11 @@ pub(super) fn faults(config: &Config) -> Vec<Broken> {
     if let Some(Err(fault)) = config.auth.jwt.public_key_pem.as_deref().map(PublicKey::read) {
         rule(false, &["auth.jwt.public_key_pem"], &fault.to_string());
     }
-    if let Some(fault) = config.auth.jwt.jwks_url.as_deref().and_then(jwks_url_fault) {
-        rule(false, &["auth.jwt.jwks_url"], fault);
+    if let Some(url) = &config.auth.jwt.jwks_url
+        && let Some(fault) = jwks_url_fault(url)
+    {
+        let what = format!("{fault}: {}", quoted_url(url));
+        rule(false, &["auth.jwt.jwks_url"], &what);
     }
     rule(
         config.auth.cookie.as_deref().is_none_or(is_token),
@@ -76,7 +80,6 @@ pub(super) fn faults(config: &Config) -> Vec<Broken> {
     broken.extend(instance.and_then(super::registry::instance_fault));
     broken.extend(config.registry.faults(config.engine.kind));
     api_key_faults(config, &mut broken);
-    way_faults(config, &mut broken);
     list_faults(config, &mut broken);
     notify_faults(config, &mut broken);
     broken
@@ -121,37 +124,53 @@ fn redis_faults(config: &Config, broken: &mut Vec<Broken>) {
     }
 }
 
-/// What leads from sources to channels.
-fn way_faults(config: &Config, broken: &mut Vec<Broken>) {
-    let mut fault = |what| {
-        broken.push(Broken {
-            keys: &["sources"],
-            what,
-        });
-    };
+/// What is wrong with a key of a source, beside what is wrong with the source by itself.
+pub(super) struct OfSource {
+    /// The source's name.
+    pub name: String,
+    pub key: &'static str,
+    pub what: String,
+}
+
+/// Rules between sources and what else is configured; a channel that was found unfit is no reason to speak of its sources.
+pub(super) fn source_faults(config: &Config, is_unfit: impl Fn(&str) -> bool) -> Vec<OfSource> {
+    let mut broken = Vec::new();
     for (name, source) in &config.sources {
+        let mut fault = |key, what| {
+            broken.push(OfSource {
+                name: name.clone(),
+                key,
+                what,
+            });
+        };
         let words = source.deliver_to();
         if words.is_empty() {
-            fault(format!(
-                "{name}.deliver_to is empty: name `inbox`, a channel, or both"
-            ));
+            fault("deliver_to", "is empty: name `inbox`, a channel, or both".into());
         }
         if source.leaves() && words.iter().any(|word| word != INBOX) {
-            fault(format!(
-                "{name}.offline: `leave` asks for sessions, and recipients of a channel have none"
-            ));
+            let what = "`leave` asks for sessions, and recipients of a channel have none";
+            fault("offline", what.into());
         }
         for word in words {
-            if word != INBOX && !config.channels.contains_key(word) {
+            if word != INBOX && !config.channels.contains_key(word) && !is_unfit(word) {
                 let there: Vec<_> = config.channels.keys().map(String::as_str).collect();
                 let there = match there.is_empty() {
                     true => "there is no channel".to_owned(),
                     false => format!("there are {}", there.join(", ")),
                 };
-                fault(format!("{name}.deliver_to names the channel `{word}`; {there}"));
+                fault(
+                    "deliver_to",
+                    format!("names the channel {}; {there}", quoted(word)),
+                );
             }
         }
+        if let SourceConfig::Sqs(queue) = source
+            && let Some(what) = queue.instance_fault(config.instance.as_deref())
+        {
+            fault("queue_name", what);
+        }
     }
+    broken
 }
 
 fn api_key_faults(config: &Config, broken: &mut Vec<Broken>) {
@@ -199,11 +218,13 @@ fn notify_faults(config: &Config, broken: &mut Vec<Broken>) {
     for (keys, path) in paths {
         let Some(path) = path else { continue };
         if !is_path(path) || OWN_PATHS.iter().any(|own| path.starts_with(own)) {
-            let what =
-                "must begin with / and hold letters, digits and -._~/ only; paths of the API are taken";
-            fault(keys, what.into());
+            let what = "must begin with / and hold letters, digits and -._~/ only, and no path of the API";
+            fault(keys, format!("{what}, not {}", quoted(path)));
         } else if taken.contains(&path.as_str()) {
-            fault(keys, format!("{path} is the path of something else"));
+            fault(
+                keys,
+                format!("{path} is the path of something else; take another"),
+            );
         }
         taken.push(path);
     }
@@ -255,7 +276,11 @@ fn is_token(text: &str) -> bool {
 pub(super) fn warnings(config: &Config) -> Vec<String> {
     let mut out: Vec<String> = Vec::new();
     let jwt = &config.auth.jwt;
-    if jwt.hmac_secret.is_none() && jwt.public_key_pem.is_none() && jwt.jwks_url.is_none() {
+    if jwt.hmac_secret.is_none()
+        && jwt.public_key_pem.is_none()
+        && jwt.jwks_url.is_none()
+        && !config.is_for_channels_alone()
+    {
         let keys = "auth.jwt.hmac_secret, auth.jwt.public_key_pem or auth.jwt.jwks_url";
         out.push(format!("none of {keys} is set: no user can connect"));
     }
@@ -279,7 +304,7 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
             out.push("auth.jwt.jwks_url is not https: whoever is on the way can forge tokens".into());
         }
     }
-    if config.auth.api_keys.is_empty() {
+    if config.auth.api_keys.is_empty() && config.sources.is_empty() {
         out.push("auth.api_keys is empty: nobody can publish".into());
     }
     for key in config

@@ -270,8 +270,10 @@ impl<'a> Layers<'a> {
                 rest,
                 known.iter().filter_map(|known| known.strip_prefix(ENV_PREFIX)),
             );
+            let near =
+                named::nearest_variable(&name).or_else(|| near.map(|near| format!("{ENV_PREFIX}{near}")));
             let near = near
-                .map(|near| format!("; the nearest is {ENV_PREFIX}{near}"))
+                .map(|near| format!("; the nearest is {near}"))
                 .unwrap_or_default();
             self.warnings.push(format!(
                 "environment: {name} is no configuration key; it is ignored{near}"
@@ -288,6 +290,9 @@ impl<'a> Layers<'a> {
         let Some(key) = key::find(name) else {
             if key::is_section(name) {
                 return self.fault(place, name, "is a section; set the keys in it".into(), None);
+            }
+            if let Some(what) = named::misplaced(name) {
+                return self.fault(place, name, what, None);
             }
             return self.unknown(place, name);
         };
@@ -342,7 +347,7 @@ impl<'a> Layers<'a> {
     fn finish(mut self) -> Result<Loaded, Vec<ConfigFault>> {
         self.warn_of_unknown_variables();
         // Only values that are good by themselves are in the tree, so that it can be judged as a whole too.
-        let unfit = named::check(&mut self.tree, &self.origins);
+        let unfit = named::check(&mut self.tree, &self.origins, &self.faults);
         self.faults.extend(unfit);
         let config: Config = match serde_json::from_value(std::mem::take(&mut self.tree)) {
             Ok(config) => config,
@@ -364,6 +369,18 @@ impl<'a> Layers<'a> {
                 .map_or("defaults", String::as_str)
                 .to_owned();
             self.fault(&place, key, broken.what, None);
+        }
+        let is_unfit = |channel: &str| {
+            let (member, within) = (format!("channels.{channel}"), format!("channels.{channel}."));
+            faulty
+                .iter()
+                .any(|key| *key == member || key.starts_with(&within))
+        };
+        for broken in checks::source_faults(&config, is_unfit) {
+            let member = format!("sources.{}", broken.name);
+            let key = format!("{member}.{}", broken.key);
+            let place = named::place_of(&self.origins, &member, &key).to_owned();
+            self.fault(&place, &key, broken.what, None);
         }
         for (key, what) in config.registry.strangers() {
             // What another system's variables say is for its own database, whatever keeps the registry now.

@@ -215,7 +215,7 @@ fn each_fault_is_one_line_with_place_and_key() {
         ),
         (
             "auth.jwt.jwks_url=ftp://id.example/keys",
-            "auth.jwt.jwks_url: must begin with https:// or http://",
+            "auth.jwt.jwks_url: must begin with https:// or http://: \"ftp://id.example/keys\"",
         ),
         (
             "auth.jwt.public_key_pem=file:/no/such/key.pem",

@@ -120,7 +120,32 @@ impl NamedMap {
         Some(format!("{}.{member}.{near}", self.section))
     }
 
-    fn check(&self, tree: &mut Value, origins: &BTreeMap<String, String>) -> Vec<ConfigFault> {
+    /// What to say of a value that stands where this map does, or one of its members.
+    fn misplaced(&self, path: &str) -> Option<String> {
+        let NamedMap { section, thing, .. } = self;
+        match path.strip_prefix(section)? {
+            "" => Some(format!("holds {thing}s by name: write {section}.NAME.KEY")),
+            _ if self.is_map(path) => Some(format!("is a {thing}: set the keys in it, such as {path}.type")),
+            _ => None,
+        }
+    }
+
+    fn nearest_variable(&self, variable: &str) -> Option<String> {
+        let prefix = format!("POSTRIDER_{}__", self.section.to_ascii_uppercase());
+        let (member, key) = variable.strip_prefix(&prefix)?.split_once("__")?;
+        let near = nearest(
+            &key.to_ascii_lowercase(),
+            self.keys().map(|known| known.name.as_str()),
+        )?;
+        Some(format!("{prefix}{member}__{}", near.to_ascii_uppercase()))
+    }
+
+    fn check(
+        &self,
+        tree: &mut Value,
+        origins: &BTreeMap<String, String>,
+        earlier: &[ConfigFault],
+    ) -> Vec<ConfigFault> {
         let mut faults = Vec::new();
         let section = self.section;
         let Some(members) = tree[section].as_object_mut() else {
@@ -129,19 +154,23 @@ impl NamedMap {
         members.retain(|name, member| {
             let found = self.faults_of(name, member);
             let is_good = found.is_empty();
-            faults.extend(found.into_iter().map(|(key, what, nearest)| {
-                let key = format!("{section}.{name}{key}");
-                let near = origins
-                    .iter()
-                    .find(|(set, _)| set.starts_with(&format!("{section}.{name}.")));
-                let place = origins.get(&key).or(near.map(|(_, place)| place));
-                let place = place.map_or("configuration", String::as_str).to_owned();
-                ConfigFault {
-                    place,
+            let member = format!("{section}.{name}");
+            let within = format!("{member}.");
+            let earlier: Vec<&str> = earlier.iter().map(|fault| fault.key.as_str()).collect();
+            let is_unfit = earlier.iter().any(|key| key.starts_with(&within));
+            faults.extend(found.into_iter().filter_map(|(key, what, nearest)| {
+                let key = format!("{member}{key}");
+                // What is missing may be what was refused.
+                let is_told = earlier.contains(&key.as_str());
+                if is_told || (is_unfit && !origins.contains_key(&key)) {
+                    return None;
+                }
+                Some(ConfigFault {
+                    place: place_of(origins, &member, &key).to_owned(),
                     key,
                     what,
                     nearest,
-                }
+                })
             }));
             is_good
         });
@@ -221,9 +250,33 @@ pub(super) fn nearest_name(name: &str) -> Option<String> {
     MAPS.iter().find_map(|map| map.nearest_name(name))
 }
 
-/// Takes what cannot be made out of the tree, and says why.
-pub(super) fn check(tree: &mut Value, origins: &BTreeMap<String, String>) -> Vec<ConfigFault> {
-    MAPS.iter().flat_map(|map| map.check(tree, origins)).collect()
+/// The variable that an unknown one was most likely meant to be.
+pub(super) fn nearest_variable(variable: &str) -> Option<String> {
+    MAPS.iter().find_map(|map| map.nearest_variable(variable))
+}
+
+/// What to say of a value that stands where a map does, or one of its members; `None` where none does.
+pub(super) fn misplaced(path: &str) -> Option<String> {
+    MAPS.iter().find_map(|map| map.misplaced(path))
+}
+
+/// Takes what cannot be made out of the tree, and says why, but for what follows from earlier faults.
+pub(super) fn check(
+    tree: &mut Value,
+    origins: &BTreeMap<String, String>,
+    earlier: &[ConfigFault],
+) -> Vec<ConfigFault> {
+    MAPS.iter()
+        .flat_map(|map| map.check(tree, origins, earlier))
+        .collect()
+}
+
+/// Where a key of a member was set, or else another key of it.
+pub(super) fn place_of<'a>(origins: &'a BTreeMap<String, String>, member: &str, key: &str) -> &'a str {
+    let within = format!("{member}.");
+    let near = || origins.iter().find(|(set, _)| set.starts_with(&within));
+    let place = origins.get(key).or_else(|| near().map(|(_, place)| place));
+    place.map_or("configuration", String::as_str)
 }
 
 /// Every key of every member in a tree, by name, its type first.

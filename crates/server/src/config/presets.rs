@@ -148,15 +148,17 @@ pub(super) fn chosen(names: &[String]) -> Result<Vec<&'static Preset>, Vec<Confi
 }
 
 fn unknown(name: &str) -> ConfigFault {
-    let known = || PRESETS.iter().map(|preset| preset.name);
+    let known: Vec<_> = PRESETS.iter().map(|preset| preset.name).collect();
+    let meant = nearest(name, known.iter().copied()).map(|near| format!(" (nearest: {near})"));
     ConfigFault {
         place: "--preset".into(),
         key: name.to_owned(),
         what: format!(
-            "unknown preset; there are: {}",
-            known().collect::<Vec<_>>().join(", ")
+            "unknown preset{}; there are: {}",
+            meant.unwrap_or_default(),
+            known.join(", ")
         ),
-        nearest: nearest(name, known()).map(str::to_owned),
+        nearest: None,
     }
 }
 

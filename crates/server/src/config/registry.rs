@@ -3,6 +3,8 @@
 use super::checks::Broken;
 use super::redis::RedisAddress;
 use super::secret::{HIDDEN, Secret};
+use super::sqs::address_fault;
+use super::value::quoted;
 use super::{EngineKind, Part};
 use postrider_model::Millis;
 use postrider_registry::{DynamoTableName, RedisKeyName, Table, check_dynamo_attribute};
@@ -206,11 +208,26 @@ impl RegistryConfig {
             }
             None => {}
         }
+        if self.kind == RegistryKind::Postgres && self.ca.is_some() && !self.tls {
+            let what = "is set, and registry.tls is off: the database would be reached without TLS. Set registry.tls";
+            fault(&["registry.ca"], what.into());
+        }
+        if self.kind == RegistryKind::Dynamodb
+            && let Some((_, what)) = address_fault("endpoint", self.endpoint.as_ref())
+        {
+            fault(&["registry.endpoint"], what);
+        }
         if let Err(what) = check_dynamo_attribute(&self.user_key) {
-            fault(&["registry.user_key"], what.to_string());
+            fault(
+                &["registry.user_key"],
+                format!("{what}, not {}", quoted(&self.user_key)),
+            );
         }
         if let Err(what) = check_dynamo_attribute(&self.instance_key) {
-            fault(&["registry.instance_key"], what.to_string());
+            fault(
+                &["registry.instance_key"],
+                format!("{what}, not {}", quoted(&self.instance_key)),
+            );
         }
         if self.user_key == self.instance_key {
             fault(
@@ -223,7 +240,7 @@ impl RegistryConfig {
 
     fn table_fault(&self) -> Option<String> {
         let table = &self.table;
-        match self.kind {
+        let what = match self.kind {
             RegistryKind::None | RegistryKind::Engine | RegistryKind::Postgres => {
                 table.parse::<Table>().err().map(|fault| fault.to_string())
             }
@@ -232,7 +249,8 @@ impl RegistryConfig {
                 .parse::<DynamoTableName>()
                 .err()
                 .map(|fault| fault.to_string()),
-        }
+        };
+        what.map(|what| format!("{what}, not {}", quoted(table)))
     }
 }
 
@@ -245,7 +263,10 @@ pub(super) fn instance_fault(instance: &str) -> Option<Broken> {
         (1..=MOST_INSTANCE).contains(&instance.len()) && instance.bytes().all(|b| b.is_ascii_graphic());
     (!fits).then(|| Broken {
         keys: &["instance"],
-        what: format!("must be 1 to {MOST_INSTANCE} visible ASCII characters, without a space"),
+        what: format!(
+            "must be 1 to {MOST_INSTANCE} visible ASCII characters, without a space, not {}",
+            quoted(instance)
+        ),
     })
 }
 

@@ -19,6 +19,7 @@ fn each_type_takes_its_own_keys_and_no_others() {
     let url = "registry.url=redis+cluster://me:pw@a:1,b:2";
     for good in [
         &[postgres, "registry.host=db", "registry.create=true"][..],
+        &[postgres, "registry.ca=/etc/db.pem", "registry.tls=true"],
         &[redis, url, "registry.table=app:notifiers", "registry.lease=3s"],
         &[
             dynamodb,
@@ -81,6 +82,14 @@ fn each_type_takes_its_own_keys_and_no_others() {
             "registry.user_key: must be the name of an attribute in DynamoDB",
         ),
         (&[postgres, "registry.table=a-b"], "name of a table"),
+        (
+            &[dynamodb, "registry.endpoint=localhost:8000"],
+            "registry.endpoint: must be http://… or https://…, without a user, `?` and `#`, not \"localhost:8000\"",
+        ),
+        (
+            &[postgres, "registry.ca=/etc/db.pem"],
+            "registry.ca: is set, and registry.tls is off",
+        ),
     ] {
         let faults = with(bad).unwrap_err();
         assert!(

@@ -3,6 +3,7 @@
 use super::secret::Secret;
 use super::sources::{NO_AUDIENCE, to_inbox, topic_fault};
 use super::sqs::{Faults, rule};
+use super::value::quoted;
 use postrider_model::Millis;
 use postrider_sources::queue::Decoder;
 use schemars::JsonSchema;
@@ -86,13 +87,15 @@ impl SnsConfig {
             "topics",
             "is needed: the ARNs of the topics that are heard",
         );
-        let is_odd = self.topics.iter().any(|arn| !arn.starts_with("arn:"));
-        rule(
-            &mut faults,
-            is_odd,
-            "topics",
-            "must be ARNs, such as arn:aws:sns:eu-central-1:123456789012:notes",
-        );
+        if let Some(odd) = self.topics.iter().find(|arn| !is_topic_arn(arn)) {
+            let what = "must be ARNs of topics, such as arn:aws:sns:eu-central-1:123456789012:notes";
+            rule(
+                &mut faults,
+                true,
+                "topics",
+                &format!("{what}, not {}", quoted(odd)),
+            );
+        }
         let odd = hosts_fault(&self.hosts);
         rule(
             &mut faults,
@@ -110,7 +113,7 @@ impl SnsConfig {
             &mut faults,
             self.password.is_some() && (self.user.is_empty() || self.user.contains(':')),
             "user",
-            "must not be empty, and has no colon",
+            &format!("must not be empty, and has no colon: {}", quoted(&self.user)),
         );
         let ways = [&self.topic, &self.user_field, &self.topic_field];
         let ways = ways.iter().filter(|way| way.is_some()).count();
@@ -142,6 +145,14 @@ impl SnsConfig {
     }
 }
 
+/// `arn:PARTITION:sns:REGION:ACCOUNT:NAME`
+fn is_topic_arn(text: &str) -> bool {
+    let parts: Vec<&str> = text.split(':').collect();
+    matches!(parts[..], ["arn", partition, "sns", region, account, name]
+        if [partition, region, account, name].iter().all(|part| !part.is_empty()))
+        && text.bytes().all(|b| b.is_ascii_graphic())
+}
+
 #[cfg(feature = "aws")]
 fn hosts_fault(hosts: &[String]) -> Option<String> {
     let read = postrider_sources::sns::Hosts::with(hosts);
@@ -152,4 +163,91 @@ fn hosts_fault(hosts: &[String]) -> Option<String> {
 #[cfg(not(feature = "aws"))]
 fn hosts_fault(_hosts: &[String]) -> Option<String> {
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_refused() {
+        let topic = "arn:aws:sns:eu-central-1:123456789012:notes";
+        let good = SnsConfig {
+            topics: vec![topic.into()],
+            ..SnsConfig::default()
+        };
+        assert_eq!(good.faults(), []);
+        let of = |topics: &[&str]| SnsConfig {
+            topics: topics.iter().map(|&topic| topic.into()).collect(),
+            ..good.clone()
+        };
+        let with_password = SnsConfig {
+            password: Some(Secret::new("hush")),
+            ..good.clone()
+        };
+        for (config, key, told) in [
+            (of(&[]), "topics", "is needed"),
+            (of(&[topic, "notes"]), "topics", "not \"notes\""),
+            (
+                of(&["arn:aws:sqs:eu-central-1:123456789012:notes"]),
+                "topics",
+                "arn:aws:sqs:",
+            ),
+            (
+                of(&["arn:aws:sns:eu-central-1:123456789012:"]),
+                "topics",
+                "must be ARNs",
+            ),
+            (
+                SnsConfig {
+                    hosts: vec!["http://a".into(), "http://b/".into()],
+                    ..good.clone()
+                },
+                "hosts",
+                "not \"http://b/\"",
+            ),
+            (
+                SnsConfig {
+                    raw_delivery: true,
+                    ..good.clone()
+                },
+                "raw_delivery",
+                "needs a password",
+            ),
+            (
+                SnsConfig {
+                    user_field: Some("user".into()),
+                    ..good.clone()
+                },
+                "password",
+                "is needed",
+            ),
+            (
+                SnsConfig {
+                    user: "a:b".into(),
+                    ..with_password.clone()
+                },
+                "user",
+                "no colon: \"a:b\"",
+            ),
+            (
+                SnsConfig {
+                    decoder: Decoder::Raw,
+                    ..good.clone()
+                },
+                "decoder",
+                "does not say for whom",
+            ),
+        ] {
+            // Hosts are judged by the source itself.
+            if key == "hosts" && cfg!(not(feature = "aws")) {
+                continue;
+            }
+            let faults = config.faults();
+            assert!(
+                faults.len() == 1 && faults[0].0 == key && faults[0].1.contains(told),
+                "{key} {told}: {faults:?}"
+            );
+        }
+    }
 }

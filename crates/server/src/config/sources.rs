@@ -2,12 +2,14 @@
 //!
 //! Invariant: what is in the map was found good by its rules, so it can be made.
 
+use super::Config;
 use super::built::Part;
 use super::key::Key;
 use super::named::{NamedMap, NamedType, type_key};
 use super::redis::RedisAddress;
 use super::sns::SnsConfig;
 use super::sqs::{self, SqsConfig, SqsUsersConfig};
+use super::value::quoted;
 use postrider_model::{ByteSize, Millis, Topic};
 use postrider_sources::queue::Decoder;
 use postrider_sources::template::Template;
@@ -310,6 +312,14 @@ impl SourceConfig {
     }
 }
 
+impl Config {
+    /// Whether there are sources, and nothing of them is for sessions: such a node serves no users of its own.
+    pub fn is_for_channels_alone(&self) -> bool {
+        let is_for_sessions = |source: &SourceConfig| source.deliver_to().iter().any(|word| word == INBOX);
+        !self.sources.is_empty() && !self.sources.values().any(is_for_sessions)
+    }
+}
+
 pub(super) const LEAVE_NEEDS_DELIVERED: &str =
     "`leave` needs settle_on: delivered: what is settled once it is stored is never the queue's";
 pub(super) const NO_AUDIENCE: &str = "`raw` does not say for whom a notification is";
@@ -378,8 +388,9 @@ impl RedisPubsubConfig {
             ("state", &self.state, "{user}"),
         ];
         for (key, text, place) in templates {
-            let read = text.as_deref().map(|text| Template::parse(text, place));
-            faults.extend(read.and_then(Result::err).map(|what| (key, what)));
+            let Some(text) = text else { continue };
+            let what = Template::parse(text, place).err();
+            faults.extend(what.map(|what| (key, format!("{what}, not {}", quoted(text)))));
         }
         let mut rule = |is_broken: bool, key, what: &str| {
             if is_broken {
@@ -398,7 +409,7 @@ impl RedisPubsubConfig {
             "channels",
             "fixed channels and those of users and topics need two sources: they are decoded in different ways",
         );
-        let is_mute = listens && self.topic.is_none() && !self.decoder.names_audience();
+        let is_mute = listens && !follows && self.topic.is_none() && !self.decoder.names_audience();
         rule(is_mute, "decoder", &format!("{NO_AUDIENCE}; set topic"));
         rule(
             follows && self.topic.is_some(),

@@ -166,3 +166,64 @@ fn every_key_of_every_type_has_a_meaning_and_a_number_its_range() {
         others.for_each(|other| assert_eq!(one.kind, other.kind, "{}", one.name));
     }
 }
+
+#[test]
+#[cfg(feature = "redis")]
+fn what_follows_from_a_fault_is_not_told_beside_it() {
+    for (sets, told) in [
+        (
+            &[
+                "sources.q.type=redis_streams",
+                "sources.q.url=redis://a",
+                "sources.q.strem=s",
+            ][..],
+            &["--set: sources.q.strem: unknown key (nearest known key: sources.q.stream)"][..],
+        ),
+        (
+            &[
+                "sources.q.type=redis_pubsub",
+                "sources.q.url=redis://a",
+                "sources.q.channels=notes",
+                "sources.q.state=s",
+            ],
+            &[
+                "--set: sources.q.channels: must be a list",
+                "--set: sources.q.state: must hold {user} once, such as notify:{user}, not \"s\"",
+                "--set: sources.q.state: needs channel",
+            ],
+        ),
+        (
+            &["sources.q=redis_streams"],
+            &["--set: sources.q: is a source: set the keys in it, such as sources.q.type"],
+        ),
+        (
+            &["sources=[]"],
+            &["--set: sources: holds sources by name: write sources.NAME.KEY"],
+        ),
+        (&["sources.q.a.b=1"], &["--set: sources.q.a.b: unknown key"]),
+    ] {
+        let faults = loaded(sets).map(drop).unwrap_err();
+        let is_alike = |(fault, told): (&String, &&str)| fault.starts_with(told);
+        assert!(
+            faults.len() == told.len() && faults.iter().zip(told).all(is_alike),
+            "{sets:?}: {faults:#?}"
+        );
+    }
+}
+
+#[test]
+#[cfg(feature = "redis")]
+fn a_misspelt_variable_of_a_source_is_told_with_the_nearest() {
+    let given = Given {
+        sets: STREAM.iter().map(|set| (*set).to_owned()).collect(),
+        env: vec![("POSTRIDER_SOURCES__ORDERS__WORKES".into(), "3".into())],
+        ..Given::default()
+    };
+    let warnings = load(&given).unwrap().warnings;
+    let near = "POSTRIDER_SOURCES__ORDERS__WORKES is no configuration key; it is ignored; the nearest is \
+                POSTRIDER_SOURCES__ORDERS__WORKERS";
+    assert!(
+        warnings.iter().any(|warning| warning.contains(near)),
+        "{warnings:#?}"
+    );
+}

@@ -2,6 +2,7 @@
 
 use super::built::Part;
 use super::sources::{LEAVE_NEEDS_DELIVERED, NO_AUDIENCE, Offline, SettleOn, to_inbox, topic_fault};
+use super::value::{quoted, quoted_url};
 use postrider_model::Millis;
 use postrider_sources::queue::{Decoder, Envelope};
 use postrider_sources::template::Template;
@@ -219,27 +220,33 @@ fn common(
     endpoint: Option<&String>,
 ) -> Faults {
     let mut faults = Faults::new();
-    let is_whole = |time: Millis| time.0.is_multiple_of(1_000);
-    let whole = "must be whole seconds, as SQS counts";
-    rule(&mut faults, !is_whole(wait), "wait", whole);
-    rule(&mut faults, !is_whole(visibility), "visibility", whole);
+    for (key, time) in [("wait", wait), ("visibility", visibility)] {
+        let is_whole = time.0.is_multiple_of(1_000);
+        let what = format!("must be whole seconds, as SQS counts, not {time}");
+        rule(&mut faults, !is_whole, key, &what);
+    }
     let is_early = offline == Offline::Leave && settle_on == SettleOn::Stored;
     rule(&mut faults, is_early, "offline", LEAVE_NEEDS_DELIVERED);
-    let is_odd = endpoint.is_some_and(|url| !is_url(url));
-    rule(
-        &mut faults,
-        is_odd,
-        "endpoint",
-        "must begin with http:// or https://",
-    );
+    faults.extend(address_fault("endpoint", endpoint));
     faults
+}
+
+/// What is wrong with an address of AWS, or of what stands in its place.
+pub(super) fn address_fault(key: &'static str, url: Option<&String>) -> Option<(&'static str, String)> {
+    let url = url.filter(|url| !is_url(url))?;
+    let what = format!(
+        "must be http://… or https://…, without a user, `?` and `#`, not {}",
+        quoted_url(url)
+    );
+    Some((key, what))
 }
 
 fn is_url(text: &str) -> bool {
     let rest = text
         .strip_prefix("https://")
         .or_else(|| text.strip_prefix("http://"));
-    rest.is_some_and(|rest| !rest.is_empty() && !rest.starts_with('/'))
+    let is_plain = |b: u8| b.is_ascii_graphic() && !b"?#@\\\"<>".contains(&b);
+    rest.is_some_and(|rest| !rest.is_empty() && !rest.starts_with('/') && rest.bytes().all(is_plain))
 }
 
 impl SqsConfig {
@@ -255,19 +262,14 @@ impl SqsConfig {
         let is_named_once = self.queue_url.is_some() != self.queue_name.is_some();
         let what = "is needed: the address of the queue, or its name as queue_name, not both";
         rule(&mut faults, !is_named_once, "queue_url", what);
-        let is_odd = self.queue_url.as_deref().is_some_and(|url| !is_url(url));
-        rule(
-            &mut faults,
-            is_odd,
-            "queue_url",
-            "must begin with http:// or https://",
+        faults.extend(address_fault("queue_url", self.queue_url.as_ref()));
+        let name = self.queue_name.as_deref().unwrap_or("x");
+        let what = format!(
+            "must be 1 to 80 of a-z, A-Z, 0-9, - and _, and may end in .fifo or hold {INSTANCE}, not {}",
+            quoted(name)
         );
-        let is_odd = self
-            .queue_name
-            .as_deref()
-            .is_some_and(|name| !is_queue_name(&name.replace(INSTANCE, "x")));
-        let what = "must be 1 to 80 of a-z, A-Z, 0-9, - and _, and may end in .fifo or hold {instance}";
-        rule(&mut faults, is_odd, "queue_name", what);
+        let is_odd = !is_queue_name(&name.replace(INSTANCE, "x"));
+        rule(&mut faults, is_odd, "queue_name", &what);
         let ways = [&self.topic, &self.user_field, &self.topic_field];
         let ways = ways.iter().filter(|way| way.is_some()).count();
         let what = "only one of topic, user_field and topic_field can say for whom";
@@ -304,22 +306,38 @@ impl SqsUsersConfig {
                 "is needed: the address of a user's queue, with {user} in it".into(),
             )),
             Some(url) => {
-                let read = Template::parse(url, "{user}");
-                faults.extend(read.err().map(|_| {
-                    (
-                        "queue_url",
-                        "must hold {user} once, in the queue's name".to_owned(),
-                    )
-                }));
-                rule(
-                    &mut faults,
-                    !is_url(url),
-                    "queue_url",
-                    "must begin with http:// or https://",
+                let name = url.rsplit_once('/').map_or("", |(_, name)| name);
+                let is_good = Template::parse(url, "{user}").is_ok() && name.contains("{user}");
+                let what = format!(
+                    "must hold {{user}} once, in the queue's name, not {}",
+                    quoted_url(url)
                 );
+                rule(&mut faults, !is_good, "queue_url", &what);
+                faults.extend(address_fault("queue_url", self.queue_url.as_ref()));
             }
         }
         faults
+    }
+}
+
+/// As many characters as a UUID has, which is what a node is called where it is not told.
+const FRESH_INSTANCE: &str = "00000000-0000-0000-0000-000000000000";
+
+impl SqsConfig {
+    /// What is wrong with the queue's name once this node's own is in it.
+    pub(super) fn instance_fault(&self, instance: Option<&str>) -> Option<String> {
+        let name = self.queue_name.as_deref()?;
+        if is_queue_name(&name.replace(INSTANCE, instance.unwrap_or(FRESH_INSTANCE))) {
+            return None;
+        }
+        let with = match instance {
+            Some(instance) => format!("`instance`, which is {}", quoted(instance)),
+            None => "a UUID of 36 characters, which `instance` is where it is not set".to_owned(),
+        };
+        Some(format!(
+            "is {}, and with {with}, it is no name that SQS takes: 1 to 80 of a-z, A-Z, 0-9, - and _",
+            quoted(name)
+        ))
     }
 }
 
@@ -354,6 +372,47 @@ mod tests {
         assert_eq!(by(Some("sqs://a/b"), None), ["queue_url"]);
         for name in ["", "a b", ".fifo", "a.b", "{user}"] {
             assert_eq!(by(None, Some(name)), ["queue_name"], "{name}");
+        }
+        for url in [
+            "https://",
+            "https://a b/q",
+            "https://me:pw@a/1/q",
+            "https://a/1/q?x",
+        ] {
+            assert_eq!(by(Some(url), None), ["queue_url"], "{url}");
+        }
+        let (_, told) = address_fault("queue_url", Some(&"https://me:hush@a/1/q".to_owned())).unwrap();
+        assert!(told.contains("a/1/q") && !told.contains("hush"), "{told}");
+    }
+
+    #[test]
+    fn a_queue_of_this_node_has_a_name_that_sqs_takes() {
+        let by = |name: &str, instance| {
+            let config = SqsConfig {
+                queue_name: Some(name.to_owned()),
+                ..SqsConfig::default()
+            };
+            assert!(config.faults().is_empty(), "{name}");
+            config.instance_fault(instance)
+        };
+        let long = format!("{}-{{instance}}", "n".repeat(60));
+        for (name, instance) in [
+            ("notes-{instance}", None),
+            ("notes-{instance}", Some("node-1")),
+            (&long, Some("node-1")),
+        ] {
+            assert_eq!(by(name, instance), None, "{name} {instance:?}");
+        }
+        for (name, instance, told) in [
+            (&long[..], None, "a UUID of 36 characters"),
+            (
+                "notes-{instance}",
+                Some("node.1"),
+                "`instance`, which is \"node.1\"",
+            ),
+        ] {
+            let fault = by(name, instance).unwrap();
+            assert!(fault.contains(told) && fault.contains(&name[..9]), "{fault}");
         }
     }
 
@@ -406,7 +465,13 @@ mod tests {
             config.faults().first().map(|(key, _)| *key)
         };
         assert_eq!(key(Some("https://sqs.eu-west-1.amazonaws.com/1/n-{user}")), None);
-        for url in [None, Some("https://a/1/n"), Some("a/{user}")] {
+        for url in [
+            None,
+            Some("https://a/1/n"),
+            Some("a/{user}"),
+            Some("https://a/{user}/n"),
+            Some("https://{user}/"),
+        ] {
             assert_eq!(key(url), Some("queue_url"), "{url:?}");
         }
     }

@@ -124,6 +124,19 @@ pub(super) fn said(value: &Value) -> String {
     }
 }
 
+/// A text as a message names it.
+pub(super) fn quoted(text: &str) -> String {
+    said(&Value::from(text))
+}
+
+/// An address as a message names it: without the user and the password that somebody may have written into it.
+pub(super) fn quoted_url(url: &str) -> String {
+    match url.rsplit_once('@') {
+        Some((_, host)) => quoted(&format!("…@{host}")),
+        None => quoted(url),
+    }
+}
+
 /// A text without its quotes.
 fn bare(value: &Value) -> String {
     value.as_str().map_or_else(|| said(value), str::to_owned)

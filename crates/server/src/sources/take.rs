@@ -4,7 +4,7 @@
 //! never changes what becomes of another. Whatever is waited for, what is in hand is held, and nobody else is given it.
 
 use super::Running;
-use super::wait::Fate;
+use super::wait::{Fate, hold_every};
 use crate::clock::fresh_number;
 use crate::config::{Offline, SettleOn};
 use futures_util::future::join_all;
@@ -17,7 +17,7 @@ use postrider_sources::queue::{Delivery, Message, Pauses, SourceFault};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::{Interval, MissedTickBehavior};
+use tokio::time::Interval;
 
 /// Between two tries to hand something to an engine that is busy, full or failing.
 const ENGINE: Pauses = Pauses {
@@ -46,11 +46,7 @@ struct Batch {
 }
 
 impl Batch {
-    fn new(hold_every: Millis) -> Batch {
-        let mut hold = tokio::time::interval(hold_every.max(Millis(1)).as_duration());
-        hold.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        // Not at once.
-        hold.reset();
+    fn new(hold: Interval) -> Batch {
         Batch {
             waiting: Vec::new(),
             over: VecDeque::new(),
@@ -69,7 +65,7 @@ impl Running {
     /// Takes a batch: returns when every delivery is settled, but for those that wait for their recipients, which go on
     /// with their part of the permit. What is stored is settled at once, and never waits for what cannot be.
     pub(super) async fn take(self: &Arc<Self>, deliveries: Vec<Delivery>, mut permit: OwnedSemaphorePermit) {
-        let mut batch = Batch::new(self.handling.hold_every);
+        let mut batch = Batch::new(hold_every(self.handling.hold_every));
         let mut bound = Vec::new();
         for delivery in deliveries {
             let message = delivery.message();

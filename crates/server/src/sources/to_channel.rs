@@ -5,6 +5,7 @@
 //! was pushed and comes again to this node, since the word was lost, is settled without another push.
 
 use super::Running;
+use super::wait::hold_every;
 use crate::channels::{BatchTally, Channels, Named};
 use crate::clock::fresh_number;
 use crate::config::{INBOX, SettleOn};
@@ -18,7 +19,6 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::{Interval, MissedTickBehavior};
 
 /// In a drain a push that is under way may go on for so long; then its message is given back.
 const DRAIN_GRACE: Duration = Duration::from_secs(5);
@@ -88,7 +88,7 @@ impl Running {
         if deliveries.is_empty() {
             return;
         }
-        let batch = BatchTally::begin(self.name, deliveries.len(), crate::now());
+        let batch = BatchTally::begin(self.name, deliveries.len(), crate::steady_clock());
         for delivery in deliveries {
             let (own, batch, part) = (self.clone(), batch.clone(), permit.split(1));
             self.plant.tasks.spawn("source pushes", async move {
@@ -99,7 +99,7 @@ impl Running {
     }
 
     async fn push_one(&self, delivery: Delivery, batch: &BatchTally) {
-        let end = |tally| batch.end(tally, &self.ways.channels, &self.plant.metrics, crate::now());
+        let end = |tally| batch.end(tally, &self.ways.channels, &self.plant.metrics);
         // It was decoded before.
         let Ok(publication) = self.publication(delivery.message()) else {
             self.give_back(delivery, Millis(0)).await;
@@ -159,7 +159,7 @@ impl Running {
 
     /// Holds a delivery until it is dropped: beside the work, which does not wait for it.
     async fn hold_on(&self, delivery: &Delivery) -> Infallible {
-        let mut hold = hold_interval(self.handling.hold_every);
+        let mut hold = hold_every(self.handling.hold_every);
         loop {
             hold.tick().await;
             self.log_all(vec![delivery.hold().await]);
@@ -201,14 +201,6 @@ fn push_of(publication: &Publication) -> Result<Push, postrider_channels::Withou
         whom: Whom::of(&notification.audience, &notification.exclude)?,
         data: notification.data.clone(),
     })
-}
-
-fn hold_interval(every: Millis) -> Interval {
-    let mut hold = tokio::time::interval(every.max(Millis(1)).as_duration());
-    hold.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    // Not at once.
-    hold.reset();
-    hold
 }
 
 #[async_trait]

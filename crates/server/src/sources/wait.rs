@@ -237,10 +237,10 @@ pub(super) struct Asked {
     again: bool,
 }
 
-fn hold_every(every: Millis) -> Interval {
+/// Ticks when what is in hand is to be held once more; not at once.
+pub(super) fn hold_every(every: Millis) -> Interval {
     let mut hold = tokio::time::interval(every.max(Millis(1)).as_duration());
     hold.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    // Not at once.
     hold.reset();
     hold
 }

@@ -86,6 +86,13 @@ fn fields_are_a_payload_or_a_notification() {
         .unwrap();
     assert_eq!(draft.topics.unwrap(), ["a", "b"]);
     assert_eq!(&draft.data[..], br#"{"n":1}"#);
+    let torn = whole.decode(&fields(&[("users", r#"["ada","#), ("data", "1")]));
+    let torn = torn.unwrap_err();
+    assert_eq!(
+        torn.pointer.as_deref(),
+        Some("/users"),
+        "it is no user of that name"
+    );
 }
 
 #[test]

@@ -17,31 +17,39 @@ pub(super) fn as_notification(message: &Message) -> Result<Vec<u8>, Fault> {
     object(message, &[], |name, text, out| {
         let parsed = || serde_json::from_str::<&RawValue>(text).ok();
         if LISTS.contains(&name) {
-            match parsed().filter(|_| text.trim_start().starts_with('[')) {
-                Some(list) => out.extend_from_slice(list.get().as_bytes()),
-                None => {
-                    out.push(b'[');
-                    json::push_string(out, text);
-                    out.push(b']');
-                }
+            if text.trim_start().starts_with('[') {
+                let list = parsed().ok_or_else(|| {
+                    let what =
+                        "begins with [ and is no list in JSON: write [\"ada\",\"bob\"], or one name alone";
+                    Fault::invalid(format!("/{name}"), format!("the field `{name}` {what}"))
+                })?;
+                out.extend_from_slice(list.get().as_bytes());
+            } else {
+                out.push(b'[');
+                json::push_string(out, text);
+                out.push(b']');
             }
         } else if let Some(data) = parsed().filter(|_| name == "data") {
             out.extend_from_slice(data.get().as_bytes());
         } else {
             json::push_string(out, text);
         }
+        Ok(())
     })
 }
 
 /// The fields as a JSON object of texts, but for those in `without`.
 pub(super) fn as_texts(message: &Message, without: &[&str]) -> Result<Vec<u8>, Fault> {
-    object(message, without, |_, text, out| json::push_string(out, text))
+    object(message, without, |_, text, out| {
+        json::push_string(out, text);
+        Ok(())
+    })
 }
 
 fn object(
     message: &Message,
     without: &[&str],
-    push_value: impl Fn(&str, &str, &mut Vec<u8>),
+    push_value: impl Fn(&str, &str, &mut Vec<u8>) -> Result<(), Fault>,
 ) -> Result<Vec<u8>, Fault> {
     let mut out = vec![b'{'];
     for (name, value) in &message.fields {
@@ -57,7 +65,7 @@ fn object(
         }
         json::push_string(&mut out, name);
         out.push(b':');
-        push_value(name, text, &mut out);
+        push_value(name, text, &mut out)?;
     }
     out.push(b'}');
     Ok(out)

@@ -13,9 +13,9 @@ pub struct Hosts {
 /// What names no host.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "must be https://HOST or http://HOST, with a port where it is not the usual one, and nothing behind it"
+    "must be https://HOST or http://HOST, with a port where it is not the usual one, and nothing behind it, not {0:?}"
 )]
-pub struct HostsFault;
+pub struct HostsFault(pub String);
 
 impl Hosts {
     /// The hosts of SNS, and these: `https://HOST[:PORT]` or `http://HOST[:PORT]`.
@@ -24,12 +24,15 @@ impl Hosts {
     /// One names no host.
     pub fn with(named: &[String]) -> Result<Hosts, HostsFault> {
         let read = |text: &String| {
-            let text = text.to_ascii_lowercase();
-            let (scheme, authority) = text.split_once("://").ok_or(HostsFault)?;
-            let is_plain = |b: u8| b.is_ascii_alphanumeric() || b".-:[]".contains(&b);
-            let is_host = !authority.is_empty() && authority.bytes().all(is_plain);
-            let is_known = matches!(scheme, "http" | "https");
-            (is_host && is_known).then_some(text).ok_or(HostsFault)
+            let lower = text.to_ascii_lowercase();
+            let is_one = lower.split_once("://").is_some_and(|(scheme, authority)| {
+                matches!(scheme, "http" | "https") && is_authority(authority)
+            });
+            // What stands before an @ may be a password.
+            let shown = text.rsplit_once('@').map_or(text.as_str(), |(_, host)| host);
+            is_one
+                .then_some(lower)
+                .ok_or_else(|| HostsFault(shown.to_owned()))
         };
         let named = named.iter().map(read).collect::<Result<_, _>>()?;
         Ok(Hosts { named })
@@ -67,6 +70,27 @@ impl Hosts {
         let is_there = of_sns(&origin).is_some_and(|found| Some(found) == region);
         is_confirmation && !path.contains('#') && (is_there || self.named.contains(&origin))
     }
+}
+
+/// Whether this is `host`, `host:port`, `[v6]` or `[v6]:port`.
+fn is_authority(text: &str) -> bool {
+    let (host, port) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((host, rest)) => {
+            return is_v6(host) && (rest.is_empty() || rest.strip_prefix(':').is_some_and(is_port));
+        }
+        None => text.split_once(':').unzip(),
+    };
+    let is_plain = |b: u8| b.is_ascii_alphanumeric() || b".-".contains(&b);
+    let host = host.unwrap_or(text);
+    !host.is_empty() && host.bytes().all(is_plain) && port.is_none_or(is_port)
+}
+
+fn is_v6(text: &str) -> bool {
+    text.parse::<std::net::Ipv6Addr>().is_ok()
+}
+
+fn is_port(text: &str) -> bool {
+    text.parse::<u16>().is_ok_and(|port| port > 0)
 }
 
 /// `scheme://host[:port]` in lower case, and what follows. What a client could read another way is refused: users, spaces,
@@ -184,10 +208,18 @@ mod tests {
             "https://",
             "https://a/b",
             "ftp://a",
-            "https://a@b",
             "https://a b",
+            "https://a:port",
+            "https://a:70000",
+            "https://:443",
+            "https://a:1:2",
+            "https://[a]:1",
+            "http://[::1]1",
         ] {
-            assert_eq!(Hosts::with(&[odd.into()]), Err(HostsFault), "{odd}");
+            assert_eq!(Hosts::with(&[odd.into()]), Err(HostsFault(odd.into())));
         }
+        let hidden = Hosts::with(&["https://me:hush@b".into()]);
+        assert_eq!(hidden, Err(HostsFault("b".into())));
+        assert!(Hosts::with(&["http://[::1]:4566".into(), "http://[::1]".into()]).is_ok());
     }
 }

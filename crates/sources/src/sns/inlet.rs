@@ -45,6 +45,8 @@ pub struct Sns {
     inlet: mpsc::Sender<Delivery>,
     outlet: tokio::sync::Mutex<mpsc::Receiver<Delivery>>,
     desk: Arc<Desk>,
+    /// Messages that may be in hand, those among them that a worker has.
+    most: usize,
 }
 
 /// Who waits for what.
@@ -84,11 +86,13 @@ impl Desk {
 impl Sns {
     /// One that nothing was offered yet.
     pub fn new(options: &SnsOptions) -> Sns {
-        let (inlet, outlet) = mpsc::channel(options.in_flight.max(1));
+        let most = options.in_flight.max(1);
+        let (inlet, outlet) = mpsc::channel(most);
         Sns {
             inlet,
             outlet: tokio::sync::Mutex::new(outlet),
             desk: Arc::default(),
+            most,
         }
     }
 
@@ -112,6 +116,9 @@ impl Sns {
             }
             open.push(tell);
             return Offer::Waits(told);
+        }
+        if posts.open.len() >= self.most {
+            return Offer::Refused;
         }
         let Ok(place) = self.inlet.try_reserve() else {
             return Offer::Refused;
@@ -194,12 +201,10 @@ impl Source for Sns {
     }
 
     async fn lag(&self) -> Result<Option<Lag>, SourceFault> {
-        let in_hand = self.desk.posts().open.len() as u64;
-        let waiting = (self.inlet.max_capacity() - self.inlet.capacity()) as u64;
         Ok(Some(Lag {
             // What waits at SNS it does not say.
             waiting: None,
-            unsettled: in_hand.max(waiting),
+            unsettled: self.desk.posts().open.len() as u64,
             ..Lag::default()
         }))
     }

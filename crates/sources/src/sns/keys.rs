@@ -42,9 +42,13 @@ pub enum KeyFault {
     Bad(#[from] super::certificate::CertificateFault),
 }
 
+/// Counts milliseconds from anywhere, and never jumps.
+type Steady = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+
 /// The certificates of one source.
 pub struct Keys {
     fetch: Arc<dyn Fetch>,
+    steady: Steady,
     kept: Mutex<Kept>,
     /// Whoever has it fetches.
     turn: tokio::sync::Mutex<()>,
@@ -52,38 +56,41 @@ pub struct Keys {
 
 #[derive(Default)]
 struct Kept {
-    /// The one used last stands last.
+    /// Each with when it was fetched; the one used last stands last.
     certificates: VecDeque<(String, Timestamp, Arc<Certificate>)>,
     fetches: VecDeque<Timestamp>,
 }
 
 impl Keys {
-    /// None yet; they are fetched by this.
-    pub fn new(fetch: Arc<dyn Fetch>) -> Keys {
+    /// None yet; they are fetched by this. How long one is kept, and how often one is fetched, is measured by a clock that
+    /// nobody sets.
+    pub fn new(fetch: Arc<dyn Fetch>, steady: Steady) -> Keys {
         Keys {
             fetch,
+            steady,
             kept: Mutex::default(),
             turn: tokio::sync::Mutex::default(),
         }
     }
 
-    /// The certificate at an allowed address. One is fetched at a time; those that are kept wait for none.
+    /// The certificate at an allowed address, for the time of day `now`. One is fetched at a time; those that are kept wait
+    /// for none.
     ///
     /// # Errors
     /// It is not to be had, or is none.
     pub async fn certificate(&self, url: &str, now: Timestamp) -> Result<Arc<Certificate>, KeyFault> {
-        if let Some(found) = self.kept().find(url, now) {
+        if let Some(found) = self.kept().find(url, now, (self.steady)()) {
             return Ok(found);
         }
         let _turn = self.turn.lock().await;
         // Who had the turn before may have wanted the same.
-        if let Some(found) = self.kept().find(url, now) {
+        if let Some(found) = self.kept().find(url, now, (self.steady)()) {
             return Ok(found);
         }
-        self.kept().may_fetch(now)?;
+        self.kept().may_fetch((self.steady)())?;
         let pem = self.fetch.fetch(url).await.map_err(KeyFault::Away)?;
         let certificate = Arc::new(Certificate::read(&pem)?);
-        self.kept().keep(url, now, certificate.clone());
+        self.kept().keep(url, (self.steady)(), certificate.clone());
         Ok(certificate)
     }
 
@@ -93,36 +100,37 @@ impl Keys {
 }
 
 impl Kept {
-    fn find(&mut self, url: &str, now: Timestamp) -> Option<Arc<Certificate>> {
+    /// By the time of day and by the steady clock.
+    fn find(&mut self, url: &str, now: Timestamp, steady: Timestamp) -> Option<Arc<Certificate>> {
         let place = self.certificates.iter().position(|(known, _, _)| known == url)?;
         let found = self.certificates.remove(place)?;
         let certificate = found.2.clone();
-        let is_fresh = now.since(found.1) < KEPT_FOR && certificate.counts_at(now);
+        let is_fresh = steady.since(found.1) < KEPT_FOR && certificate.counts_at(now);
         is_fresh.then(|| {
             self.certificates.push_back(found);
             certificate
         })
     }
 
-    fn may_fetch(&mut self, now: Timestamp) -> Result<(), KeyFault> {
+    fn may_fetch(&mut self, steady: Timestamp) -> Result<(), KeyFault> {
         while self
             .fetches
             .front()
-            .is_some_and(|then| now.since(*then) >= FETCH_WINDOW)
+            .is_some_and(|then| steady.since(*then) >= FETCH_WINDOW)
         {
             self.fetches.pop_front();
         }
         if self.fetches.len() >= MOST_FETCHES {
             return Err(KeyFault::Busy);
         }
-        self.fetches.push_back(now);
+        self.fetches.push_back(steady);
         Ok(())
     }
 
-    fn keep(&mut self, url: &str, now: Timestamp, certificate: Arc<Certificate>) {
+    fn keep(&mut self, url: &str, steady: Timestamp, certificate: Arc<Certificate>) {
         if self.certificates.len() >= MOST_KEPT {
             self.certificates.pop_front();
         }
-        self.certificates.push_back((url.to_owned(), now, certificate));
+        self.certificates.push_back((url.to_owned(), steady, certificate));
     }
 }

@@ -4,7 +4,7 @@ use super::*;
 use crate::queue::{Message, Source as _};
 use async_trait::async_trait;
 use postrider_model::{Millis, Timestamp};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 const KEY: &[u8] = include_bytes!("fixtures/key.pem");
@@ -22,6 +22,8 @@ const TOPIC: &str = "arn:aws:sns:eu-central-1:123456789012:notes";
 struct Shelf {
     file: Mutex<Result<Vec<u8>, String>>,
     asked: AtomicUsize,
+    /// Milliseconds of the steady clock.
+    steady: AtomicU64,
 }
 
 #[async_trait]
@@ -36,15 +38,18 @@ fn shelf(file: Result<&[u8], &str>) -> Arc<Shelf> {
     Arc::new(Shelf {
         file: Mutex::new(file.map(<[u8]>::to_vec).map_err(str::to_owned)),
         asked: AtomicUsize::new(0),
+        steady: AtomicU64::new(0),
     })
 }
 
 fn checks(shelf: &Arc<Shelf>) -> Checks {
+    let clock = shelf.clone();
+    let steady = Arc::new(move || Timestamp(clock.steady.load(Ordering::Relaxed)));
     Checks {
         topics: vec![TOPIC.into()],
         hosts: Hosts::default(),
         window: Millis::from_secs(3_600),
-        keys: Keys::new(shelf.clone()),
+        keys: Keys::new(shelf.clone(), steady),
     }
 }
 
@@ -154,6 +159,9 @@ async fn a_certificate_is_fetched_once() {
         checks.verify(&post(SHA256), soon()).await.unwrap();
     }
     assert_eq!(shelf.asked.load(Ordering::Relaxed), 1);
+    shelf.steady.store(24 * 3_600_000, Ordering::Relaxed);
+    checks.verify(&post(SHA256), soon()).await.unwrap();
+    assert_eq!(shelf.asked.load(Ordering::Relaxed), 2, "and anew after a day");
 }
 
 #[tokio::test]
@@ -174,10 +182,15 @@ async fn forged_addresses_fetch_so_often_and_no_more() {
         assert_eq!(error.may_pass_later(), error != Forged::Signature);
     }
     assert_eq!((shelf.asked.load(Ordering::Relaxed), busy), (20, 80));
-    // A minute later what is authentic is believed again.
-    let later = at("2026-12-01T00:01:31Z");
+    // Somebody who sets the clock changes nothing.
+    let set = at("2026-12-01T00:01:31Z");
+    let busy = checks.verify(&post(SHA256), set).await;
+    assert_eq!(busy, Err(Forged::Key(KeyFault::Busy)));
+    // A minute later what is authentic is believed again, though the clock was set back.
+    shelf.steady.store(61_000, Ordering::Relaxed);
+    let back = at("2026-12-01T00:00:01Z");
     assert_eq!(
-        checks.verify(&post(SHA256), later).await,
+        checks.verify(&post(SHA256), back).await,
         Ok(Verified::Notification)
     );
 }
@@ -244,6 +257,10 @@ async fn a_post_waits_for_its_message() {
     );
     let mut received = source.receive(0, 10).await.unwrap();
     assert_eq!(received.len(), 2, "a message that came twice is given once");
+    assert!(
+        matches!(source.offer(message("c")), Offer::Refused),
+        "what a worker has takes up room too"
+    );
     received.remove(0).ack().await.unwrap();
     assert!(first.await.unwrap() && again.await.unwrap());
     assert!(matches!(source.offer(message("a")), Offer::Done), "it is known");

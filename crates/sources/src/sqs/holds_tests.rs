@@ -39,6 +39,14 @@ async fn only_begin(work: Pin<&mut impl Future>) {
     .await;
 }
 
+/// A hold gets to SQS, which keeps it waiting; nobody here waits for it any more.
+async fn hold_under_way(stub: &Stub, delivery: &Delivery) {
+    tokio::select! {
+        _ = delivery.hold() => panic!("it is kept waiting"),
+        () = stub.giving_back.notified() => {}
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_queue_that_hangs_costs_patience_and_one_call_however_many_wait() {
     let stub = Stub::start();
@@ -55,13 +63,7 @@ async fn a_message_is_given_back_after_the_hold_that_was_under_way() {
     let stub = Stub::start();
     let (_source, mut came) = receive(&stub, 1).await;
     let delivery = came.pop().unwrap();
-    {
-        let mut hold = std::pin::pin!(delivery.hold());
-        tokio::select! {
-            _ = &mut hold => panic!("it is kept waiting"),
-            () = stub.giving_back.notified() => {}
-        }
-    }
+    hold_under_way(&stub, &delivery).await;
     let mut back = std::pin::pin!(delivery.nack(Millis(5_000)));
     assert!(tokio::time::timeout(ENDS / 2, &mut back).await.is_err());
     assert_eq!(stub.calls(CALL), 1, "the hold alone");
@@ -88,13 +90,7 @@ async fn a_hold_that_hangs_keeps_nobody_waiting_for_long() {
     let stub = Stub::start();
     let (_source, mut came) = receive(&stub, 1).await;
     let delivery = came.pop().unwrap();
-    {
-        let mut hold = std::pin::pin!(delivery.hold());
-        tokio::select! {
-            _ = &mut hold => panic!("it is kept waiting"),
-            () = stub.giving_back.notified() => {}
-        }
-    }
+    hold_under_way(&stub, &delivery).await;
     let mut back = std::pin::pin!(delivery.nack(Millis(0)));
     tokio::select! {
         _ = &mut back => panic!("it is kept waiting"),

@@ -134,6 +134,10 @@ impl Source for Sqs {
             return Ok(());
         }
         let mut url = self.url.lock().await;
+        // Another worker may have opened it meanwhile.
+        if self.is_open.load(Ordering::Acquire) {
+            return Ok(());
+        }
         self.pump.start(&mut *self.tasks.lock().await);
         let found: Arc<str> = self.found().await?.into();
         *url = Some(found.clone());

@@ -58,8 +58,8 @@ impl Plan {
         }
     }
 
-    /// The next poll to be begun, while so many wait for messages, for at most `batch`. One queue has no more polls than that; of many each may
-    /// have the message that is waited for.
+    /// The next poll to be begun, while so many wait for messages, for at most `batch`. One queue has no more polls than
+    /// that; of many each may have the message that is waited for.
     pub fn next(&mut self, now: Timestamp, waiting: usize, batch: usize) -> Option<Poll> {
         if waiting == 0 {
             return None;

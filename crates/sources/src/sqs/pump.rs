@@ -3,8 +3,8 @@
 //! A poll begins only while somebody waits in [`Pump::receive`] and nothing is there for him: what is fetched is worked on
 //! at once, and a node that has its hands full fetches nothing.
 //!
-//! Invariant: what a poll brings is in `ready`, behind its group, or on its way back to SQS. A poll is never broken off
-//! while this node lives: what it brings late is made visible again at once. What it brings in time has room: nothing is
+//! Invariant: what a poll brings is in `ready`, behind its group, or on its way back to SQS. While this node lives a
+//! poll is broken off only where SQS has fallen silent: what it brings late is made visible again at once. What it brings in time has room: nothing is
 //! polled for while anything is in `ready`, and polls under way ask for no more than there is room for. One queue has so
 //! many polls as workers; for users' queues see [`turns`](super::turns).
 //!

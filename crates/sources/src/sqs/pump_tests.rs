@@ -122,6 +122,15 @@ async fn who_closes_waits_for_what_is_being_given_back() {
     assert_eq!(*stub.given_back.lock().unwrap(), 1);
 }
 
+#[tokio::test(start_paused = true)]
+async fn workers_that_open_at_once_ask_for_the_queue_once() {
+    let stub = Stub::start();
+    let source = stub.one("q", 4);
+    let opened = join_all((0..4).map(|_| source.open())).await;
+    assert!(opened.iter().all(Result::is_ok));
+    assert_eq!(stub.calls("GetQueueAttributes"), 1);
+}
+
 /// Receives as a worker does, and deletes, until so many were; each fault that was told.
 async fn work(source: &Sqs, count: usize) -> Vec<SourceFault> {
     let (mut done, mut faults) = (0, Vec::new());

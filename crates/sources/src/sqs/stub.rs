@@ -168,7 +168,11 @@ impl Stub {
         }
         match call {
             "ReceiveMessage" => self.receive(asked).await,
-            "GetQueueAttributes" => (200, json!({"Attributes": {}})),
+            "GetQueueAttributes" => {
+                // Others ask meanwhile.
+                tokio::task::yield_now().await;
+                (200, json!({"Attributes": {}}))
+            }
             _ => (200, self.settle(call, asked).await),
         }
     }

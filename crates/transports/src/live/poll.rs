@@ -10,15 +10,15 @@ use crate::shard::Turn;
 use crate::sse::with_attempt;
 use bytes::Bytes;
 use postrider_delivery::{LifetimeEvent, Session};
-use postrider_model::{Cursor, Entry, Timestamp, UserState};
+use postrider_model::{Cursor, Entry, FeedId, Timestamp, UserState};
 use std::sync::Arc;
 
 /// A waiting poll's answer, as it grows.
 pub(crate) struct Poll {
     /// Each with which attempt it is: from 2 on the client is told.
     pub entries: Vec<(Arc<Entry>, u32)>,
-    /// Bytes of entries that there is room for; the last may be longer.
-    pub room: u32,
+    /// Bytes of entries that there is room for. The last may be longer: then it is below 0.
+    pub room: i32,
     /// How many of them may be in one answer.
     pub limit: u16,
     pub gap: bool,
@@ -93,14 +93,31 @@ impl Poll {
 
     /// Adds an entry.
     pub fn add(&mut self, entry: &Arc<Entry>, attempt: u32) {
-        let size = u32::try_from(entry.json().len()).unwrap_or(u32::MAX);
-        self.room = self.room.saturating_sub(size);
+        self.room = self.room.saturating_sub(size(entry));
+        self.news += u32::from(self.is_new(entry));
+        self.entries.push((entry.clone(), attempt));
+    }
+
+    /// This feed is sent anew: of what it brought only what is transient stays, as nothing comes twice in one answer.
+    pub fn take_back(&mut self, feed: &FeedId) {
+        let entries = std::mem::take(&mut self.entries);
+        let is_kept = |entry: &Entry| entry.position.offset == 0 || entry.feed != *feed;
+        for (entry, attempt) in entries {
+            if is_kept(&entry) {
+                self.entries.push((entry, attempt));
+            } else {
+                self.room = self.room.saturating_add(size(&entry));
+                self.news -= u32::from(self.is_new(&entry));
+            }
+        }
+    }
+
+    /// Whether the client has not had it.
+    fn is_new(&self, entry: &Entry) -> bool {
         let had = self.more.as_ref().and_then(|more| more.had.as_ref());
         let had = had.and_then(|cursor| cursor.get(&entry.feed));
         let transient = entry.position.offset == 0;
-        let new = transient || had.is_none_or(|had| entry.position.offset > had.offset);
-        self.news += u32::from(new);
-        self.entries.push((entry.clone(), attempt));
+        transient || had.is_none_or(|had| entry.position.offset > had.offset)
     }
 
     fn followed(&self) -> Option<&Followed> {
@@ -223,6 +240,11 @@ impl Pieces {
     }
 }
 
+/// What an entry takes of an answer.
+fn size(entry: &Entry) -> i32 {
+    i32::try_from(entry.json().len()).unwrap_or(i32::MAX)
+}
+
 impl Live {
     /// Ends a turn of a poll: answers it, where that is due.
     pub(super) fn finish_poll(&mut self, out: &mut Outgoing, turn: &mut Turn) -> Next {
@@ -286,5 +308,66 @@ impl Live {
             }
             _ => Wire::Poll(Box::new(poll)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::websocket::tests::notification;
+    use postrider_model::{Position, UserId};
+
+    fn entry(feed: &FeedId, offset: u64) -> Arc<Entry> {
+        Arc::new(Entry {
+            feed: feed.clone(),
+            position: Position {
+                offset,
+                ..Position::START
+            },
+            ..notification()
+        })
+    }
+
+    #[test]
+    fn what_is_sent_anew_does_not_come_twice_in_one_answer() {
+        let own = FeedId::User(UserId::new("ada").unwrap());
+        let had = Position {
+            offset: 3,
+            ..Position::START
+        };
+        let mut poll = Poll {
+            entries: Vec::new(),
+            room: 100_000,
+            limit: 10,
+            gap: false,
+            dropped_transient: false,
+            keep_alive: true,
+            news: 0,
+            deadline: Timestamp(0),
+            more: More {
+                had: Some(Cursor::new([(&own, had)])),
+                ..More::default()
+            }
+            .any(),
+        };
+        let whole = poll.room;
+        for (feed, offset) in [(&own, 3), (&own, 4), (&own, 0), (&FeedId::All, 4)] {
+            poll.add(&entry(feed, offset), 1);
+        }
+        assert_eq!((poll.entries.len(), poll.news), (4, 3));
+        poll.take_back(&own);
+        let left: Vec<_> = poll
+            .entries
+            .iter()
+            .map(|(entry, _)| entry.position.offset)
+            .collect();
+        assert_eq!(
+            (left, poll.news),
+            (vec![0, 4], 2),
+            "a transient one comes once only"
+        );
+        poll.take_back(&FeedId::All);
+        let transient = size(&poll.entries[0].0);
+        assert_eq!(poll.room, whole - transient);
     }
 }

@@ -96,6 +96,12 @@ impl Outbox for Sink<'_> {
         }
     }
 
+    fn take_back(&mut self, feed: &FeedId) {
+        if let Wire::Poll(poll) = &mut *self.wire {
+            poll.take_back(feed);
+        }
+    }
+
     fn gap(&mut self, oldest: Timestamp) {
         match &mut *self.wire {
             Wire::Poll(poll) => poll.gap = true,

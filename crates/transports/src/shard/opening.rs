@@ -310,14 +310,14 @@ impl Shard {
     }
 
     /// Bytes of entries in a poll's answer.
-    fn poll_room(&self, slot: usize) -> u32 {
+    fn poll_room(&self, slot: usize) -> i32 {
         let is_direct = |connection: &Connection| connection.socket.is_direct();
         let room = match self.connections.get(slot).is_some_and(is_direct) {
             true => POLL_BYTES,
             // It is copied on its way, and waits beside others of the same client.
             false => BRIDGED_POLL_BYTES.min(self.turn.rules.bounds.outbox),
         };
-        u32::try_from(room).unwrap_or(u32::MAX)
+        i32::try_from(room).unwrap_or(i32::MAX)
     }
 
     /// A poll was answered: its session ends. What is left of it is for the next one.

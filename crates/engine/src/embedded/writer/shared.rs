@@ -36,6 +36,9 @@ pub(super) struct Turn {
     away: Option<Instant>,
     /// What is left of the last transaction, which is to be done again.
     kept: Option<Kept>,
+    /// So many of the commands that wait are each tried by itself: together with others they were refused, as the store
+    /// takes nothing that is to be kept.
+    apart: usize,
     /// When to look for what is due.
     rhythm: Rhythm,
     /// The newest dead letter's id, as far as this node knows.
@@ -106,6 +109,8 @@ impl WriterThread {
         let room = (MAX_SHARED >> turn.shared.clashes.saturating_sub(AT_ONCE).min(9)).max(1);
         let kept = turn.shared.kept.take();
         let most = kept.as_ref().map_or(usize::MAX, |kept| kept.jobs);
+        let is_apart = turn.shared.apart > 0;
+        let most = if is_apart { 1 } else { most };
         let mut apply = match self.open_again(kept, turn) {
             Ok(apply) => apply,
             Err(fault) => return self.again(turn, VecDeque::new(), fault),
@@ -141,9 +146,16 @@ impl WriterThread {
         }
         let sync = !apply.appended.is_empty() || stepped.iter().any(|(job, _)| job.needs_sync());
         let tries = Some(turn.shared.clashes);
-        match self.try_to_commit(apply, sync, stepped.len(), tries, turn) {
+        let fate = self.try_to_commit(apply, sync, stepped.len(), tries, turn);
+        if is_apart && !matches!(fate, Fate::Again(_)) {
+            turn.shared.apart -= 1;
+        }
+        match fate {
             Fate::Done => turn.shared.passed(),
             Fate::Again(fault) => return self.again(turn, stepped, fault),
+            Fate::Unknown(fault @ StoreFault::Unready(_)) if !is_apart => {
+                return self.refuse_what_is_new(turn, stepped, &fault);
+            }
             Fate::Unknown(fault) => return self.refuse_shared(turn, stepped, &fault),
         }
         for (mut job, done) in stepped {
@@ -279,10 +291,27 @@ impl WriterThread {
                 self.refuse_shared(turn, first.into_iter().collect(), &fault);
             }
             fault => {
+                turn.shared.apart = 0;
                 let all = turn.jobs.drain(..).map(|job| (job, false)).collect();
                 self.refuse_shared(turn, all, &fault);
             }
         }
+    }
+
+    /// The store takes nothing that is to be kept. What was with it in the transaction may free something, or need not be
+    /// kept as safely: it is tried again, each by itself.
+    fn refuse_what_is_new(&self, turn: &mut super::Turn, stepped: VecDeque<(Job, bool)>, fault: &StoreFault) {
+        let (new, mut others): (VecDeque<_>, VecDeque<_>) =
+            stepped.into_iter().partition(|(job, _)| job.is_new());
+        if new.is_empty() && others.len() == 1 {
+            return self.refuse_shared(turn, others, fault);
+        }
+        turn.shared.apart = others.len();
+        while let Some((mut job, _)) = others.pop_back() {
+            job.roll_back();
+            turn.jobs.push_front(job);
+        }
+        self.refuse_shared(turn, new, fault);
     }
 
     /// Notes a failure, and waits a little where that helps. False once it went on for too long.

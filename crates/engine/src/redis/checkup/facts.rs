@@ -37,7 +37,9 @@ pub struct Server {
 /// # Errors
 /// Where one does not answer.
 pub async fn look(links: &Links, now: &(dyn Fn() -> Timestamp + Sync)) -> Result<Vec<Server>, LinkFault> {
-    let mut servers = settings(links).await?;
+    let told = settings(links).await.into_iter();
+    let told: Result<BTreeMap<_, _>, _> = told.map(|(address, told)| Ok((address, told?))).collect();
+    let mut servers = told?;
     let before = now();
     for (address, said) in links.each(redis::cmd("TIME")).await {
         if let (Some(server), Some(said)) = (servers.get_mut(&address.to_string()), allowed(said)?) {
@@ -65,32 +67,31 @@ pub async fn look(links: &Links, now: &(dyn Fn() -> Timestamp + Sync)) -> Result
 }
 
 /// Asks every master what it says of itself, and what it was told to be, by address. Two short commands each, for whoever
-/// asks again and again.
-///
-/// # Errors
-/// Where one does not answer.
-pub(in crate::redis) async fn settings(links: &Links) -> Result<BTreeMap<String, Server>, LinkFault> {
-    let mut servers: BTreeMap<String, Server> = BTreeMap::new();
+/// asks again and again. One that does not answer is an error of its own.
+pub(in crate::redis) async fn settings(links: &Links) -> BTreeMap<String, Result<Server, LinkFault>> {
+    let mut servers = BTreeMap::new();
     for (address, said) in links.each(redis::cmd("INFO").clone()).await {
         let address = address.to_string();
-        let info = lines(&said?);
-        servers.insert(
-            address.clone(),
-            Server {
-                address,
-                info,
-                ..Server::default()
-            },
-        );
+        let server = said.map(|said| Server {
+            address: address.clone(),
+            info: lines(&said),
+            ..Server::default()
+        });
+        servers.insert(address, server);
     }
     let mut config = redis::cmd("CONFIG");
     config.arg("GET").arg(&PARAMETERS[..]);
     for (address, said) in links.each(config).await {
-        if let Some(server) = servers.get_mut(&address.to_string()) {
-            server.config = allowed(said)?.map(|said| pairs(&said));
+        let Some(told) = servers.get_mut(&address.to_string()) else {
+            continue;
+        };
+        match (&mut *told, allowed(said)) {
+            (Ok(server), Ok(said)) => server.config = said.map(|said| pairs(&said)),
+            (Ok(_), Err(fault)) => *told = Err(fault),
+            (Err(_), _) => {}
         }
     }
-    Ok(servers)
+    servers
 }
 
 /// What may be forbidden without harm.

@@ -85,21 +85,33 @@ impl Cluster {
 
     /// Moves a slot that holds few keys from one master to another.
     pub(crate) fn move_slot(&self, slot: u16, from: usize, to: usize) {
-        let id = text(&self.masters[to].ask_line("CLUSTER MYID"));
-        let old = text(&self.masters[from].ask_line("CLUSTER MYID"));
-        self.masters[to].ask_line(&format!("CLUSTER SETSLOT {slot} IMPORTING {old}"));
-        self.masters[from].ask_line(&format!("CLUSTER SETSLOT {slot} MIGRATING {id}"));
+        self.begin_move(slot, from, to);
         let keys = self.masters[from].ask_line(&format!("CLUSTER GETKEYSINSLOT {slot} 100"));
         for key in keys.as_sequence().into_iter().flatten() {
-            let port = self.masters[to].port();
-            let moved =
-                self.masters[from].ask_line(&format!("MIGRATE 127.0.0.1 {port} {} 0 5000", text(key)));
-            assert_eq!(moved, Value::Okay);
+            self.move_key(&text(key), from, to);
         }
+        let id = text(&self.masters[to].ask_line("CLUSTER MYID"));
         for node in [to, from] {
             let told = self.masters[node].ask_line(&format!("CLUSTER SETSLOT {slot} NODE {id}"));
             assert_eq!(told, Value::Okay);
         }
+    }
+
+    /// From now on keys of the slot may lie on either of them.
+    pub(crate) fn begin_move(&self, slot: u16, from: usize, to: usize) {
+        let [old, new] = [from, to].map(|node| text(&self.masters[node].ask_line("CLUSTER MYID")));
+        for (node, way) in [
+            (to, format!("IMPORTING {old}")),
+            (from, format!("MIGRATING {new}")),
+        ] {
+            self.masters[node].ask_line(&format!("CLUSTER SETSLOT {slot} {way}"));
+        }
+    }
+
+    pub(crate) fn move_key(&self, key: &str, from: usize, to: usize) {
+        let port = self.masters[to].port();
+        let moved = self.masters[from].ask_line(&format!("MIGRATE 127.0.0.1 {port} {key} 0 5000"));
+        assert_eq!(moved, Value::Okay);
     }
 }
 

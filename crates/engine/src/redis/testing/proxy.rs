@@ -1,6 +1,7 @@
 //! A way to a server that can be made to swallow what goes through it, as a network does that loses a route: nobody is
 //! told that the connection is gone.
 
+use crate::redis::links::RedisUrl;
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::Arc;
@@ -53,8 +54,11 @@ impl Proxy {
         proxy
     }
 
-    pub(crate) fn port(&self) -> u16 {
-        self.port
+    /// The server through it.
+    pub(crate) fn url(&self) -> RedisUrl {
+        format!("redis://127.0.0.1:{}", self.port)
+            .parse()
+            .expect("a well-formed address")
     }
 
     /// What was connected until now passes nothing on any more, and is not told.

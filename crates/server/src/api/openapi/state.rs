@@ -116,7 +116,7 @@ pub fn user_instance() -> Operation {
             Task::State,
             "Which instance has a user?",
             "For producers that write to the queue of one instance, as the registry says (`registry.type`). A hint, never a promise: \
-             the user may go as it is told.",
+             the user may go as it is told. 404 where no registry is configured.",
         )
         .for_whom(Credential::Key(Scope::Publish))
         .answers(200, "The `instance` of a node that has a session of the user; null while none has.")

@@ -1,6 +1,7 @@
 //! `redis-notify`: a WebSocket for users whose back-ends PUBLISH and HSET in Redis.
 
 use super::{Preset, PresetOption, Variable};
+use crate::config::value::quoted;
 
 /// The port of Redis where an address names none.
 const REDIS_PORT: &str = "6379";
@@ -94,7 +95,10 @@ fn redis_url(text: &str) -> Result<String, String> {
 fn address(text: &str) -> Result<String, String> {
     let (host, port) = text.rsplit_once(':').unwrap_or(("", text));
     if port.parse::<u16>().is_err() {
-        return Err("must be :PORT, PORT or ADDRESS:PORT".into());
+        return Err(format!(
+            "must be :PORT, PORT or ADDRESS:PORT, not {}",
+            quoted(text)
+        ));
     }
     Ok(match host {
         "" => format!("0.0.0.0:{port}"),

@@ -1,6 +1,7 @@
 //! `sqs-long-poll`: a stream of bare bodies for phones and devices, which are taken from SQS while their users are there.
 
 use super::{Derived, Joint, JointFault, Preset, Variable, Variables};
+use crate::config::value::quoted;
 
 const MODE: &str = "NOTIFICATION_SERVICE_MODE";
 const CLIENT_ID: &str = "NOTIFICATION_SERVICE_CLIENT_ID";
@@ -120,12 +121,15 @@ enum Mode {
 fn mode(given: &Variables<'_>) -> Result<Option<Mode>, JointFault> {
     let of_user = given.get(USER_BASE).is_some();
     let of_instance = given.get(QUEUE_URL).is_some() || given.get(PREFIX).is_some();
+    // Who is given an id is to be given its queue too.
+    let is_named = given.get(CLIENT_ID).is_some();
     let number = given.get(MODE);
     match (number, of_instance, of_user) {
         (Some("0"), ..) => Ok(Some(Mode::Instance)),
         (Some("2"), ..) => Ok(Some(Mode::User)),
         (Some("1") | None, true, false) => Ok(Some(Mode::Instance)),
         (Some("1") | None, false, true) => Ok(Some(Mode::User)),
+        (None, false, false) if is_named => Ok(Some(Mode::Instance)),
         (None, false, false) => Ok(None),
         (Some("1") | None, ..) => Err(JointFault {
             variable: MODE,
@@ -134,9 +138,9 @@ fn mode(given: &Variables<'_>) -> Result<Option<Mode>, JointFault> {
                  or as one for each user (code: 1; write 2 for it, and set {USER_BASE})"
             ),
         }),
-        (Some(_), ..) => Err(JointFault {
+        (Some(other), ..) => Err(JointFault {
             variable: MODE,
-            what: "must be 0, 1 or 2".into(),
+            what: format!("must be 0, 1 or 2, not {}", quoted(other)),
         }),
     }
 }
@@ -175,7 +179,7 @@ fn of_instance(given: &Variables<'_>) -> Result<Vec<Derived>, JointFault> {
             if uuid::Uuid::try_parse(id).is_err() {
                 return Err(JointFault {
                     variable: CLIENT_ID,
-                    what: "must be a UUID".into(),
+                    what: format!("must be a UUID, not {}", quoted(id)),
                 });
             }
             keys.push(Derived::new(CLIENT_ID, "instance", id));
@@ -220,7 +224,7 @@ fn registry(by: &'static str, given: &Variables<'_>) -> Result<Vec<Derived>, Joi
             _ => {
                 return Err(JointFault {
                     variable: DB_TLS,
-                    what: "must be true or false".into(),
+                    what: format!("must be true or false, not {}", quoted(text)),
                 });
             }
         };
@@ -243,14 +247,17 @@ fn port(text: &str) -> Result<String, String> {
     let port = text.trim_start_matches(':');
     match port.parse::<u16>() {
         Ok(port) => Ok(format!("0.0.0.0:{port}")),
-        Err(_) => Err("must be a port".into()),
+        Err(_) => Err(format!("must be a port, such as 8080, not {}", quoted(text))),
     }
 }
 
 fn seconds(text: &str) -> Result<String, String> {
     match text.parse::<u64>() {
         Ok(seconds) => Ok(format!("{seconds}s")),
-        Err(_) => Err("must be a number of seconds".into()),
+        Err(_) => Err(format!(
+            "must be a number of seconds, such as 600, not {}",
+            quoted(text)
+        )),
     }
 }
 
@@ -258,7 +265,7 @@ fn level(text: &str) -> Result<String, String> {
     match text.to_ascii_uppercase().as_str() {
         "DEVELOPMENT" => Ok("debug".into()),
         "PRODUCTION" => Ok("info".into()),
-        _ => Err("must be DEVELOPMENT or PRODUCTION".into()),
+        _ => Err(format!("must be DEVELOPMENT or PRODUCTION, not {}", quoted(text))),
     }
 }
 

@@ -101,9 +101,10 @@ fn what_the_variables_come_to() {
         (&[(MODE, "2")][..], "SQS_USER_QUEUE_BASE_URL: is needed"),
         (&[(MODE, "0")], "SQS_QUEUE_NAME_PREFIX: is needed"),
         (&[(MODE, "0"), (CLIENT_ID, ID)], "SQS_QUEUE_URL: is needed where"),
+        (&[(CLIENT_ID, ID)], "SQS_QUEUE_URL: is needed where"),
         (
             &[(CLIENT_ID, "seven"), (QUEUE_URL, "q")],
-            "NOTIFICATION_SERVICE_CLIENT_ID: must be a UUID",
+            "NOTIFICATION_SERVICE_CLIENT_ID: must be a UUID, not \"seven\"",
         ),
     ] {
         let told = derived(env).unwrap_err();

@@ -41,7 +41,7 @@ pub(super) fn one(name: &str, config: &SnsConfig, plant: &Plant) -> Option<Made>
         topics: config.topics.clone(),
         hosts: Hosts::with(&config.hosts).ok()?,
         window: config.replay_window,
-        keys: Keys::new(Arc::new(Fetched)),
+        keys: Keys::new(Arc::new(Fetched), crate::steady_clock()),
     };
     let credentials = config.password.as_ref().map(|password| {
         let pair = format!("{}:{}", config.user, password.expose());
@@ -134,7 +134,7 @@ impl SnsDoor {
     async fn take_post(&self, body: Bytes) -> Result<(), Problem> {
         let post = Post::read(&body).map_err(|fault| Problem::invalid_request(sentence(&fault)))?;
         match self.checks.verify(&post, crate::now()).await {
-            Err(forged) => Err(self.refuse(&post, &forged)),
+            Err(forged) => Err(self.refuse(post.kind.as_str(), &forged)),
             Ok(Verified::Confirm(url)) => self.confirm(&post, url).await,
             Ok(Verified::Unsubscribed) => {
                 tracing::warn!(
@@ -176,7 +176,7 @@ impl SnsDoor {
     fn raw(&self, headers: &HeaderMap, body: Bytes) -> Result<Message, Problem> {
         let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
         if !text("x-amz-sns-topic-arn").is_some_and(|topic| self.checks.hears(topic)) {
-            return Err(self.not_believed(&Forged::Topic));
+            return Err(self.refuse("raw", &Forged::Topic));
         }
         let name = text("x-amz-sns-message-id")
             .filter(|id| !id.is_empty())
@@ -232,19 +232,14 @@ impl SnsDoor {
         }
     }
 
-    fn refuse(&self, post: &Post, forged: &Forged) -> Problem {
-        if let Some(count) = self.forged.due(crate::now()) {
-            // The kind is one of three; nothing else of a post that is not believed goes into the log.
-            let kind = post.kind.as_str();
-            tracing::warn!(source = self.name, kind, count, %forged, "a post is not believed");
+    /// Nothing of a post that is not believed goes into the log but its kind.
+    fn refuse(&self, kind: &'static str, forged: &Forged) -> Problem {
+        if let Some(unsaid) = self.forged.due(crate::now()) {
+            tracing::warn!(source = self.name, kind, %forged, unsaid, "a post is not believed");
         }
-        match forged.may_pass_later() {
-            true => Problem::unavailable(RETRY_AFTER_S),
-            false => self.not_believed(forged),
+        if forged.may_pass_later() {
+            return Problem::unavailable(RETRY_AFTER_S);
         }
-    }
-
-    fn not_believed(&self, forged: &Forged) -> Problem {
         Problem {
             status: 403,
             code: "forged",

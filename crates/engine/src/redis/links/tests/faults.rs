@@ -103,10 +103,7 @@ async fn a_connection_that_is_swallowed_is_noticed() {
     }
     let server = Server::start();
     let proxy = Proxy::start(server.port());
-    let url = format!("redis://127.0.0.1:{}", proxy.port())
-        .parse()
-        .expect("well-formed");
-    let (links, heard) = listening(&url, WAIT).await;
+    let (links, heard) = listening(&proxy.url(), WAIT).await;
     proxy.swallow();
     let cut = Instant::now();
     // Read calls are asked again over the next connection.
@@ -124,13 +121,10 @@ async fn a_connection_that_is_silent_from_the_first_byte_is_not_waited_for() {
     }
     let server = Server::start();
     let proxy = Proxy::start(server.port());
-    let url = format!("redis://127.0.0.1:{}", proxy.port())
-        .parse()
-        .expect("well-formed");
     // The command connection and the listening one.
     proxy.swallow_next(2);
     // Half as long as one greeting may take.
-    let links = open(&url, Duration::from_secs(1)).await;
+    let links = open(&proxy.url(), Duration::from_secs(1)).await;
     assert_eq!(one(&links, get(CELL)).await, Ok(Value::Nil));
     assert_eq!(links.state().reconnects, 0);
 }
