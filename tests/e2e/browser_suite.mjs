@@ -106,7 +106,7 @@ const status = await run({
     // The bare id block fires no event; it has gone out in the same send as the entry.
     holds(cutter.cut() > 0, 'nothing was open to be cut');
     const second = await node.publish({ users: [who], data: 2 });
-    await until(page, 'a second opening', () => window.seen.opened >= 2, null, 20_000);
+    await until(page, 'a second opening', () => window.seen.opened >= 2);
     await until(page, ...sawIds([first, second]));
     const { ids, lastEventIds, errors } = await seen(page);
     equal(ids, [first, second], 'once, in order');
@@ -122,7 +122,7 @@ const status = await run({
     equal(await own.stop(), 0, 'exit status');
     await own.start();
     const second = await own.publish({ users: [who], data: 2 });
-    await until(page, ...sawIds([first, second]), 20_000);
+    await until(page, ...sawIds([first, second]));
     equal(inOrder((await seen(page)).ids), [first, second], 'in order');
   })),
 
@@ -135,7 +135,7 @@ const status = await run({
     await own.kill();
     await own.start();
     const third = await own.publish({ users: [who], data: 3 });
-    await until(page, ...sawIds([first, second, third]), 20_000);
+    await until(page, ...sawIds([first, second, third]));
     equal(inOrder((await seen(page)).ids), [first, second, third], 'in order');
   })),
 

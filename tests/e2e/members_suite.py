@@ -20,9 +20,9 @@ from lib.node import KEY, Node, token
 
 USERS = [f"user-{n}" for n in range(6)]
 TOPICS = ["news", "sport/eu", "a+b@c"]
-STEPS = 200
+STEPS = 140
 LIFE_SECONDS = 2
-ARRIVE_SECONDS = 20
+ARRIVE_SECONDS = 40
 AWAY = (OSError, EOFError, httpx.HTTPError, websockets.WebSocketException, asyncio.TimeoutError, StopAsyncIteration)
 
 

@@ -23,7 +23,7 @@ import websockets
 from websockets.sync.client import connect
 
 from lib.cases import case, equal, eventually, run, user
-from lib.node import binary
+from lib.node import binary, free_port
 
 SECRET = "an-end-to-end-secret-of-enough-bytes"
 COOKIE = "notify_session"
@@ -47,9 +47,8 @@ class Redis:
 
     def __init__(self):
         self.folder = tempfile.mkdtemp(prefix="postrider-redis-")
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        # Below the ports that the kernel gives to clients, so that it is still free for a second start.
+        self.port = free_port()
         self.start()
 
     def start(self):
@@ -57,17 +56,19 @@ class Redis:
             ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--dir", self.folder, "--save", "",
              "--appendonly", "yes"],
             stdout=subprocess.DEVNULL)
-        eventually(self.answers, 20, "a Redis")
+        eventually(self.answers, 60, "a Redis")
 
     def answers(self):
-        with contextlib.suppress(OSError):
+        # While it reads its file it refuses.
+        with contextlib.suppress(OSError, AssertionError):
             return self.ask("PING") == "PONG"
+        return False
 
     def ask(self, *words):
         """One command on a connection of its own."""
         parts = [word if isinstance(word, bytes) else str(word).encode() for word in words]
         request = b"*%d\r\n" % len(parts) + b"".join(b"$%d\r\n%s\r\n" % (len(one), one) for one in parts)
-        with socket.create_connection(("127.0.0.1", self.port), timeout=10) as wire:
+        with socket.create_connection(("127.0.0.1", self.port), timeout=30) as wire:
             wire.sendall(request)
             answer = wire.makefile("rb")
             line = answer.readline().rstrip(b"\r\n")
@@ -124,7 +125,7 @@ class Service:
         headers = {name.replace("_", "-"): value for name, value in headers.items()}
         request = urllib.request.Request(f"http://{self.http}{path}", body, headers, method=method)
         try:
-            with urllib.request.urlopen(request, timeout=10) as answer:
+            with urllib.request.urlopen(request, timeout=30) as answer:
                 return answer.status, answer.headers, answer.read()
         except urllib.error.HTTPError as answer:
             return answer.status, answer.headers, answer.read()
@@ -139,7 +140,7 @@ class Client:
         query += f"&topic={topic}" if topic else ""
         self.wire = self.opened.enter_context(
             connect(f"ws://{service.http}/notify/ws?{query}", additional_headers=headers, compression=None,
-                    open_timeout=10, close_timeout=5))
+                    open_timeout=30, close_timeout=5, ping_interval=None))
         equal(self.next(), json.dumps({"kind": "connect", "userID": str(user_id)}, separators=(",", ":")), "first frame")
         state = json.loads(self.next())
         equal(state["kind"], "state", "second frame")
@@ -152,18 +153,18 @@ class Client:
     def __exit__(self, *_):
         self.opened.close()
 
-    def next(self, seconds=10):
+    def next(self, seconds=30):
         return self.wire.recv(timeout=seconds)
 
 
 def refused(service, query, **headers):
     """The frame that tells why, and the close code after it."""
     with connect(f"ws://{service.http}/notify/ws?{query}", additional_headers=headers, compression=None,
-                 open_timeout=10, close_timeout=5) as wire:
-        told = wire.recv(timeout=10)
+                 open_timeout=30, close_timeout=5) as wire:
+        told = wire.recv(timeout=30)
         assert isinstance(told, str), "a text frame"
         try:
-            wire.recv(timeout=10)
+            wire.recv(timeout=30)
         except websockets.ConnectionClosed as closed:
             return json.loads(told), closed.rcvd.code
     raise AssertionError("it was not closed")
@@ -259,7 +260,7 @@ def the_token_may_come_in_a_form(redis, service):
     name = user()
     form = f"authorization=Bearer+{token(name)}&topic=news"
     host, port = service.http.split(":")
-    with socket.create_connection((host, int(port)), timeout=10) as wire:
+    with socket.create_connection((host, int(port)), timeout=30) as wire:
         wire.sendall((f"GET /notify/ws HTTP/1.1\r\nHost: {service.http}\r\nUpgrade: websocket\r\n"
                       "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
                       "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
@@ -373,7 +374,7 @@ def the_files_of_public_html_are_served_and_no_others(redis, service):
 @case
 def the_operations_listener_answers(redis, service):
     for path in ["/health", "/metrics"]:
-        with urllib.request.urlopen(f"http://{service.ops}{path}", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://{service.ops}{path}", timeout=30) as answer:
             equal(answer.status, 200, path)
 
 
@@ -382,17 +383,18 @@ def a_line_about_the_process_comes_as_often_as_it_is_set(redis, service):
     with Service(redis, "--set", "log.process=1s") as quick:
         def lines():
             return [line for line in quick.log.read_text().splitlines() if "resident_mib" in line]
-        eventually(lambda: len(lines()) >= 2, 10, "two lines")
+        eventually(lambda: len(lines()) >= 2, what="two lines")
 
 
 @case
 def who_is_silent_is_dropped_and_who_answers_pings_is_not(redis, service):
-    # The preset's 108 s and 120 s, in small.
-    quick = ["--set", "session.keep_alive=1s", "--set", "session.silence=3s"]
+    # The preset's 108 s and 120 s, in small; more than a machine stands still that does other things too.
+    quick = ["--set", "session.keep_alive=1s", "--set", "session.silence=8s"]
     with Service(redis, *quick) as impatient:
         name = user()
         host, port = impatient.http.split(":")
-        with Client(impatient, name) as talking, socket.create_connection((host, int(port)), timeout=20) as silent:
+        with Client(impatient, name) as talking, socket.create_connection((host, int(port)), timeout=60) as silent:
+            began = time.monotonic()
             silent.sendall((f"GET /notify/ws?authorization={token(name)} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n"
                             "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
                             "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n").encode())
@@ -405,11 +407,11 @@ def who_is_silent_is_dropped_and_who_answers_pings_is_not(redis, service):
             busy = threading.Thread(target=publish)
             busy.start()
             try:
-                began, heard = time.monotonic(), bytearray()
+                heard = bytearray()
                 while piece := silent.recv(65536):
                     heard += piece
                 took = time.monotonic() - began
-                assert 2 <= took < 10, f"dropped after {took:.1f} s"
+                assert 7 <= took < 40, f"dropped after {took:.1f} s"
                 assert heard.count(b"\x89\x08") >= 2, "pings, although something was sent all the time"
             finally:
                 stop.set()
@@ -467,9 +469,9 @@ def a_redis_that_was_away_costs_what_came_meanwhile_and_no_connection_of_a_clien
     with Client(service, name, topic="news") as client:
         redis.stop()
         redis.start()
-        eventually(lambda: redis.ask("PUBLISH", f"notify:{name}", "back") == 1, 20, "a subscriber")
+        eventually(lambda: redis.ask("PUBLISH", f"notify:{name}", "back") == 1, 60, "a subscriber")
         equal(client.next(), "back")
-        eventually(lambda: redis.ask("PUBLISH", "notify_topic:news", "news") == 1, 20, "a subscriber")
+        eventually(lambda: redis.ask("PUBLISH", "notify_topic:news", "news") == 1, 60, "a subscriber")
         equal(client.next(), "news")
 
 

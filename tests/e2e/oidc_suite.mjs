@@ -13,7 +13,7 @@ const { OAuth2Server } = await import(pathToFileURL(path).href);
 
 const AUDIENCE = 'inbox';
 const ALGORITHMS = ['RS256', 'RS384', 'RS512', 'PS256', 'PS384', 'PS512', 'ES256', 'ES384', 'EdDSA'];
-const CHANGE_MS = 20_000;
+const CHANGE_MS = 60_000;
 
 /** Starts with a new key of each algorithm; on the port of one before it, or a free one. */
 async function issuer(algorithms, port = 0) {
@@ -32,7 +32,7 @@ const name = server.issuer.url;
 
 const node = await Node.start('serve', {
   auth: {
-    jwt: { jwks_url: `${place}/jwks`, issuer: name, audience: AUDIENCE, jwks_min_interval: '1s', jwks_refresh: '2s', jwks_max_stale: '6s' },
+    jwt: { jwks_url: `${place}/jwks`, issuer: name, audience: AUDIENCE, jwks_min_interval: '1s', jwks_refresh: '2s', jwks_max_stale: '12s' },
     api_keys: [{ name: 'all', key: 'key-of-the-back-end-with-all-scopes', scopes: ['publish', 'broadcast', 'manage', 'read'] }],
   },
 });

@@ -38,7 +38,7 @@ def counts(node, notification):
     return answer.json()["counts"]
 
 
-def in_state(node, notification, state, seconds=10):
+def in_state(node, notification, state, seconds=30):
     eventually(lambda: counts(node, notification)[state] == 1, seconds, f"{notification} {state}")
 
 
@@ -58,7 +58,7 @@ class Socket:
     def __init__(self, node, credential, **query):
         address = f"ws://{node.http}/v1/inbox/ws?{httpx.QueryParams(query)}"
         opening = connect(address, additional_headers={"Authorization": f"Bearer {credential}"},
-                          subprotocols=["postrider.v1"], open_timeout=10, close_timeout=5)
+                          subprotocols=["postrider.v1"], open_timeout=30, close_timeout=5, ping_interval=None)
         self._opened = contextlib.ExitStack()
         self.wire = self._opened.enter_context(opening)
         self.id = self.next("hello")["session"]
@@ -72,7 +72,7 @@ class Socket:
     def send(self, **frame):
         self.wire.send(json.dumps(frame))
 
-    def next(self, *kinds, seconds=10):
+    def next(self, *kinds, seconds=30):
         """The next frame of one of these types; those before it are passed over."""
         deadline, seen = time.monotonic() + seconds, []
         while True:
@@ -93,7 +93,7 @@ class Socket:
                 frame = json.loads(self.wire.recv(left))
                 assert frame["type"] != kind, f"unexpected {frame}"
 
-    def closed(self, seconds=15):
+    def closed(self, seconds=30):
         """Waits for the server's close: its code and its reason, which is JSON."""
         deadline = time.monotonic() + seconds
         try:
@@ -200,7 +200,9 @@ def a_scheduled_notification_comes_when_it_is_due(node):
     stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(due)) + f".{int(due % 1 * 1000):03}Z"
     sent = published(node, users=[who], data=1, deliver_at=stamp)
     with client(node, token(who)) as http:
-        equal(poll(http)["notifications"], [], "before it is due")
+        early = poll(http)["notifications"]
+        # On a machine that stood still meanwhile it may be due already.
+        assert not early or time.time() >= due - 0.01, f"{early} before it is due"
         got = poll(http, wait=20)["notifications"]
         equal(ids(got), [sent])
         assert time.time() >= due - 0.01, f"{due - time.time():.3f} s early"
@@ -210,7 +212,7 @@ def a_scheduled_notification_comes_when_it_is_due(node):
 def what_is_not_fetched_in_time_expires(node):
     who = user()
     sent = published(node, users=[who], data=1, ttl=1)
-    in_state(node, sent, "expired", 15)
+    in_state(node, sent, "expired")
     with client(node, token(who)) as http:
         equal(poll(http)["notifications"], [])
 
@@ -280,9 +282,10 @@ def a_stream_is_read_and_resumed(node):
 
 @case
 def a_stream_ends_with_its_token(node):
-    until = int(time.time()) + 3
+    # Later than a machine that stands still takes to open the stream.
+    until = int(time.time()) + 7
     with stream(node, token(user(), exp=until)) as events:
-        events.end(20)
+        events.end()
         assert time.time() >= until - 0.01, "it ended before the token did"
 
 
@@ -405,7 +408,7 @@ def what_is_not_acknowledged_is_sent_again(_node):
         who = user()
         with Socket(own, token(who), ack="explicit") as one, stream(own, token(who), ack="explicit") as other:
             sent = published(own, users=[who], data=1)
-            first, second = one.next("notification"), one.next("notification", seconds=15)
+            first, second = one.next("notification"), one.next("notification")
             equal((first["id"], first.get("attempt"), second["id"]), (sent, None, sent))
             assert second["attempt"] >= 2, second
             equal(one.next("error"), {"type": "error", "code": "delivery_stalled", "ids": [sent]})

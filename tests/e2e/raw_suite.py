@@ -76,7 +76,7 @@ class BackEnd:
         return self.http.get(f"/v1/notifications/{notification}").json()["counts"]["delivered"] == 1
 
     def delivered(self, notification, what="delivered"):
-        eventually(lambda: self.is_delivered(notification), 10, what)
+        eventually(lambda: self.is_delivered(notification), what=what)
 
     def is_there(self, who):
         """Waits until the user has a session: a client may say nothing of a head that it has read."""
@@ -154,7 +154,7 @@ def the_head_comes_at_once():
     """the head, over each version of HTTP, before there is any body"""
     for how, settings in WAYS:
         with BackEnd(settings) as node, curl(node, user("ada"), *how, "--dump-header", "-") as client:
-            eventually(lambda: b"\r\n\r\n" in client.got, 10, f"{how}: the head")
+            eventually(lambda: b"\r\n\r\n" in client.got, what=f"{how}: the head")
             head = bytes(client.got).decode().lower()
             assert re.match(r"http/\S+ 200", head), head
             assert "\r\ncontent-type: text/event-stream\r\n" in head and "\r\ncache-control: no-cache\r\n" in head, head
@@ -183,7 +183,7 @@ def a_request_is_found_in_the_log_by_its_trace_id():
             with httpx.stream("GET", node.address, headers=headers, timeout=TIMEOUT) as answer:
                 told = answer.headers["trace-id"]
             equal(told, given.get("trace-id", told), "trace-id")
-            eventually(lambda told=told: told in node.node.log(), 10, "a line of the log")
+            eventually(lambda told=told: told in node.node.log(), what="a line of the log")
         assert credential not in node.node.log(), "the token is in the log"
 
 

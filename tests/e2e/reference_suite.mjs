@@ -81,6 +81,7 @@ const cases = {
     await page.keyboard.press('Tab');
     equal(await page.evaluate(() => document.activeElement.className), 'skip', 'first stop');
     await page.keyboard.press('Enter');
+    await page.waitForURL(/#/);
     const first = details(page, OPERATION);
     for (let stop = 0; stop < 10 && !await first.locator('summary').evaluate(element => element === document.activeElement); stop += 1) {
       await page.keyboard.press('Tab');

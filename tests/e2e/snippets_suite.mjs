@@ -15,7 +15,7 @@ import { equal, holds, run } from './lib/cases.mjs';
 import { KEY, Node, token } from './lib/node.mjs';
 
 /** A snippet shows what it has to show within this. */
-const SHOWN_MS = 15_000;
+const SHOWN_MS = 40_000;
 const PUBLISH_MS = 250;
 
 const node = await Node.start();

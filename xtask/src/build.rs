@@ -43,14 +43,14 @@ pub fn binary_and_tests(workspace: &Workspace) -> Result<PathBuf> {
     }
 }
 
-/// The node that sends text back, for conformance suites.
+/// The node that sends text back, for conformance suites. As part of the workspace, so that its dependencies are those
+/// that were built for the tests.
 pub fn echo(workspace: &Workspace) -> Result<PathBuf> {
     let arguments = [
         "build",
-        "-p",
-        "postrider-server",
+        "--workspace",
         "--features",
-        "echo",
+        "postrider-server/echo",
         "--example",
         "echo",
     ];

@@ -180,6 +180,8 @@ const SUITES: &[Suite] = &[
 
 const CARGO: &str = "cargo";
 const CONFORMANCE: &str = "conformance";
+/// Suites that draw their cases at random: a failure is a finding, also if it does not come again.
+const ONCE: [&str; 2] = ["members", "schemathesis"];
 /// What no registry has for this machine: not even a strict run fails for it.
 const FORGIVABLE: [Need; 3] = [Need::Python27, Need::Python313, Need::Terraform];
 
@@ -296,8 +298,23 @@ fn run_suite(
         return Ok(());
     }
     let start = Instant::now();
-    let tally = match suite.runner {
-        Runner::Docs => docs::check(workspace, binary, &[])?,
+    let mut tally = run_once(suite, workspace, binary)?;
+    // As with the tests of a node that `cargo test` runs.
+    if tally.failed > 0 && tally.failed <= summary.flaky_left() && !ONCE.contains(&suite.name) {
+        heading(&format!("{}, again", suite.name));
+        let second = run_once(suite, workspace, binary)?;
+        if second.failed == 0 {
+            (0..tally.failed).for_each(|_| summary.flaky(format!("{}: a case", suite.name)));
+            tally = second;
+        }
+    }
+    summary.ran(suite.name, tally, start.elapsed().as_secs_f64());
+    Ok(())
+}
+
+fn run_once(suite: &Suite, workspace: &Workspace, binary: &Path) -> Result<Tally> {
+    match suite.runner {
+        Runner::Docs => docs::check(workspace, binary, &[]),
         Runner::Python(script) => {
             let mut command = Command::new(install::python_of(workspace));
             command.arg("-u").arg(workspace.e2e().join(script));
@@ -306,16 +323,14 @@ fn run_suite(
                     .env("POSTRIDER_ECHO", build::echo(workspace)?)
                     .env("POSTRIDER_WSTEST", autobahn::wstest(workspace));
             }
-            run_script(command, suite, workspace, binary)?
+            run_script(command, suite, workspace, binary)
         }
         Runner::Node(script) => {
             let mut command = Command::new("node");
             command.arg(workspace.e2e().join(script));
-            run_script(command, suite, workspace, binary)?
+            run_script(command, suite, workspace, binary)
         }
-    };
-    summary.ran(suite.name, tally, start.elapsed().as_secs_f64());
-    Ok(())
+    }
 }
 
 /// What the suite counted itself; one failure more where its end and its count disagree.

@@ -6,8 +6,8 @@ use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use std::error::Error;
 use std::fmt;
 
-/// Codes by which services say that they are asked too often.
-const THROTTLED: [&str; 10] = [
+/// Codes by which services say that they are asked too often, or for the same by several at once.
+const THROTTLED: [&str; 12] = [
     "Throttling",
     "ThrottlingException",
     "ThrottledException",
@@ -18,6 +18,8 @@ const THROTTLED: [&str; 10] = [
     "LimitExceededException",
     "RequestLimitExceeded",
     "KmsThrottled",
+    "TransactionConflictException",
+    "TransactionInProgressException",
 ];
 /// A text for the operator has at most so many characters.
 const MOST_CHARS: usize = 400;

@@ -15,7 +15,7 @@ use std::sync::{Arc, Barrier, mpsc};
 use std::time::{Duration, Instant};
 
 /// How long a call waits for its answer.
-const ANSWER: Duration = Duration::from_secs(2);
+const ANSWER: Duration = Duration::from_secs(6);
 /// Calls at the same time, each over a connection of its own.
 const CALLS: usize = 4;
 /// What is asked in vain, and nothing but it.

@@ -6,7 +6,9 @@
 //!
 //! Invariant: of the table no more is in memory than one page for each query or segment that is being read; the next is
 //! read when the connections of the last have begun to be pushed to. At most `concurrency` pushes are under way at a
-//! time, those that wait for their next attempt included: what slows the pushing slows the reading.
+//! time, those that wait for their next attempt included: what slows the pushing slows the reading. Only those that failed
+//! and wait for the endpoint to be trusted again leave their room to others, which may be served; of one notification there
+//! are at most as many.
 //!
 //! Does not know what is at the end of a table or an endpoint: `dynamodb` and `management` do.
 
@@ -29,6 +31,7 @@ pub use endpoint_url::{NoEndpoint, endpoint_url};
 pub use management::Management;
 
 use crate::channel::{Channel, Failure, Happened, Ledger, Push, Tally, Unfit};
+use crate::circuit::Health;
 use crate::gate::Gate;
 use crate::{Standing, SteadyClock, Whom};
 use answer::Next;
@@ -39,6 +42,7 @@ use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt as _, StreamExt as _};
 use postrider_model::{Millis, Pauses};
 use stale::Stale;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
@@ -143,12 +147,14 @@ impl Channel for ApiGateway {
             Whom::Users(_) => None,
             Whom::EveryoneBut(_) => room(&self.scans).await,
         };
+        let others_served = AtomicBool::new(false);
         let mut connections = self.connections(&push.whom);
         let mut under_way: FuturesUnordered<BoxFuture<'_, Ended>> = FuturesUnordered::new();
         let (mut tally, mut stale, mut striking) = (Tally::default(), Stale::default(), 0);
         let (mut next, mut is_more) = (None, true);
         loop {
-            let is_free = striking < STRIKING;
+            let begun = under_way.len() - striking;
+            let is_free = striking < STRIKING && begun < self.options.concurrency.max(1);
             tokio::select! {
                 biased;
                 Some(ended) = under_way.next(), if !under_way.is_empty() => match ended {
@@ -168,8 +174,8 @@ impl Channel for ApiGateway {
                 },
                 permit = room(&self.room), if is_free && next.is_some() => {
                     if let Some(connection) = next.take() {
-                        let data = push.data.clone();
-                        under_way.push(self.deliver(connection, data, ledger, permit).boxed());
+                        let one = (connection, push.data.clone());
+                        under_way.push(self.deliver(one, ledger, &others_served, permit).boxed());
                     }
                 }
                 found = connections.next(), if is_free && is_more && next.is_none() => {
@@ -230,27 +236,35 @@ impl ApiGateway {
         }
     }
 
-    /// Hands one connection the payload, as often as it takes or is allowed.
+    /// Hands one connection the payload, as often as it takes or is allowed. `others_served` is whether another connection
+    /// of the same push was.
     async fn deliver(
         &self,
-        connection: Connection,
-        data: Bytes,
+        (connection, data): (Connection, Bytes),
         ledger: &dyn Ledger,
-        _permit: Option<SemaphorePermit<'_>>,
+        others_served: &AtomicBool,
+        mut permit: Option<SemaphorePermit<'_>>,
     ) -> Ended {
-        let (mut counted, mut repeats) = (0, 0);
-        let mut well = self.gate.well();
+        let (mut counted, mut repeats, mut was_failed) = (0, 0, false);
         loop {
-            let pass = self.gate.pass().await;
+            if was_failed {
+                // It may have to wait until another is served, which takes room.
+                drop(permit.take());
+            }
+            let pass = self.gate.pass(was_failed).await;
+            if permit.is_none() {
+                permit = room(&self.room).await;
+            }
             let answer = self.endpoint.post(&connection.id, &data).await;
             let random = (self.options.random)();
             let patience = &self.options.patience;
-            // Where others were served meanwhile, a refusal is this connection's and not everybody's.
-            let well_now = self.gate.well();
-            let others_well = well_now != well;
-            well = well_now;
-            pass.tell(answer.health(patience, repeats, random));
-            counted += u32::from(answer.counts(others_well));
+            let weight = answer.weight(was_failed, others_served.load(Ordering::Relaxed));
+            let health = answer.health((&connection.id, weight), patience, repeats, random);
+            if health == Health::Well {
+                others_served.store(true, Ordering::Relaxed);
+            }
+            was_failed |= answer.is_failed();
+            counted += u32::from(answer.counts(pass.tell(health)));
             match answer.next(patience, counted, repeats, random) {
                 Next::Notified => {
                     ledger.note(Happened::Notified);

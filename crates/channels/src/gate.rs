@@ -4,7 +4,6 @@
 
 use crate::circuit::{Circuit, Health, Leave};
 use crate::{Standing, SteadyClock};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
@@ -15,8 +14,6 @@ pub struct Gate {
     steady: SteadyClock,
     random: fn() -> u64,
     standing: Standing,
-    /// Attempts that the endpoint served.
-    well: AtomicU64,
 }
 
 /// One attempt that was let through.
@@ -36,21 +33,15 @@ impl Gate {
             steady,
             random,
             standing,
-            well: AtomicU64::new(0),
         }
     }
 
-    /// How many attempts the endpoint has served so far.
-    pub fn well(&self) -> u64 {
-        self.well.load(Ordering::Relaxed)
-    }
-
-    /// Waits until one may pass.
-    pub async fn pass(&self) -> Pass<'_> {
+    /// Waits until one may pass, who was failed before or not.
+    pub async fn pass(&self, was_failed: bool) -> Pass<'_> {
         loop {
             let changed = self.changed.notified();
             let now = (self.steady)();
-            let leave = self.circuit().ask(now);
+            let leave = self.circuit().ask(was_failed, now);
             let wait = match leave {
                 Leave::Pass | Leave::Probe => {
                     return Pass {
@@ -72,31 +63,31 @@ impl Gate {
         self.circuit.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Changes the circuit, and tells whom it concerns.
-    fn change(&self, change: impl FnOnce(&mut Circuit)) {
+    /// Changes the circuit, and tells whom it concerns. Whether everybody may pass now.
+    fn change(&self, change: impl FnOnce(&mut Circuit)) -> bool {
         let mut circuit = self.circuit();
-        let before = circuit.is_closed();
+        let (before, let_untried) = (circuit.is_closed(), circuit.lets_untried());
         change(&mut circuit);
         let after = circuit.is_closed();
         if before != after {
             // Before anybody else changes it, so that what is told last is so.
             (self.standing)(after);
+        }
+        if before != after || let_untried != circuit.lets_untried() {
             self.changed.notify_waiters();
         }
+        after
     }
 }
 
 impl Pass<'_> {
-    /// What became of the attempt.
-    pub fn tell(mut self, health: Health) {
+    /// What became of the attempt. Gives back whether everybody may pass now.
+    pub fn tell(mut self, health: Health<'_>) -> bool {
         self.is_told = true;
-        if health == Health::Well {
-            self.gate.well.fetch_add(1, Ordering::Relaxed);
-        }
         let (now, random) = ((self.gate.steady)(), (self.gate.random)());
         let is_probe = self.is_probe;
         self.gate
-            .change(|circuit| circuit.tell(health, is_probe, now, random));
+            .change(|circuit| circuit.tell(health, is_probe, now, random))
     }
 }
 
@@ -113,9 +104,9 @@ impl Drop for Pass<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::circuit::OPENS_AT;
     use postrider_model::Timestamp;
     use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering};
 
     #[tokio::test(start_paused = true)]
     async fn all_wait_and_one_probes_until_it_is_well() {
@@ -128,14 +119,17 @@ mod tests {
             telling.fetch_add(if is_there { 100 } else { 1 }, Ordering::Relaxed);
         });
         let gate = Gate::new(steady, || u64::MAX, standing);
-        gate.pass().await.tell(Health::Failed(OPENS_AT));
+        for _ in 0..3 {
+            gate.pass(false).await.tell(Health::Away);
+        }
         assert_eq!(told.load(Ordering::Relaxed), 1);
-        let probe = gate.pass().await;
+        let probe = gate.pass(false).await;
         assert_eq!(start.elapsed().as_millis(), 2_000);
         drop(probe);
-        let second = gate.pass().await;
+        let second = gate.pass(false).await;
         assert_eq!(start.elapsed().as_millis(), 2_000, "the next one probes at once");
-        let (waiting, ()) = tokio::join!(gate.pass(), async { second.tell(Health::Well) });
+        let (waiting, is_closed) = tokio::join!(gate.pass(false), async { second.tell(Health::Well) });
+        assert!(is_closed);
         assert_eq!(start.elapsed().as_millis(), 2_000, "who waits is woken");
         drop(waiting);
         assert_eq!(told.load(Ordering::Relaxed), 101);

@@ -147,6 +147,13 @@ impl Account {
         self.lock().accepted
     }
 
+    /// The readers by name, each with how often it had to come back.
+    pub fn reconnects(&self) -> Vec<(String, u64)> {
+        let books = self.lock();
+        let readers = books.readers.iter();
+        readers.map(|r| (r.name.clone(), r.reconnects)).collect()
+    }
+
     /// Opens the book of a reader: a user with session topics. It must exist before anything is published that it
     /// is to get.
     pub fn reader(&self, name: &str, user: &str, topics: &[String]) -> ReaderId {

@@ -43,7 +43,7 @@ pub const REGION: &str = "eu-central-1";
 
 /// How long a server may take to answer first, and to end when it is told to. LocalStack loads for seconds where the
 /// machine has other work.
-const PATIENCE: Duration = Duration::from_secs(90);
+const PATIENCE: Duration = Duration::from_secs(240);
 /// On how many ports a server is tried before it is given up.
 const TRIES: usize = 10;
 

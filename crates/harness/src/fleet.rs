@@ -12,6 +12,10 @@ use anyhow::Result;
 use crate::node::{Endpoint, Node, NodeOptions};
 use crate::proxy::Proxy;
 
+/// How long the nodes wait for Redis: as long as `engine.redis.patience`, which it must not exceed.
+const PATIENT: &str = "10s";
+/// What a node has by itself, for who has Redis say nothing.
+pub const AS_IT_COMES: (&str, &str) = ("engine.redis.timeout", "5s");
 /// How much of each log is shown.
 const LOG_LINES: usize = 12;
 const LOG_LINE: usize = 400;
@@ -80,6 +84,11 @@ impl Fleet {
 }
 
 fn node(url: &str, sets: &[(&str, &str)]) -> Result<Node> {
-    let engine = [("engine.type", "redis"), ("engine.redis.url", url)];
+    let engine = [
+        ("engine.type", "redis"),
+        ("engine.redis.url", url),
+        // A machine that stands still for some seconds is no Redis that is away; who makes one be away says otherwise.
+        ("engine.redis.timeout", PATIENT),
+    ];
     Node::start_with(NodeOptions::sets(&[&engine, sets].concat()))
 }

@@ -124,7 +124,7 @@ impl Conn {
         }
         socket.set_tcp_nodelay(true)?;
         socket
-            .connect_timeout(&addr.into(), Duration::from_secs(5))
+            .connect_timeout(&addr.into(), Duration::from_secs(30))
             .with_context(|| format!("connect {addr}"))?;
         Ok(Conn {
             stream: Stream::new(socket.into(), tls)?,

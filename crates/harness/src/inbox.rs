@@ -17,7 +17,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use crate::http::{Answer, Cut, escape};
-use crate::node::Endpoint;
+use crate::node::{AWAY, Endpoint};
 
 /// The wire that a session uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -240,9 +240,17 @@ impl Connect {
     }
 }
 
-/// A refusal to open a session.
+/// A refusal of a session or a poll.
 #[derive(Debug)]
 pub struct Refused(pub Answer);
+
+impl Refused {
+    /// Whether an error is one that says to come again.
+    pub fn is_for_now(e: &anyhow::Error) -> bool {
+        e.downcast_ref::<Refused>()
+            .is_some_and(|refused| AWAY.contains(&refused.0.status()))
+    }
+}
 
 impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

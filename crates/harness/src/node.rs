@@ -19,6 +19,7 @@ use rustls::ClientConfig;
 use serde_json::{Value, json};
 
 use crate::http::{Conn, Request, once};
+use crate::ports::{free, loopback};
 use crate::token::SECRET;
 
 /// API key with every scope.
@@ -27,10 +28,13 @@ pub const KEY: &str = "test-key-0123456789abcdef0123456789abcdef";
 pub const KEY_PUBLISH: &str = "publish-key-0123456789abcdef0123456789ab";
 /// API key that may only read.
 pub const KEY_READ: &str = "read-key-0123456789abcdef0123456789abcde";
+/// What a client is answered while a node is away: the node's own word, and that of a load balancer before it whose
+/// request met a node that was just going. No node says the second.
+pub const AWAY: [u16; 2] = [503, 502];
 /// How long a node may take to be up.
 const READY_DEADLINE: Duration = Duration::from_secs(30);
 /// How long a node that closed its standard output may take to end.
-const EXIT_DEADLINE: Duration = Duration::from_secs(5);
+const EXIT_DEADLINE: Duration = Duration::from_secs(30);
 /// How much of the log is printed when a test fails.
 const LOG_TAIL_BYTES: usize = 16 * 1024;
 
@@ -173,7 +177,11 @@ impl Node {
 
     /// Starts a node on free ports. One that ends before it is ready is a [`DidNotStart`] inside the error.
     pub fn start_with(options: NodeOptions) -> Result<Node> {
-        let none = SocketAddr::from(([127, 0, 0, 1], 0));
+        Node::start_at(loopback(0), options)
+    }
+
+    fn start_at(addr: SocketAddr, options: NodeOptions) -> Result<Node> {
+        let none = loopback(0);
         let mut node = Node {
             endpoint: Endpoint::default(),
             ops: none,
@@ -182,8 +190,14 @@ impl Node {
             dir: tempfile::Builder::new().prefix("postrider-").tempdir()?,
             last_http: none,
         };
-        node.launch(none)?;
+        node.launch(addr)?;
         Ok(node)
+    }
+
+    /// Starts a node that can come back at its own port: nobody is given that one while the node is away.
+    pub fn start_to_come_back(options: NodeOptions) -> Result<Node> {
+        let addr = loopback(free(1)?[0]);
+        Node::start_at(addr, options)
     }
 
     /// Starts a node that must refuse to start, and returns how it did.
@@ -239,10 +253,11 @@ impl Node {
 
     /// Starts again on the same data directory, on a free port.
     pub fn restart(&mut self) -> Result<()> {
-        self.launch(SocketAddr::from(([127, 0, 0, 1], 0)))
+        self.launch(loopback(0))
     }
 
-    /// Starts again on the same data directory and the same public port. Fails where another process took it.
+    /// Starts again on the same data directory and the same public port. Fails where another process took it, which none
+    /// does after [`Node::start_to_come_back`].
     pub fn restart_same_port(&mut self) -> Result<()> {
         self.launch(self.last_http)
     }

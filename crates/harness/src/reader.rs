@@ -20,8 +20,9 @@ use rand::{Rng, SeedableRng};
 use crate::account::{Account, ReaderId};
 use crate::http::{Cut, Request};
 use crate::inbox::{AckMode, Connect, End, Inbox, Received, Refused, Transport};
-use crate::node::Endpoint;
+use crate::node::{AWAY, Endpoint};
 use crate::user::User;
+use crate::wait::{until, within};
 
 /// How long a session is read before the reader looks whether it should stop.
 const SLICE: Duration = Duration::from_millis(100);
@@ -54,6 +55,7 @@ pub struct ReaderSpec {
 /// A reader at work in a thread of its own.
 pub struct Reader {
     stop: Arc<AtomicBool>,
+    has_begun: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -69,17 +71,21 @@ impl Reader {
         let mut rng = StdRng::seed_from_u64(spec.seed);
         let first = endpoints.choose(&mut rng).context("no node")?;
         let user = User::new(first, &spec.user)?;
-        let cursor = user.cursor(&spec.topics)?;
+        let cursor = until("a first cursor", within(60), || match user.cursor(&spec.topics) {
+            Err(e) if Refused::is_for_now(&e) => Ok(None),
+            told => told.map(Some),
+        })?;
         let topics = [spec.topics.as_slice(), &spec.member_of].concat();
         let id = account.reader(&spec.name, &spec.user, &topics);
         if spec.ack == AckMode::Explicit {
             account.explicit(id);
         }
-        let stop = Arc::new(AtomicBool::new(false));
+        let (stop, has_begun) = (Arc::<AtomicBool>::default(), Arc::<AtomicBool>::default());
         let run = Run {
             endpoints: endpoints.to_vec(),
             account: account.clone(),
             stop: stop.clone(),
+            has_begun: has_begun.clone(),
             token: user.token,
             rng,
             id,
@@ -89,8 +95,14 @@ impl Reader {
         };
         Ok(Reader {
             stop,
+            has_begun,
             thread: Some(std::thread::spawn(move || run.run())),
         })
+    }
+
+    /// Whether it has had a session: a cut from now on makes it come back.
+    pub fn has_begun(&self) -> bool {
+        self.has_begun.load(Ordering::Relaxed)
     }
 
     /// Asks the reader to stop and waits for it.
@@ -126,6 +138,7 @@ struct Run {
     endpoints: Vec<Endpoint>,
     account: Arc<Account>,
     stop: Arc<AtomicBool>,
+    has_begun: Arc<AtomicBool>,
     token: String,
     rng: StdRng,
     id: ReaderId,
@@ -146,6 +159,7 @@ impl Run {
                         self.account.reconnected(self.id);
                     }
                     sessions += 1;
+                    self.has_begun.store(true, Ordering::Relaxed);
                     self.session(transport, inbox);
                 }
                 None => {
@@ -186,7 +200,7 @@ impl Run {
             Ok(inbox) => Some(inbox),
             Err(e) => {
                 if let Some(Refused(answer)) = e.downcast_ref::<Refused>()
-                    && answer.status() != 503
+                    && !AWAY.contains(&answer.status())
                 {
                     self.violation(format!(
                         "{transport} refused: {} {}",
@@ -254,7 +268,7 @@ impl Run {
                 self.account.acked(self.id, &self.unacked);
                 self.unacked.clear();
             }
-            Ok(answer) if answer.status() != 503 => {
+            Ok(answer) if !AWAY.contains(&answer.status()) => {
                 self.violation(format!(
                     "an ack was answered {}: {}",
                     answer.status(),
@@ -269,7 +283,7 @@ impl Run {
     fn ended(&mut self, transport: Transport, end: End) {
         let fine = match &end {
             End::Closed(code, _) => *code == 4000 || *code == 1005 || *code == 1006,
-            End::Refused(status, _) => *status == 503,
+            End::Refused(status, _) => AWAY.contains(status),
             End::Orderly | End::Broken(_) => true,
         };
         if !fine {

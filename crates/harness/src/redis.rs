@@ -21,6 +21,6 @@ pub use replicated::Replicated;
 pub use server::{Fsync, Server, ServerOptions};
 
 /// How long a server may take to answer its first `PING`, and to end when it is told to.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 /// On how many ports a server is tried before it is given up.
 const TRIES: usize = 20;

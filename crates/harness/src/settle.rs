@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
+use crate::node::AWAY;
 use crate::publish::{Item, Publisher};
 
 /// Pause between attempts, so that a node that refuses is not hammered.
@@ -88,7 +89,7 @@ fn single(
         let answer = p.one(notification)?;
         match answer.status() {
             202 => accepted(id(notification)?),
-            503 => return Ok(()),
+            away if AWAY.contains(&away) => return Ok(()),
             status => return Err(Unexpected(format!("publish answered {status}: {}", answer.text())).into()),
         }
         *done += 1;
@@ -100,7 +101,7 @@ fn array(p: &mut Publisher, rest: &[Value], done: &mut usize, accepted: &mut imp
     let answer = p.raw("application/json", serde_json::to_vec(rest)?)?;
     match answer.status() {
         202 => {}
-        503 => return Ok(()),
+        away if AWAY.contains(&away) => return Ok(()),
         status => return Err(Unexpected(format!("array answered {status}: {}", answer.text())).into()),
     }
     for (notification, item) in rest

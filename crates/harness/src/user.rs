@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
 use crate::http::{Answer, Request};
+use crate::inbox::Refused;
 use crate::node::Endpoint;
 use crate::wait::within;
 
@@ -74,7 +75,7 @@ impl User {
     pub fn pending(&self) -> Result<Vec<String>> {
         let answer = self.call(Request::new("GET", "/v1/inbox?wait=0&limit=1000&ack=none"))?;
         if answer.status() != 200 {
-            bail!("poll answered {}: {}", answer.status(), answer.text());
+            return Err(Refused(answer).into());
         }
         let json = answer.json()?;
         let list = json["notifications"]
@@ -98,7 +99,7 @@ impl User {
             }
             let answer = self.call(Request::new("GET", &target))?;
             if answer.status() != 200 {
-                bail!("poll answered {}: {}", answer.status(), answer.text());
+                return Err(Refused(answer).into());
             }
             let json = answer.json()?;
             let next = json["cursor"].as_str().context("poll without cursor")?.to_owned();

@@ -23,7 +23,7 @@ use postrider_harness::reader::{Reader, ReaderSpec};
 use postrider_harness::settle::{Shape, publish};
 use postrider_harness::token;
 use postrider_harness::user::User;
-use postrider_harness::wait::within;
+use postrider_harness::wait::{until_true, within};
 use serde_json::{Value, json};
 
 /// `drain.timeout` and a little.
@@ -60,6 +60,9 @@ fn every_client_is_told() {
             wait_for(&mut *socket, within(10), "hello", hello)?;
             sockets.push(socket);
         }
+        until_true("the poll to be there", within(30), || {
+            Ok(node.metric("postrider_sessions{transport=\"long_poll\"}")? == 1.0)
+        })?;
         let soon = Instant::now() + Duration::from_millis(100);
         ensure!(poll.answer(soon)?.is_none(), "the poll did not wait");
 
@@ -122,7 +125,8 @@ fn every_client_is_told() {
 fn an_idle_node_exits_at_once() {
     check(|| {
         let mut node = Node::start(&[])?;
-        let status = node.terminate(Duration::from_secs(5))?;
+        // Less than `drain.timeout`.
+        let status = node.terminate(Duration::from_secs(15))?;
         ensure!(status.code() == Some(0), "exit status {status}");
         Ok(())
     });
@@ -139,7 +143,8 @@ fn a_client_that_does_not_react_does_not_hold_the_drain() {
         for n in 0..100 {
             publisher.accepted(&json!({"users": ["ada"], "data": format!("{n}{}", "x".repeat(200_000))}))?;
         }
-        let status = node.terminate(Duration::from_secs(10))?;
+        // Less than `drain.timeout` has by default.
+        let status = node.terminate(Duration::from_secs(18))?;
         ensure!(status.code() == Some(0), "exit status {status}");
         drop(sessions);
         node.restart()?;
@@ -201,7 +206,7 @@ fn nothing_is_lost_over_drains_under_load() {
 fn drain_three_times(node: &mut Node, account: &Account) -> Result<()> {
     for _ in 0..3 {
         let enough = account.accepted_count() + 200;
-        postrider_harness::wait::until_true("200 accepted", within(60), || {
+        until_true("200 accepted", within(60), || {
             Ok(account.accepted_count() >= enough)
         })?;
         let status = node.terminate(EXIT_WITHIN)?;

@@ -20,7 +20,7 @@ use postrider_harness::node::{KEY, Node};
 use postrider_harness::publish::Publisher;
 use postrider_harness::tls::Authority;
 use postrider_harness::token;
-use postrider_harness::wait::within;
+use postrider_harness::wait::{until_true, within};
 use serde_json::json;
 
 /// Size of one `data`, below the limit of 256 KiB.
@@ -44,6 +44,31 @@ fn slow_clients_cost_no_memory_and_lose_nothing() {
 fn slow_clients_with_tls_cost_no_more() {
     let authority = Authority::new().unwrap();
     if let Err(e) = authority.start(&[]).and_then(|node| run(&node, total())) {
+        panic!("{e:?}");
+    }
+}
+
+#[test]
+fn who_takes_nothing_is_cut_off() {
+    let cut_off = || -> Result<()> {
+        let node = Node::start(&[("session.stall_timeout", "1s")])?;
+        let mut stalled = Vec::new();
+        for transport in [Transport::Sse, Transport::WebSocket] {
+            let mut connect = Connect::new(&node.endpoint, &token::user("stalled")?);
+            connect.recv_buffer = Some(RECV_BUFFER_BYTES);
+            stalled.push(connect.open(transport)?);
+        }
+        ensure!(node.metric("postrider_connections")? == 2.0);
+        let mut publisher = Publisher::new(&node.endpoint, KEY);
+        for _ in 0..40 {
+            publisher.accepted(&json!({"users": ["stalled"], "data": "x".repeat(DATA_BYTES)}))?;
+        }
+        // What waits for them is not waited for: that would take a minute more.
+        until_true("their sockets are closed", within(45), || {
+            Ok(node.metric("postrider_connections")? == 0.0)
+        })
+    };
+    if let Err(e) = cut_off() {
         panic!("{e:?}");
     }
 }

@@ -100,13 +100,13 @@ fn a_client_without_tls_is_told_so() {
         let authority = Authority::new()?;
         let node = authority.start(&[])?;
         let mut conn = Conn::open(node.endpoint.addr()?, None)?;
-        let answer = conn.call(&Request::new("GET", "/v1/inbox"), within(10))?;
+        let answer = conn.call(&Request::new("GET", "/v1/inbox"), within(30))?;
         ensure!(
             answer.status() == 400 && answer.text().contains("https://"),
             "{}",
             answer.text()
         );
-        ensure!(conn.closed_by(within(10)), "the connection stays open");
+        ensure!(conn.closed_by(within(30)), "the connection stays open");
         Ok(())
     });
 }
@@ -115,33 +115,35 @@ fn a_client_without_tls_is_told_so() {
 fn what_is_no_handshake_ends_at_once_and_what_does_not_end_in_time() {
     check(|| {
         let authority = Authority::new()?;
+        // Noise must not wait for a time to be over.
+        let patient = authority.start(&[("http.head_timeout", "5m")])?;
+        let mut noise = TcpStream::connect(patient.endpoint.addr()?)?;
+        noise.set_read_timeout(Some(Duration::from_secs(60)))?;
+        noise.write_all(&[0xff; 4096])?;
+        let mut alert = Vec::new();
+        noise.read_to_end(&mut alert).context("noise was listened to")?;
+        ensure!(alert.first() == Some(&21), "no alert: {alert:?}");
         let node = authority.start(&[("http.head_timeout", "5s")])?;
         let mut silent = Conn::open(node.endpoint.addr()?, None)?;
         let mut half = TcpStream::connect(node.endpoint.addr()?)?;
         half.write_all(&[22, 3, 1, 2, 0, 1])?;
-        let mut noise = TcpStream::connect(node.endpoint.addr()?)?;
-        noise.set_read_timeout(Some(Duration::from_secs(10)))?;
-        noise.write_all(&[0xff; 4096])?;
-        let mut alert = Vec::new();
-        let began = Instant::now();
-        noise.read_to_end(&mut alert)?;
-        ensure!(alert.first() == Some(&21), "no alert: {alert:?}");
-        ensure!(began.elapsed() < Duration::from_secs(4), "noise was listened to");
         // One byte at a time, for longer than a handshake may take.
         let began = Instant::now();
-        while began.elapsed() < Duration::from_secs(20) && half.write_all(&[0]).is_ok() {
+        while began.elapsed() < Duration::from_secs(60) && half.write_all(&[0]).is_ok() {
             std::thread::park_timeout(Duration::from_millis(100));
         }
         ensure!(
-            began.elapsed() < Duration::from_secs(15),
+            began.elapsed() < Duration::from_secs(40),
             "a handshake went on for {:?}",
             began.elapsed()
         );
-        ensure!(silent.closed_by(within(15)), "a silent client was kept");
-        until_true("the faults are counted", within(20), || {
-            Ok(node.metric("postrider_tls_faults_total")? >= 3.0)
-        })?;
-        let log = node.log();
+        ensure!(silent.closed_by(within(60)), "a silent client was kept");
+        for (node, faults) in [(&patient, 1.0), (&node, 2.0)] {
+            until_true("the faults are counted", within(20), || {
+                Ok(node.metric("postrider_tls_faults_total")? >= faults)
+            })?;
+        }
+        let log = node.log() + &patient.log();
         ensure!(
             !log.contains("TLS connection failed"),
             "a client can fill the log: {log}"
@@ -154,7 +156,8 @@ fn what_is_no_handshake_ends_at_once_and_what_does_not_end_in_time() {
 fn a_crowd_that_says_nothing_costs_little_and_keeps_nobody_out() {
     check(|| {
         let authority = Authority::new()?;
-        let node = authority.start(&[])?;
+        // Longer than the others may be kept waiting.
+        let node = authority.start(&[("http.head_timeout", "5m")])?;
         publish(&node, 0)?;
         let before = node.rss_bytes()?;
         let addr = node.endpoint.addr()?;
@@ -164,12 +167,12 @@ fn a_crowd_that_says_nothing_costs_little_and_keeps_nobody_out() {
         for transport in TRANSPORTS {
             let mut inbox = Connect::new(&node.endpoint, &token::user("ada")?).open(transport)?;
             let id = publish(&node, 1)?;
-            while next_notification(&mut *inbox, within(10))?.id != id {}
+            while next_notification(&mut *inbox, within(30))?.id != id {}
         }
         let grown = node.rss_bytes()?.saturating_sub(before);
         println!("tls: a thousand silent connections cost {} KiB", grown >> 10);
         ensure!(
-            began.elapsed() < Duration::from_secs(15),
+            began.elapsed() < Duration::from_secs(60),
             "the others waited {:?}",
             began.elapsed()
         );
@@ -195,7 +198,7 @@ fn a_new_certificate_is_taken_without_a_cut_and_a_bad_one_is_not() {
             "taken before it was told"
         );
         hang_up(&node)?;
-        until_true("the second certificate", within(10), || {
+        until_true("the second certificate", within(30), || {
             Ok(shown(&node, &authority, &[])?.0 == second)
         })?;
         // A certificate without its key.
@@ -203,14 +206,14 @@ fn a_new_certificate_is_taken_without_a_cut_and_a_bad_one_is_not() {
         authority.issue()?;
         std::fs::write(authority.key(), key)?;
         hang_up(&node)?;
-        until_true("the fault is logged", within(10), || {
+        until_true("the fault is logged", within(30), || {
             Ok(node.log().contains("is not the key of"))
         })?;
         ensure!(shown(&node, &authority, &[])?.0 == second, "a bad pair was taken");
         let id = publish(&node, 1)?;
         for inbox in &mut inboxes {
             ensure!(
-                next_notification(&mut **inbox, within(10))?.id == id,
+                next_notification(&mut **inbox, within(30))?.id == id,
                 "a session was cut"
             );
         }
@@ -249,10 +252,10 @@ fn a_drain_ends_with_a_goodbye() {
         let connect = Connect::new(&node.endpoint, &token::user("ada")?);
         let mut stream = connect.open(Transport::Sse)?;
         let retry = |r: &Received| matches!(r, Received::Retry(_)).then_some(());
-        wait_for(&mut *stream, within(10), "retry: at the start", retry)?;
+        wait_for(&mut *stream, within(30), "retry: at the start", retry)?;
         // One that rests between two requests, in the API's hands.
         let mut resting = node.endpoint.connect(None)?;
-        let answer = resting.call(&Request::new("GET", "/nothing"), within(10))?;
+        let answer = resting.call(&Request::new("GET", "/nothing"), within(30))?;
         ensure!(answer.status() == 404, "{}", answer.status());
         node.signal_term()?;
         let end = |r: &Received| {
@@ -369,7 +372,8 @@ fn fault_behind_a_request(node: &Node, config: &Arc<ClientConfig>) -> Result<()>
 fn handshakes_that_end_in_a_fault_leave_their_room_to_others() {
     check(|| {
         let authority = Authority::new()?;
-        let node = authority.start(&[])?;
+        // Nobody's room comes back by a time that is over.
+        let node = authority.start(&[("http.head_timeout", "5m")])?;
         let config = authority.client(&["http/1.1"])?;
         // More than all loops of a small machine may have under way.
         for _ in 0..2_300 {
@@ -378,7 +382,7 @@ fn handshakes_that_end_in_a_fault_leave_their_room_to_others() {
         let answer = node
             .endpoint
             .connect(None)?
-            .call(&Request::new("GET", "/nothing"), within(5))?;
+            .call(&Request::new("GET", "/nothing"), within(60))?;
         ensure!(answer.status() == 404, "{}", answer.status());
         Ok(())
     });

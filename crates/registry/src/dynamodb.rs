@@ -1,15 +1,18 @@
 //! The table in DynamoDB: an item for each user with the instance in an attribute, and a table of leases beside it.
 //!
-//! Every row is one conditional `UpdateItem`, many at a time. DynamoDB's batches write whole items without conditions, and
-//! its transactions fail whole where one condition does not hold. To look rows over is to read them in batches, which costs
-//! a tenth of a write that changes nothing.
+//! Rows that come to name this instance are written some at a time, in one transaction with a look at its lease: one step
+//! after another, since two that look at the same lease would be refused. Every row that is cleared is one conditional
+//! `UpdateItem`, many at a time: DynamoDB's batches write whole items without conditions. To look rows over is to read them
+//! in batches, which costs a tenth of a write that changes nothing.
 //!
 //! Leases rest on no wall clock: see [`vigil`]. The rows of a node that died are found by an index over the instance where
 //! the table has one; else by reading the table once, which costs less than an index that is written with every row. One
 //! node claims them, a little with every beat, and another goes on where it stops.
 //!
 //! Invariant: whatever else stands in a user's item stays. A call that was begun is waited for: what was said later is
-//! never overtaken by it, as far as DynamoDB answers within the time limit.
+//! never overtaken by it, as far as DynamoDB answers within the time limit. Where there are leases, a row comes to name an
+//! instance only while its lease has the beat that this instance gave it last. Who clears the rows of another gives the
+//! lease a beat of his own before, and ends it only with that: so no row is left that nobody would find.
 
 mod calls;
 mod tables;
@@ -18,7 +21,7 @@ mod vigil;
 use crate::names::DynamoTableName;
 use crate::registry::{Lease, Registry, RegistryFault};
 use async_trait::async_trait;
-use calls::{Calls, Change, Item};
+use calls::{Calls, Change, Item, Step};
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
 use postrider_aws::{Account, Reach, Trouble};
@@ -35,8 +38,12 @@ use vigil::{Seen, Vigil};
 pub const ANSWER: Duration = Duration::from_secs(5);
 /// Calls at a time, and so connections.
 const CALLS: usize = 64;
-/// What a keeper best gives at once: each row is a call, and a row that is throttled takes seconds.
+/// What a keeper best gives at once: to clear a row is a call, and a row that is throttled takes seconds.
 pub const ROWS: usize = CALLS;
+/// Rows of one step. DynamoDB takes 99 beside the lease.
+const TOGETHER: usize = ROWS;
+/// A step that others came before is tried so often.
+const TRIES: usize = 8;
 /// Users of one batch that is read; DynamoDB takes no more.
 const BATCH: usize = 100;
 /// Leases that are looked at; the others wait until some of these are gone.
@@ -91,6 +98,8 @@ pub struct DynamoDb {
     /// Nothing names this instance but what this run wrote.
     has_begun: AtomicBool,
     beats: AtomicU64,
+    /// The beat that this run gave its lease last, where that is known. Whoever holds it writes rows or the lease.
+    beat: tokio::sync::Mutex<Option<String>>,
     watch: tokio::sync::Mutex<Watch>,
 }
 
@@ -127,6 +136,7 @@ impl DynamoDb {
             mine: Mutex::default(),
             has_begun: AtomicBool::new(false),
             beats: AtomicU64::new(0),
+            beat: tokio::sync::Mutex::default(),
             watch: tokio::sync::Mutex::default(),
         }
     }
@@ -161,6 +171,63 @@ impl DynamoDb {
                 None => return fault.map_or(Ok(changed), Err),
             }
         }
+    }
+
+    /// Has these users' rows name this instance, or those of them that are free. Returns how many do.
+    async fn name(&self, users: &[&str], only_free: bool) -> Result<u64, RegistryFault> {
+        if !self.shape()?.has_leases {
+            let change = match only_free {
+                true => Change::TakeOver(&self.instance),
+                false => Change::Put(&self.instance),
+            };
+            return self.each(users, change).await;
+        }
+        let mut beat = self.beat.lock().await;
+        let mut changed = 0;
+        for some in users.chunks(TOGETHER) {
+            changed += self.name_some(some.to_vec(), only_free, &mut beat).await?;
+        }
+        Ok(changed)
+    }
+
+    async fn name_some(
+        &self,
+        mut users: Vec<&str>,
+        only_free: bool,
+        beat: &mut Option<String>,
+    ) -> Result<u64, RegistryFault> {
+        for _ in 0..TRIES {
+            if users.is_empty() {
+                return Ok(0);
+            }
+            let leased = match beat.take() {
+                Some(leased) => leased,
+                // There is no lease, or another clears the rows: he is to look again.
+                None => {
+                    let fresh = self.fresh();
+                    self.calls.lapse(&self.instance, &fresh).await?;
+                    fresh
+                }
+            };
+            let step = self
+                .calls
+                .name_together(&users, &self.instance, &leased, only_free)
+                .await;
+            if !matches!(step, Ok(Step::Unleased)) {
+                *beat = Some(leased);
+            }
+            match step? {
+                Step::Done => return Ok(users.len() as u64),
+                Step::Unleased => {}
+                Step::Named(named) => {
+                    let mut nth = 0..;
+                    users.retain(|_| nth.next().is_some_and(|nth| !named.contains(&nth)));
+                }
+            }
+        }
+        Err(RegistryFault::Away(
+            "others write the same rows all the time".into(),
+        ))
     }
 
     /// Does the rest of what one beat may do for the dead.
@@ -261,8 +328,7 @@ impl Registry for DynamoDb {
     async fn put(&self, users: &[UserId]) -> Result<(), RegistryFault> {
         self.shape()?;
         lock(&self.mine).extend(users.iter().cloned());
-        let put = Change::Put(&self.instance);
-        self.each(&texts(users), put).await.map(drop)
+        self.name(&texts(users), false).await.map(drop)
     }
 
     async fn take_over(&self, users: &[UserId]) -> Result<u64, RegistryFault> {
@@ -274,8 +340,7 @@ impl Registry for DynamoDb {
         let free = users.iter().filter(|user| !named.contains(user.as_str()));
         let free: Vec<UserId> = free.cloned().collect();
         lock(&self.mine).extend(free.iter().cloned());
-        let take = Change::TakeOver(&self.instance);
-        self.each(&texts(&free), take).await
+        self.name(&texts(&free), true).await
     }
 
     async fn clear(&self, users: &[UserId]) -> Result<(), RegistryFault> {
@@ -294,8 +359,15 @@ impl Registry for DynamoDb {
         if !shape.has_leases {
             return Ok(Lease::Held);
         }
-        let beat = self.fresh();
-        let held = self.calls.prolong(&self.instance, &beat, self.lease).await?;
+        let held = {
+            let mut beat = self.beat.lock().await;
+            let fresh = self.fresh();
+            // Where there is no answer it is not known which of the two the lease has.
+            *beat = None;
+            let held = self.calls.prolong(&self.instance, &fresh, self.lease).await?;
+            *beat = Some(fresh);
+            held
+        };
         let mut others = self.calls.leases().await?;
         others.retain(|lease| lease.instance != self.instance);
         let mut watch = self.watch.lock().await;
@@ -315,6 +387,8 @@ impl Registry for DynamoDb {
             self.clear(page).await?;
         }
         if shape.has_leases {
+            let mut beat = self.beat.lock().await;
+            *beat = None;
             self.calls.end(&self.instance, None).await?;
         }
         Ok(())

@@ -218,14 +218,18 @@ fn a_statement_that_waits_for_a_lock_is_given_up() -> Result<()> {
         let runtime = runtime()?;
         runtime.block_on(registry.open())?;
         std::thread::scope(|scope| {
+            // Until it is ended below.
             let locking = scope
-                .spawn(|| server.sql("BEGIN; LOCK TABLE notifier_instances; SELECT pg_sleep(7); COMMIT"));
-            let locked = "SELECT 1 FROM pg_locks WHERE mode = 'AccessExclusiveLock' AND granted
+                .spawn(|| server.sql("BEGIN; LOCK TABLE notifier_instances; SELECT pg_sleep(60); COMMIT"));
+            let holder = "FROM pg_locks WHERE mode = 'AccessExclusiveLock' AND granted
                           AND relation = 'notifier_instances'::regclass";
-            until_true("the lock", within(5), || Ok(server.sql(locked)? == ["1"]))?;
-            let fault = runtime.block_on(registry.put(&users(&["ada"]))).unwrap_err();
+            let locked = format!("SELECT 1 {holder}");
+            until_true("the lock", within(30), || Ok(server.sql(&locked)? == ["1"]))?;
+            let fault = runtime.block_on(registry.put(&users(&["ada"])));
+            server.sql(&format!("SELECT pg_terminate_backend(pid) {holder}"))?;
+            ensure!(locking.join().unwrap().is_err(), "the lock was not held so long");
+            let fault = fault.unwrap_err();
             ensure!(fault.is_transient(), "{fault}");
-            locking.join().unwrap()?;
             runtime.block_on(registry.put(&users(&["ada"])))?;
             Ok(())
         })

@@ -33,6 +33,7 @@ mod rates;
 mod registry;
 mod reload;
 mod sources;
+mod standing;
 mod static_files;
 mod store;
 mod tasks;

@@ -58,7 +58,8 @@ pub(crate) fn start(
         return Ok(Kept { tasks, lookup });
     };
     let ledger = Arc::<Ledger>::default();
-    hub.follow_with(Arc::new(Following(ledger.clone())));
+    hub.follow_at_once_with(Arc::new(Coming(ledger.clone())));
+    hub.follow_with(Arc::new(Going(ledger.clone())));
     metrics.registry().set_ready(false);
     let keeper = Keeper::new(
         registry.clone(),
@@ -75,15 +76,24 @@ pub(crate) fn start(
     Ok(Kept { tasks, lookup })
 }
 
-/// Users who come and go.
-struct Following(Arc<Ledger>);
+/// Users who come, also back: another node may have had them meanwhile.
+struct Coming(Arc<Ledger>);
 
-impl Follow for Following {
+impl Follow for Coming {
     fn follow(&self, feed: &FeedId) {
         if let FeedId::User(user) = feed {
             self.0.came(user);
         }
     }
+
+    fn unfollow(&self, _: &FeedId) {}
+}
+
+/// Users who have gone, and did not come back within moments, as most do.
+struct Going(Arc<Ledger>);
+
+impl Follow for Going {
+    fn follow(&self, _: &FeedId) {}
 
     fn unfollow(&self, feed: &FeedId) {
         if let FeedId::User(user) = feed {

@@ -40,6 +40,7 @@ use postrider_router::Limits;
 use postrider_sources::queue::{Decoding, Pauses, Seldom, Source};
 use postrider_transports::Hub;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 use tokio::sync::Semaphore;
 
 /// How a source's messages are handled, whatever it is.
@@ -117,6 +118,8 @@ struct Running {
     ways: to_channel::Ways,
     /// One permit for each message that may be unsettled.
     room: Arc<Semaphore>,
+    /// In a row, of all workers.
+    failures: AtomicU32,
     passed_over: Seldom,
     /// What was pushed to channels.
     done: done::Done,
@@ -156,6 +159,7 @@ impl Sources {
                 source,
                 ways: to_channel::Ways::of(one.deliver_to(), &plant.channels),
                 room: Arc::new(Semaphore::new(handling.in_flight)),
+                failures: AtomicU32::new(0),
                 passed_over: Seldom::default(),
                 done: done::Done::default(),
                 buried: LogPace::new(),

@@ -59,12 +59,17 @@ impl Subject for Streams {
         *self.rule.lock().unwrap() = rule.to_owned();
     }
 
-    async fn node(&self, name: &str) -> Arc<dyn Source> {
-        Arc::new(RedisStreams::new(streams(
-            &self.server.lock().unwrap(),
-            &self.rule(),
-            name,
-        )))
+    async fn node(&self, name: &str, lease: Duration) -> Arc<dyn Source> {
+        Arc::new(RedisStreams::new(StreamOptions {
+            claim_after: Millis(u64::try_from(lease.as_millis()).unwrap()),
+            ..streams(&self.server.lock().unwrap(), &self.rule(), name)
+        }))
+    }
+
+    async fn left(&self) -> usize {
+        let mut client = self.server.lock().unwrap().client().unwrap();
+        let pending = client.must(&["XPENDING", &self.rule(), "g"]).unwrap();
+        pending.list()[0].text().parse().unwrap()
     }
 
     async fn put(&self, payloads: &[String]) {
@@ -125,7 +130,11 @@ impl Subject for Channels {
         *self.rule.lock().unwrap() = rule.to_owned();
     }
 
-    async fn node(&self, name: &str) -> Arc<dyn Source> {
+    async fn left(&self) -> usize {
+        0
+    }
+
+    async fn node(&self, name: &str, _lease: Duration) -> Arc<dyn Source> {
         Arc::new(RedisPubSub::new(PubSubOptions {
             channels: vec![self.rule.lock().unwrap().clone()],
             ..channels(&self.server.lock().unwrap(), name, self.sharded)

@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 /// The feeds are counted in so many parts, which are locked one at a time.
 const PARTS: usize = 64;
 /// A feed is followed for so long after the last session that heard it.
-pub(crate) const LINGER: Millis = Millis(10_000);
+pub(crate) const LINGER: Millis = Millis(2_000);
 
 /// See the module.
 #[derive(Default)]

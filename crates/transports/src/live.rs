@@ -95,8 +95,10 @@ pub(crate) enum Next {
     At(Timestamp),
     /// The poll was answered: read the next request, which may have arrived already.
     Answered { keep_alive: bool, rest: Vec<u8> },
-    /// End the connection.
+    /// End the connection, once what waits is written.
     End,
+    /// End the connection: its client takes nothing.
+    Stalled,
 }
 
 impl Live {
@@ -284,6 +286,22 @@ impl Live {
         }
     }
 
+    /// The session ends in order, with nothing left to be written: what the client's TCP has acknowledged by now the
+    /// client has, though no probe asked.
+    pub fn last_evidence(&mut self, key: Key, socket: &mut Socket, out: &mut Outgoing, turn: &mut Turn) {
+        self.look_for_evidence(key, socket, out, turn);
+        if !self.is_by_tcp() || !self.session.is_unsettled() || out.waiting() > 0 {
+            return;
+        }
+        let end = out.written();
+        socket.watch(end);
+        if socket.has_reached(end, end) {
+            self.session.begin_probe();
+            self.probing.begin(turn.now, end);
+            self.evidence(end, Evidence::Tcp, key, out, turn);
+        }
+    }
+
     /// Puts the session's own words behind a batch: its cursor where that moved, and a probe where one is due.
     /// `end` is where the stream stands before them.
     fn end_batch(&mut self, socket: &mut Socket, end: u64, turn: &mut Turn) {
@@ -383,7 +401,7 @@ impl Live {
         }
         let stalled_at = progress_at.plus(turn.rules.bounds.stall_timeout);
         if held_back && turn.now >= stalled_at {
-            return Next::End;
+            return Next::Stalled;
         }
         if self.held_back && !held_back {
             self.lifetime.heard(turn.now);

@@ -592,6 +592,8 @@ impl Shard {
                 None | Some(Next::Answered { .. }) => {}
                 Some(Next::At(at)) => self.set_timer(slot, at),
                 Some(Next::End) => self.close(slot),
+                // What waits would be waited for, and its last bytes for as long again.
+                Some(Next::Stalled) => self.drop_connection(slot),
             }
         }
     }

@@ -8,7 +8,7 @@ if (!tools) throw new Error('POSTRIDER_NODE_TOOLS must name the folder of playwr
 const { chromium } = createRequire(join(tools, 'here.js'))('playwright-core');
 
 /** How long a page may take for what it shows. */
-export const SHOWN_MS = 10_000;
+export const SHOWN_MS = 30_000;
 
 export function launch() {
   return chromium.launch({

@@ -2,7 +2,7 @@
 
 import { limited } from './node.mjs';
 
-const CASE_MS = 60_000;
+const CASE_MS = 120_000;
 let names = 0;
 
 /** An id that no other case uses. */

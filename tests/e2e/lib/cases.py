@@ -10,7 +10,7 @@ import sys
 import time
 import traceback
 
-CASE_SECONDS = 60
+CASE_SECONDS = 120
 
 _cases = []
 _count = itertools.count(1)
@@ -31,7 +31,7 @@ def equal(found, expected, what="value"):
     assert found == expected, f"{what}: {found!r} instead of {expected!r}"
 
 
-def eventually(check, seconds=10, what="it"):
+def eventually(check, seconds=30, what="it"):
     """Looks until `check` gives something true: for what the interface allows to lag."""
     deadline = time.monotonic() + seconds
     while True:

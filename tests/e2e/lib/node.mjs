@@ -12,7 +12,7 @@ import { createInterface } from 'node:readline';
 export const SECRET = 'an-end-to-end-secret-of-enough-bytes';
 export const KEY = 'key-of-the-back-end-with-all-scopes';
 
-const READY_MS = 20_000;
+const READY_MS = 60_000;
 const END_MS = 30_000;
 
 const running = new Set();

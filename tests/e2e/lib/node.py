@@ -4,14 +4,17 @@ Everything a node makes lies in its own folder; it is ended by its process id.
 """
 
 import base64
+import contextlib
 import hashlib
 import hmac
 import json
 import os
 import pathlib
 import queue
+import random
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 import threading
@@ -27,7 +30,7 @@ PUBLISHER = "key-that-may-only-publish-to-users"
 CERTIFICATE = pathlib.Path(__file__).parent / "certificate.pem"
 WITH_TLS = {"http": {"tls": {"cert": str(CERTIFICATE), "key": str(CERTIFICATE.with_suffix(".key.pem"))}}}
 
-READY_SECONDS = 20
+READY_SECONDS = 60
 END_SECONDS = 30
 
 SETTINGS = {
@@ -158,6 +161,16 @@ def binary():
     path = os.environ.get("POSTRIDER_BIN")
     assert path, "POSTRIDER_BIN must name the binary: run `cargo xtask test --only …`"
     return path
+
+
+def free_port():
+    """A port that nobody listens on, below those that the kernel gives to clients."""
+    for _ in range(200):
+        port = random.randint(4000, 9900)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("no free port between 4000 and 9900")
 
 
 def token(user, seconds=3600, secret=SECRET, **claims):

@@ -53,7 +53,7 @@ class Stream:
         except Exception as error:
             self._blocks.put(error)
 
-    def next(self, accept, what, seconds=10):
+    def next(self, accept, what, seconds=30):
         """The next block that is accepted; those before it are passed over."""
         seen = []
         while True:
@@ -68,10 +68,10 @@ class Stream:
                 return block
             seen.append(block)
 
-    def event(self, name, seconds=10):
+    def event(self, name, seconds=30):
         return self.next(lambda block: block.event == name, f"event {name}", seconds)
 
-    def cursor(self, seconds=10):
+    def cursor(self, seconds=30):
         """The next block that holds an id and fires nothing."""
         return self.next(lambda block: block.id is not None and block.event is None, "bare id block", seconds).id
 
@@ -85,7 +85,7 @@ class Stream:
         except queue.Empty:
             return
 
-    def end(self, seconds=15):
+    def end(self, seconds=30):
         """Waits for the end; the blocks before it."""
         seen = []
         while True:

@@ -23,9 +23,9 @@ export class Tap {
 
   #join(client, port) {
     const server = net.connect(port, '127.0.0.1');
-    const pair = [client, server];
     let noted;
     const ended = () => { if (noted) noted.ended ??= performance.now(); };
+    const pair = Object.assign([client, server], { ended });
     this.#pairs.add(pair);
     const part = () => {
       ended();
@@ -67,7 +67,11 @@ export class Tap {
   /** Resets every connection that is open now; how many there were. */
   cut() {
     const open = [...this.#pairs];
-    open.forEach(pair => pair.forEach(socket => socket.resetAndDestroy()));
+    open.forEach(pair => {
+      // Before the browser can know of it.
+      pair.ended();
+      pair.forEach(socket => socket.resetAndDestroy());
+    });
     return open.length;
   }
 

@@ -1,15 +1,17 @@
 //! What the endpoint said to one attempt, and what follows from that.
 //!
-//! Invariant: pure. What is the endpoint's own trouble (it is away, or refuses this node) is never counted against a
-//! connection; what it says of one connection is, and ends. A refusal while others are served is of one connection.
+//! Invariant: pure. What is the endpoint's own trouble (it is away, or fails whomever it is asked for) is never counted
+//! against a connection; what it says of one connection is, and ends.
 
 use crate::circuit::{Health, OPENS_AT};
 use postrider_model::{Millis, Pauses};
 
 /// A `Retry-After` counts up to this.
 const MOST_RETRY_AFTER: Millis = Millis(60_000);
-/// So many of the endpoint's own troubles in a row open its circuit.
-const TROUBLES: u32 = 3;
+/// So many connections in a row that fail (5xx), with none served, are the endpoint's own trouble,
+const UNWELL: u32 = 2;
+/// and so many that are refused.
+const REFUSED: u32 = 3;
 
 /// What became of one attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,7 +34,8 @@ pub enum Answer {
         /// Its `Retry-After`.
         after: Option<Millis>,
     },
-    /// It refuses this node: credentials, permissions, a wrong address (403, 404 and the like).
+    /// It refuses (403, 404 and the like): this connection, or, where it refuses all, this node, for its credentials or a
+    /// wrong address.
     Refused(String),
     /// It cannot be reached.
     Away(String),
@@ -71,23 +74,46 @@ impl Answer {
         }
     }
 
-    /// Whether it is an attempt of the connection, rather than trouble of the endpoint with everybody. `others_well` is
-    /// whether others were served meanwhile: then a refusal is of this connection alone.
-    pub(super) fn counts(&self, others_well: bool) -> bool {
+    /// Whether it failed, or refused, the connection. Where it does so to all, that is the endpoint's.
+    pub(super) fn is_failed(&self) -> bool {
+        matches!(self, Answer::Unwell { .. } | Answer::Refused(_))
+    }
+
+    /// Whether it is an attempt of the connection, rather than trouble of the endpoint with everybody. `is_closed` is
+    /// whether the endpoint is trusted after it.
+    pub(super) fn counts(&self, is_closed: bool) -> bool {
         match self {
-            Answer::Refused(_) => others_well,
+            Answer::Unwell { .. } | Answer::Refused(_) => is_closed,
             Answer::Away(_) => false,
             _ => true,
         }
     }
 
-    /// What it says of the endpoint. `repeats` is how often this push was tried before.
-    pub(super) fn health(&self, patience: &Patience, repeats: u32, random: u64) -> Health {
+    /// What a failure says of the endpoint, in the weight of a circuit. Only the first of a connection says anything, and
+    /// little where others of the same push were served.
+    pub(super) fn weight(&self, was_failed: bool, others_served: bool) -> u32 {
+        match self {
+            _ if was_failed => 0,
+            _ if others_served => 1,
+            Answer::Unwell { .. } => OPENS_AT.div_ceil(UNWELL),
+            _ => OPENS_AT.div_ceil(REFUSED),
+        }
+    }
+
+    /// What follows for the endpoint. A failure is of this connection, and weighs so much; `repeats` is how often this
+    /// push was tried before.
+    pub(super) fn health<'a>(
+        &self,
+        (recipient, weight): (&'a str, u32),
+        patience: &Patience,
+        repeats: u32,
+        random: u64,
+    ) -> Health<'a> {
         match self {
             Answer::Pushed | Answer::Gone | Answer::Unfit(_) => Health::Well,
             Answer::Throttled { after } => Health::Slow(pause(*after, patience, repeats, random)),
-            Answer::Unwell { .. } => Health::Failed(1),
-            Answer::Refused(_) | Answer::Away(_) => Health::Failed(OPENS_AT.div_ceil(TROUBLES)),
+            Answer::Unwell { .. } | Answer::Refused(_) => Health::Failed { recipient, weight },
+            Answer::Away(_) => Health::Away,
         }
     }
 
@@ -159,7 +185,7 @@ mod tests {
             (Answer::Unfit("no".into()), Next::Never("no".into())),
         ] {
             assert_eq!(next(&answer, 1, 0), over);
-            assert_eq!(answer.health(&PATIENCE, 0, 0), Health::Well);
+            assert_eq!(answer.health(("c", 0), &PATIENCE, 0, 0), Health::Well);
         }
     }
 
@@ -174,13 +200,23 @@ mod tests {
         let throttled = Answer::Throttled { after: None };
         assert_eq!(next(&throttled, 2, 1), Next::Again(Millis(200)));
         assert!(matches!(next(&throttled, 3, 2), Next::Never(_)));
-        for everybodys in [Answer::Away("x".into()), Answer::Refused("x".into())] {
+        for everybodys in [Answer::Away("x".into()), Answer::Refused("x".into()), unwell] {
             assert!(!everybodys.counts(false));
             assert_eq!(next(&everybodys, 0, 99), Next::Again(Millis(1_000)));
-            let Health::Failed(weight) = everybodys.health(&PATIENCE, 0, 0) else {
-                panic!()
-            };
-            assert!(weight * TROUBLES >= OPENS_AT && weight * (TROUBLES - 1) < OPENS_AT);
+        }
+    }
+
+    #[test]
+    fn only_the_first_failure_of_a_connection_says_anything_of_the_endpoint() {
+        let of = |status| Answer::of_status(status, "x".into(), None);
+        for (answer, several) in [(of(503), UNWELL), (of(403), REFUSED)] {
+            let weight = answer.weight(false, false);
+            assert!(weight * several >= OPENS_AT && weight * (several - 1) < OPENS_AT);
+            assert_eq!((answer.weight(true, false), answer.weight(true, true)), (0, 0));
+            assert_eq!(answer.weight(false, true), 1);
+            let (recipient, weight) = ("c", 1);
+            let health = Health::Failed { recipient, weight };
+            assert_eq!(answer.health((recipient, weight), &PATIENCE, 0, 0), health);
         }
     }
 
@@ -200,7 +236,7 @@ mod tests {
         assert_eq!(next(&throttled(50), 1, 0), Next::Again(Millis(100)));
         assert_eq!(next(&throttled(2_000), 1, 0), Next::Again(Millis(2_000)));
         assert_eq!(next(&throttled(u64::MAX), 1, 0), Next::Again(MOST_RETRY_AFTER));
-        let slow = throttled(2_000).health(&PATIENCE, 0, 0);
+        let slow = throttled(2_000).health(("c", 0), &PATIENCE, 0, 0);
         assert_eq!(slow, Health::Slow(Millis(2_000)));
     }
 }

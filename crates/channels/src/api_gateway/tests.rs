@@ -317,6 +317,91 @@ async fn one_that_is_always_refused_holds_nobody_up() {
     assert_eq!(kept[0].why, "connection 0: HTTP 403, 3 attempts");
 }
 
+/// So long each has that is to end by itself.
+const SOON: Duration = Duration::from_secs(60);
+
+#[tokio::test(start_paused = true)]
+async fn one_that_fails_with_no_other_under_way_is_given_up_too() {
+    for status in [403, 404, 500, 503] {
+        let what = format!("HTTP {status}");
+        let stage = Stage::new(move |id, _| match id {
+            "bad" => Answer::of_status(status, what.clone(), None),
+            _ => Answer::Pushed,
+        });
+        let rows = Arc::new(Rows::named(&[("bob", &["bad"]), ("ada", &["good"])]));
+        let channel = ApiGateway::new(rows, stage.clone(), options());
+        for _ in 0..5 {
+            let book = Book::default();
+            let push = push_to(users(&["bob"]));
+            let ended = tokio::time::timeout(SOON, channel.push(&push, &book)).await;
+            assert_eq!(ended.map(|tally| tally.undelivered), Ok(1), "{status}");
+            let why = format!("connection bad: HTTP {status}, 3 attempts");
+            assert_eq!(book.kept.into_inner().unwrap()[0].why, why);
+        }
+        assert_eq!(stage.times("bad"), 15);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_that_fail_alone_keep_nobody_waiting_and_are_given_up_once_others_are_served() {
+    const BAD: [&str; 5] = ["1", "2", "3", "4", "5"];
+    for (status, count, concurrency) in [(403, 5, 8), (404, 3, 1), (503, 5, 8), (503, 3, 1)] {
+        let stage = Stage::new(move |id, _| match id {
+            "good" => Answer::Pushed,
+            _ => Answer::of_status(status, format!("HTTP {status}"), None),
+        });
+        let rows = Arc::new(Rows::named(&[("bob", &BAD[..count]), ("ada", &["good"])]));
+        let standing = Arc::new(Mutex::new(Vec::new()));
+        let told = standing.clone();
+        let options = Options {
+            standing: Arc::new(move |is_there| told.lock().unwrap().push(is_there)),
+            concurrency,
+            ..options()
+        };
+        let channel = ApiGateway::new(rows, stage.clone(), options);
+        let (book, other) = (Book::default(), Book::default());
+        let (bobs, adas) = (push_to(users(&["bob"])), push_to(users(&["ada"])));
+        let push = async { tokio::time::timeout(2 * SOON, channel.push(&bobs, &book)).await };
+        let beside = async {
+            tokio::time::sleep(SOON).await;
+            assert_eq!(*standing.lock().unwrap(), [false], "none is served");
+            let at_once = Duration::from_millis(100);
+            tokio::time::timeout(at_once, channel.push(&adas, &other)).await
+        };
+        let (failing, served) = tokio::join!(push, beside);
+        assert_eq!(served.map(|tally| tally.notified), Ok(1), "{status}");
+        assert_eq!(
+            failing.map(|tally| tally.undelivered),
+            Ok(count as u64),
+            "{status}"
+        );
+        assert_eq!(*standing.lock().unwrap(), [false, true]);
+    }
+}
+
+/// However short, and however few they are.
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_that_fails_or_refuses_all_costs_nobody_anything() {
+    let of = |status| Answer::of_status(status, format!("HTTP {status}"), None);
+    for (status, seconds, count) in [(503, 3, 4), (503, 3_600, 100), (403, 3, 4), (404, 3_600, 100)] {
+        let away = Arc::new(AtomicBool::new(true));
+        let is_away = away.clone();
+        let stage = Stage::new(move |_, _| match is_away.load(Ordering::Relaxed) {
+            true => of(status),
+            false => Answer::Pushed,
+        });
+        let channel = ApiGateway::new(Arc::new(Rows::of(count, 10)), stage.clone(), options());
+        let book = Book::default();
+        let (push, mending) = (push_to(everyone_but(&[])), async {
+            tokio::time::sleep(Duration::from_secs(seconds)).await;
+            assert!(stage.pushed.load(Ordering::Relaxed) < 1_000, "it is left alone");
+            away.store(false, Ordering::Relaxed);
+        });
+        let (tally, ()) = tokio::join!(channel.push(&push, &book), mending);
+        assert_eq!((tally.notified, tally.undelivered), (count as u64, 0), "{status}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_outage_costs_nobody_anything() {
     let away = Arc::new(AtomicBool::new(true));

@@ -10,7 +10,7 @@ mod rules;
 pub(super) use facts::settings;
 pub use facts::{Server, look};
 
-use super::links::{Durability, LinkFault};
+use super::links::{Durability, LinkFault, NOT_EVERY_SLOT};
 
 /// How something stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -131,7 +131,10 @@ pub fn unreachable(address: &str, fault: &LinkFault) -> Finding {
             "check the user and the password in engine.redis.url; @, : and / in them are written %40, %3A, %2F"
         }
         LinkFault::Unfit(why) => way_on(why),
-        _ => "check from this machine: `redis-cli -u URL ping` with the URL of engine.redis.url",
+        LinkFault::NotSent(why) if why == NOT_EVERY_SLOT => {
+            "`redis-cli --cluster check HOST:PORT` with one of its servers names the slots, `redis-cli --cluster fix HOST:PORT` mends them"
+        }
+        _ => "check from this machine: `redis-cli -h HOST -p PORT ping` with a host of engine.redis.url",
     };
     Finding::fault("redis", format!("{address}: {fault}"), mend)
 }

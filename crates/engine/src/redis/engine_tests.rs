@@ -14,6 +14,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+/// How long is waited for what has no time of its own.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// A Redis of the test's own.
 pub(super) enum Servers {
     Single(Server),
@@ -141,7 +144,7 @@ async fn another_node_does_what_is_due_when_one_dies() {
         assert!(receipts[0].is_ok(), "{receipts:?}");
     }
     let delivered = async |count| {
-        let due = tokio::time::timeout(Duration::from_secs(10), async {
+        let due = tokio::time::timeout(PATIENCE, async {
             while second.spans(std::slice::from_ref(&feed)).await.unwrap()[0]
                 .head
                 .offset
@@ -282,7 +285,7 @@ async fn a_node_that_asks_nothing_sees_that_its_server_is_another() {
     assert!(heard.try_recv().is_err(), "nothing happened yet");
     // It follows no feed, so no subscription is lost.
     tokio::task::block_in_place(|| server.restart());
-    let told = tokio::time::timeout(Duration::from_secs(10), heard.recv()).await;
+    let told = tokio::time::timeout(PATIENCE, heard.recv()).await;
     assert!(told.is_ok_and(|told| told.is_some()), "nobody was told");
     node.close().await;
 }
@@ -309,7 +312,7 @@ async fn a_state_that_went_back_is_what_a_look_after_the_news_finds() {
         }
     }));
     tokio::task::block_in_place(|| server.restart());
-    let told = tokio::time::timeout(Duration::from_secs(10), heard.recv()).await;
+    let told = tokio::time::timeout(PATIENCE, heard.recv()).await;
     assert!(told.is_ok_and(|told| told.is_some()), "nobody was told");
     assert_eq!(node.state(&ada).await.unwrap(), held);
     assert!(held.version() < lost.version());
@@ -380,7 +383,7 @@ async fn what_cannot_be_read_has_sessions_look_once_in_a_while() {
     assert!((1..=5).contains(&told), "{told} times");
     assert_eq!(node.counters().unreadable, 1000);
     // What came after the first may be what was missed.
-    let again = tokio::time::timeout(Duration::from_secs(10), heard.recv()).await;
+    let again = tokio::time::timeout(PATIENCE, heard.recv()).await;
     assert!(told > 1 || again.is_ok(), "nobody was told of the last");
     node.close().await;
 }
@@ -400,7 +403,7 @@ async fn what_was_taken_in_is_finished_though_the_readers_are_busy() {
         node.shared().readers().start_work(wait)
     };
     while blocked().is_ok() {}
-    let finished = tokio::time::timeout(Duration::from_secs(10), node.finish_writing()).await;
+    let finished = tokio::time::timeout(PATIENCE, node.finish_writing()).await;
     assert!(matches!(finished, Ok(Ok(()))), "{finished:?}");
     drop(open);
     node.close().await;

@@ -153,7 +153,7 @@ async fn the_contract_over_nodes_that_take_turns() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: cases(40), max_shrink_iters: 1000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(25), max_shrink_iters: 1000, failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
     fn nodes_that_take_turns_do_what_the_model_does(steps in steps()) {
         live_over(&steps, |rules| Box::new(Nodes::open(3, crate::contract::Kit::BEGIN, rules)));

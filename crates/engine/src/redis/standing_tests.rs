@@ -39,7 +39,6 @@ async fn what_was_chosen_has_to_hold_while_a_node_runs() {
     if !has_redis("settings that are changed while a node runs") {
         return;
     }
-    let server = Server::start();
     let table = [
         (Durability::Aof, "appendfsync everysec", "appendfsync always"),
         (Durability::Aof, "appendonly no", "appendonly yes"),
@@ -49,22 +48,30 @@ async fn what_was_chosen_has_to_hold_while_a_node_runs() {
             "maxmemory-policy noeviction",
         ),
     ];
-    for (n, (durability, bad, good)) in table.into_iter().enumerate() {
-        let node = open(&server, durability).await;
-        publish(&node, &format!("before-{n}")).await.unwrap();
+    // Each waits for looks that are seconds apart: side by side, each on a server of its own.
+    let servers = table.map(|_| Server::start());
+    let mut nodes = Vec::new();
+    for ((durability, bad, _), server) in table.iter().zip(&servers) {
+        let node = open(server, *durability).await;
+        publish(&node, "before").await.unwrap();
         assert_eq!(node.trouble(), None);
         server.ask_line(&format!("CONFIG SET {bad}"));
+        nodes.push(node);
+    }
+    for ((_, bad, good), (node, server)) in table.iter().zip(nodes.iter().zip(&servers)) {
         becomes_so("the node sees it", || node.trouble().is_some());
-        let refused = publish(&node, &format!("while-{n}")).await;
+        let refused = publish(node, "while").await;
         let (_, value) = bad.split_once(' ').unwrap();
         let is_precise = matches!(&refused, Err(EngineError::Unready(why)) if why.contains(value));
         assert!(is_precise, "{bad}: {refused:?}");
         // What is only looked at goes on, and a repeated one is not answered as safe.
         assert!(!node.is_failing());
-        assert!(publish(&node, &format!("before-{n}")).await.is_err());
+        assert!(publish(node, "before").await.is_err());
         server.ask_line(&format!("CONFIG SET {good}"));
+    }
+    for node in nodes {
         becomes_so("the node sees that it is mended", || node.trouble().is_none());
-        publish(&node, &format!("after-{n}")).await.unwrap();
+        publish(&node, "after").await.unwrap();
         node.close().await;
     }
 }
@@ -142,9 +149,9 @@ async fn of_those_who_ask_at_a_time_who_the_servers_are_one_asks_for_all() {
     let met = futures_util::future::join_all((0..50).map(|_| store.meet_all())).await;
     assert!(met.iter().all(Result::is_ok));
     // The first began before the others came, and the second asks for all of them; each asks every cell. Beside them the
-    // node looks around now and then.
+    // node looks around each second, however long they take here. One for each would be 50.
     let count = asked() - before;
-    assert!(count < 2 * 64 + 64, "{count}");
+    assert!(count < 10 * 64, "{count}");
     node.close().await;
 }
 

@@ -82,7 +82,10 @@ pub(super) fn runtime() -> Runtime {
 }
 
 pub(super) fn open(runtime: &Runtime, url: &RedisUrl) -> RedisStore {
-    let options = LinkOptions::new(url.clone(), "test");
+    let options = LinkOptions {
+        timeout: Duration::from_secs(30),
+        ..LinkOptions::new(url.clone(), "test")
+    };
     runtime.block_on(async {
         let links = Links::open(options, LIBRARY).await.unwrap();
         RedisStore::open(links, "test", OPTIONS).await.unwrap()
@@ -551,7 +554,7 @@ fn news_comes_with_the_commit_and_with_no_other() {
             assert_eq!(done.is_err(), refused);
         }
         for payload in [b"one".to_vec(), vec![0; 100_000]] {
-            let heard = news.recv_timeout(Duration::from_secs(10)).unwrap();
+            let heard = news.recv_timeout(Duration::from_secs(60)).unwrap();
             assert_eq!(heard, (channel.clone(), payload));
         }
     }

@@ -8,12 +8,14 @@
 )]
 
 mod cluster;
+mod own_time;
 mod port;
 mod proxy;
 mod sentinel;
 mod server;
 
 pub(crate) use cluster::Cluster;
+pub(crate) use own_time::OwnTime;
 pub(crate) use port::free as free_port;
 pub(crate) use proxy::Proxy;
 pub(crate) use sentinel::Watched;

@@ -449,7 +449,7 @@ async fn judge_follower(follower: &Follower, feeds: &BTreeMap<FeedId, Vec<String
             .iter()
             .all(|(feed, entries)| had.get(feed).map_or(0, Vec::len) >= entries.len())
     };
-    let waited = tokio::time::timeout(Duration::from_secs(20), async {
+    let waited = tokio::time::timeout(Duration::from_secs(60), async {
         while !is_there() {
             tokio::task::yield_now().await;
         }

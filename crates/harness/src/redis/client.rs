@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 
 /// How long a command may take.
-const DEADLINE: Duration = Duration::from_secs(10);
+const DEADLINE: Duration = Duration::from_secs(30);
 /// Longest string and longest array that a server may send.
 const LENGTH_MAX: usize = 64 << 20;
 
@@ -73,6 +73,11 @@ impl Client {
         Ok(Client {
             stream: BufReader::new(stream),
         })
+    }
+
+    /// From now on waits no longer than this for an answer.
+    pub fn set_patience(&mut self, patience: Duration) -> Result<()> {
+        Ok(self.stream.get_ref().set_read_timeout(Some(patience))?)
     }
 
     /// Sends a command and reads its answer, which may be an [`Answer::Error`].

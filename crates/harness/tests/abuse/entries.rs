@@ -8,6 +8,9 @@ use postrider_harness::user::User;
 use postrider_harness::wait::{until, until_true, within};
 use serde_json::{Value, json};
 
+/// Long enough to be polled for before it is over, on a machine that stands still for a while too.
+const TTL_SECONDS: u64 = 8;
+
 /// One poll.
 fn poll(user: &User, query: &str, cursor: Option<&str>) -> Result<Value> {
     let cursor = cursor
@@ -61,8 +64,9 @@ fn repeats_leave_room_for_news() -> Result<()> {
 fn expired_entries_are_withdrawn_from_every_client() -> Result<()> {
     let node = Node::start(&[])?;
     let mut publisher = Publisher::new(&node.endpoint, KEY);
-    publisher.accepted(&json!({"id": "wide", "data": 1, "ttl": 1}))?;
-    publisher.accepted(&json!({"id": "own", "users": ["auto", "explicit"], "data": 1, "ttl": 1}))?;
+    publisher.accepted(&json!({"id": "wide", "data": 1, "ttl": TTL_SECONDS}))?;
+    publisher
+        .accepted(&json!({"id": "own", "users": ["auto", "explicit"], "data": 1, "ttl": TTL_SECONDS}))?;
     let readers = ["auto", "explicit"].map(|mode| -> Result<(User, String, String)> {
         let user = User::new(&node.endpoint, mode)?;
         let query = format!("wait=0&ack={mode}");
@@ -75,18 +79,18 @@ fn expired_entries_are_withdrawn_from_every_client() -> Result<()> {
         ))
     });
     // Before that, a cursor would acknowledge them. The first to come is the first to go.
-    until_true("both to expire", within(10), || {
+    until_true("both to expire", within(60), || {
         Ok(publisher.count("own", "expired")? == 2)
     })?;
     for reader in readers {
         let (user, query, mut cursor) = reader?;
         // The clock is ahead of the marks. A look that settles nothing tells when they are there.
-        until_true("the marks", within(10), || {
+        until_true("the marks", within(30), || {
             let page = poll(&user, "wait=0&ack=none", Some(&cursor))?;
             Ok(page["events"].as_array().is_some_and(|events| events.len() == 2))
         })?;
         let mut withdrawn = Vec::new();
-        until("both to be withdrawn as expired", within(10), || {
+        until("both to be withdrawn as expired", within(30), || {
             let page = poll(&user, &query, Some(&cursor))?;
             cursor = page["cursor"].as_str().context("no cursor")?.to_owned();
             for event in page["events"].as_array().into_iter().flatten() {

@@ -51,7 +51,7 @@ fn ask(node: &Node, method: &str, path: &str, by_user: bool) -> Result<Told> {
         )
         .as_bytes(),
     )?;
-    let head = conn.head(within(10))?.context("no answer")?;
+    let head = conn.head(within(30))?.context("no answer")?;
     let allow = head.header("allow").map(|list| {
         let methods = list.split(',').map(|method| method.trim().to_owned());
         methods.filter(|method| !method.is_empty()).collect()
@@ -65,7 +65,7 @@ fn ask(node: &Node, method: &str, path: &str, by_user: bool) -> Result<Told> {
     } else {
         let (mut stream, held) = conn.into_parts();
         let mut rest = Vec::new();
-        stream.set_read_timeout(Some(std::time::Duration::from_secs(10)))?;
+        stream.set_read_timeout(Some(std::time::Duration::from_secs(30)))?;
         std::io::Read::read_to_end(&mut stream, &mut rest).context("the connection was not ended")?;
         held.len() + rest.len()
     };

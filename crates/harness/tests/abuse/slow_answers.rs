@@ -64,13 +64,17 @@ fn connect(addr: SocketAddr) -> Result<TcpStream> {
 
 fn read_slowly(addr: SocketAddr, before: Option<Request>, request: &Request, least: usize) -> Result<()> {
     let mut stream = connect(addr)?;
-    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    stream.set_read_timeout(Some(Duration::from_secs(30)))?;
     if let Some(before) = before {
         stream.write_all(&before.bytes())?;
-        ensure!(
-            stream.read(&mut [0; 4096])? > 0,
-            "no answer to the request before"
-        );
+        let mut answer = Vec::new();
+        while length(&answer)?.is_none_or(|whole| answer.len() < whole) {
+            let mut byte = [0];
+            stream
+                .read_exact(&mut byte)
+                .context("no answer to the request before")?;
+            answer.extend(byte);
+        }
     }
     stream.write_all(&request.bytes())?;
     let (mut got, mut wanted, began) = (Vec::new(), usize::MAX, Instant::now());

@@ -169,7 +169,7 @@ fn dropped_transients_are_told() -> Result<()> {
         let mut publisher = Publisher::new(&node.endpoint, KEY);
         let sent = json!({"users": ["ada"], "data": "x".repeat(100_000), "durability": "transient"});
         // The kernel's buffers are as large as it likes; at some time they are full.
-        until_true("a dropped transient", within(30), || {
+        until_true("a dropped transient", within(90), || {
             publisher.accepted(&sent)?;
             Ok(node.metric("postrider_transient_dropped_total")? > 0.0)
         })?;

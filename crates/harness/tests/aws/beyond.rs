@@ -17,13 +17,13 @@ use crate::stream::Stream;
 
 const NEEDS: [Need; 2] = [Need::LocalStack, Need::Moto];
 /// How long a message is hidden at a time.
-const VISIBILITY: Duration = Duration::from_secs(3);
+const VISIBILITY: Duration = Duration::from_secs(8);
 /// Entries that an inbox keeps.
 const KEPT: usize = 5;
 
 fn node(emulator: &Emulator, queue: &str, sets: &[(&str, &str)]) -> Result<Node> {
     let own = [("SQS_QUEUE_URL".to_owned(), queue.to_owned())];
-    let own_sets = [("registry.type", "none"), ("sources.instance.visibility", "3s")];
+    let own_sets = [("registry.type", "none"), ("sources.instance.visibility", "8s")];
     Node::start_with(NodeOptions {
         env: environment(&emulator.endpoint()).into_iter().chain(own).collect(),
         args: vec!["--preset".to_owned(), "sqs-long-poll".to_owned()],
@@ -51,8 +51,8 @@ fn a_message_has_an_id_on_every_transport_and_is_deleted_on_the_clients_word() -
             &[("addressee", "ada"), ("subject", "order shipped")],
         )?;
         let (first, second) = (
-            next_notification(&mut *sse, within(20))?,
-            next_notification(&mut *socket, within(20))?,
+            next_notification(&mut *sse, within(90))?,
+            next_notification(&mut *socket, within(90))?,
         );
         ensure!(
             first.id == second.id && first.data == body && second.data == body,
@@ -64,7 +64,7 @@ fn a_message_has_an_id_on_every_transport_and_is_deleted_on_the_clients_word() -
             first.subject
         );
         // Longer than its visibility: it is prolonged while the client has not said a word.
-        until_true("it was prolonged", within(20), || {
+        until_true("it was prolonged", within(90), || {
             ensure!(boto.counts(&queue)? == (0, 1), "nobody else may have it");
             Ok(sent.elapsed() > VISIBILITY * 2)
         })?;
@@ -73,7 +73,7 @@ fn a_message_has_an_id_on_every_transport_and_is_deleted_on_the_clients_word() -
             .body("application/json", json!({"ids": [first.id]}).to_string());
         let answer = once(node.endpoint.addr()?, &said)?;
         ensure!(answer.json()? == json!({"settled": 1}), "{answer:?}");
-        until_true("it is deleted", within(20), || Ok(boto.counts(&queue)? == (0, 0)))
+        until_true("it is deleted", within(90), || Ok(boto.counts(&queue)? == (0, 0)))
     })
 }
 
@@ -100,12 +100,12 @@ fn who_is_long_away_finds_the_newest_of_them() -> Result<()> {
                 &[("addressee", "bob"), ("subject", "s")],
             )?;
             // One after another: a queue that is no FIFO queue has no order of its own.
-            until_true("it is stored", within(20), || Ok(boto.counts(&queue)? == (0, 0)))?;
+            until_true("it is stored", within(90), || Ok(boto.counts(&queue)? == (0, 0)))?;
         }
         for score in ["1 : 0", "1 : 1", "2 : 1"] {
             let attributes = [("addressee", "carl"), ("subject", "s"), ("collapse_key", "score")];
             boto.send(&queue, score, &attributes)?;
-            until_true("it is stored", within(20), || Ok(boto.counts(&queue)? == (0, 0)))?;
+            until_true("it is stored", within(90), || Ok(boto.counts(&queue)? == (0, 0)))?;
         }
         // What the inbox had no room for is a dead letter, and not lost.
         let asked = Request::new("GET", "/v1/dead-letters?reason=overflow&user=bob").bearer(KEY);

@@ -38,7 +38,7 @@ fn queues(emulator: &mut Emulator) -> Result<()> {
     ensure!(boto.counts(&queue)?.0 == 26);
     emulator.pause()?;
     emulator.resume()?;
-    until_true("all in the dead-letter queue", within(20), || {
+    until_true("all in the dead-letter queue", within(90), || {
         let receive = json!({"QueueUrl": queue, "MaxNumberOfMessages": 10, "WaitTimeSeconds": 0});
         boto.call("sqs", "receive_message", receive)?;
         Ok(boto.counts(&dead)?.0 == 26)
@@ -74,7 +74,7 @@ fn localstack_hands_on_what_a_topic_gets() -> Result<()> {
             for is_raw in [true, false] {
                 let queue = boto.queue(&format!("raw-{is_raw}"), json!({}))?;
                 let mut found = Vec::new();
-                until_true("a message", within(10), || {
+                until_true("a message", within(90), || {
                     found.extend(boto.drain(&queue)?);
                     Ok(!found.is_empty())
                 })?;

@@ -57,7 +57,7 @@ fn a_topic_reaches_connections_raw_or_not() -> Result<()> {
                         .filter(|body| **body == word.as_bytes())
                         .count()
                 };
-                until_true("all pushed", within(30), || {
+                until_true("all pushed", within(90), || {
                     Ok(["a1=", "a2=", "b1="].iter().all(|id| times(id) >= 1)
                         && boto.counts(&queue)? == (0, 0))
                 })?;
@@ -68,7 +68,7 @@ fn a_topic_reaches_connections_raw_or_not() -> Result<()> {
                 );
                 until_true(
                     "the row of the connection that is gone to be deleted",
-                    within(20),
+                    within(90),
                     || {
                         Ok(!boto_of_tables
                             .connections(TABLE)?

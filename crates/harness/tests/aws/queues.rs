@@ -33,7 +33,7 @@ fn named(boto: &mut Boto, prefix: &str) -> Result<Option<String>> {
 }
 
 fn made(boto: &mut Boto, prefix: &str) -> Result<String> {
-    until("the queue that the node makes", within(20), || {
+    until("the queue that the node makes", within(90), || {
         named(boto, prefix)
     })
 }
@@ -69,11 +69,11 @@ fn a_queue_is_taken_away_only_where_that_loses_nothing() -> Result<()> {
             let mut full = node(&emulator, prefix("full"), &[])?;
             let queue = made(&mut boto, "full-")?;
             send(&mut boto, &queue, "ada", "nobody is there")?;
-            until_true("it was given back once", within(20), || {
+            until_true("it was given back once", within(90), || {
                 Ok(full.metric("postrider_source_given_back_total{source=\"instance\"}")? >= 1.0)
             })?;
             ensure!(full.terminate(DRAIN)?.success());
-            until_true("what was in it is there", within(20), || {
+            until_true("what was in it is there", within(90), || {
                 Ok(boto.counts(&queue)? == (1, 0))
             })?;
             ensure!(
@@ -139,23 +139,23 @@ fn a_fifo_queue_keeps_its_groups_in_order_when_one_is_given_back() -> Result<()>
             boto.send_many(&queue, &notes(0..10, &["ada", "bob"]))?;
             expect(&mut ada, "ada", 0..10)?;
             expect(&mut bob, "bob", 0..10)?;
-            until_true("these are settled", within(20), || {
+            until_true("these are settled", within(90), || {
                 Ok(boto.counts(&queue)? == (0, 0))
             })?;
             // Bob's group is given back in the middle, over and over; ada's goes on beside it.
             bob.leave();
-            until_true("bob is gone", within(20), || Ok(node.metric(SESSIONS)? == 1.0))?;
+            until_true("bob is gone", within(90), || Ok(node.metric(SESSIONS)? == 1.0))?;
             let before = node.metric(GIVEN_BACK)?;
             boto.send_many(&queue, &notes(10..20, &["bob", "ada"]))?;
             expect(&mut ada, "ada", 10..20)?;
-            until_true("bob's is given back", within(20), || {
+            until_true("bob's is given back", within(90), || {
                 Ok(node.metric(GIVEN_BACK)? >= before + 2.0)
             })?;
             let mut bob = Stream::open(&node, "bob")?;
             boto.send_many(&queue, &notes(20..25, &["bob", "ada"]))?;
             expect(&mut bob, "bob", 10..25)?;
             expect(&mut ada, "ada", 20..25)?;
-            until_true("all are deleted", within(20), || {
+            until_true("all are deleted", within(90), || {
                 Ok(boto.counts(&queue)? == (0, 0))
             })
         },
@@ -185,7 +185,7 @@ fn a_queue_that_is_away_is_told_and_taken_up_again() -> Result<()> {
         };
         ensure!(awaiting(&node)?.is_null());
         emulator.kill9()?;
-        until_true("it is told", within(40), || {
+        until_true("it is told", within(90), || {
             Ok(awaiting(&node)? == json!(["instance"]))
         })?;
         ensure!(node.metric("postrider_source_ready{source=\"instance\"}")? == 0.0);
@@ -194,7 +194,7 @@ fn a_queue_that_is_away_is_told_and_taken_up_again() -> Result<()> {
         emulator.restart()?;
         // The emulator forgot the queue: the node makes it again.
         let queue = made(&mut boto, "notify-")?;
-        until_true("it is told that all is well", within(40), || {
+        until_true("it is told that all is well", within(90), || {
             Ok(awaiting(&node)?.is_null())
         })?;
         send(&mut boto, &queue, "ada", "after")?;

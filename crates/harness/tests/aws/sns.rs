@@ -36,7 +36,7 @@ fn subscribe(boto: &mut Boto, topic: &str, address: &str, is_raw: bool) -> Resul
         "ReturnSubscriptionArn": true,
     });
     boto.call("sns", "subscribe", wanted)?;
-    until_true("the subscription is confirmed", within(30), || {
+    until_true("the subscription is confirmed", within(90), || {
         let page = boto.call("sns", "list_subscriptions_by_topic", json!({"TopicArn": topic}))?;
         let subscriptions = page["Subscriptions"].as_array().cloned().unwrap_or_default();
         let is_confirmed = |one: &Value| {
@@ -88,14 +88,14 @@ fn a_topic_posts_to_a_node() -> Result<()> {
             boto.call("sns", "set_topic_attributes", signed)?;
             let request = json!({"users": ["ada", "ada"], "data": {"signed": version}});
             boto.publish(&topic, &request.to_string())?;
-            let got = next_notification(&mut *ada, within(20))?;
+            let got = next_notification(&mut *ada, within(90))?;
             let wanted = format!("{{\"signed\":\"{version}\"}}");
             ensure!(got.data == wanted, "{got:?}");
         }
         // Nobody is asked for, which `broadcast` would have to allow.
         boto.publish(&topic, "{\"data\":1}")?;
         let mut people = People::new(&node.endpoint, KEY);
-        let letters = until("a dead letter", within(20), || {
+        let letters = until("a dead letter", within(90), || {
             let page = people.ask("GET", "/v1/dead-letters?source=s&reason=undecodable")?;
             let letters = page["dead_letters"].as_array().cloned().unwrap_or_default();
             Ok((!letters.is_empty()).then_some(letters))
@@ -211,7 +211,7 @@ fn raw_delivery_needs_the_password() -> Result<()> {
                 // Three times the same message.
                 ensure!(raw(Some("c25zOmEtbG9uZy1wYXNzd29yZA=="), "m-1")?.status() == 200);
             }
-            ensure!(next_notification(&mut *ada, within(20))?.data == "\"by hand\"");
+            ensure!(next_notification(&mut *ada, within(90))?.data == "\"by hand\"");
             ensure!(accepted(&node) == 1.0);
             subscribe(
                 &mut boto,
@@ -220,7 +220,7 @@ fn raw_delivery_needs_the_password() -> Result<()> {
                 true,
             )?;
             boto.publish(&topic, "{\"users\":[\"ada\"],\"data\":\"from SNS\"}")?;
-            ensure!(next_notification(&mut *ada, within(20))?.data == "\"from SNS\"");
+            ensure!(next_notification(&mut *ada, within(90))?.data == "\"from SNS\"");
             Ok(())
         },
     )

@@ -11,7 +11,7 @@ use postrider_harness::token;
 use postrider_harness::wait::within;
 
 /// How long the next bytes may take.
-const PATIENCE: u64 = 30;
+const PATIENCE: u64 = 90;
 
 /// One open stream.
 pub struct Stream {

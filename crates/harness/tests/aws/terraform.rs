@@ -59,13 +59,13 @@ fn a_node_with_the_rights_of_a_task_does_what_the_module_is_for() -> Result<()> 
         let node = task.node(&emulator, &service)?;
         boto.publish(&topic, r#"{"users":["ada","eve"],"data":"by the topic"}"#)?;
         boto.send(&queue, r#"{"exclude_users":["bob"],"data":"by the queue"}"#, &[])?;
-        until_true("both are pushed and deleted", within(40), || {
+        until_true("both are pushed and deleted", within(90), || {
             Ok(stage.received("a1=").len() == 2 && boto.counts(&queue)? == (0, 0))
         })?;
         ensure!(stage.received("b1=").is_empty());
         until_true(
             "the row of the connection that is gone to be deleted",
-            within(20),
+            within(90),
             || Ok(boto.connections(&table)?.len() == 2),
         )?;
         ensure!(stage.forbidden().is_empty(), "{:?}", stage.forbidden());

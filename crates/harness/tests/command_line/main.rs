@@ -27,7 +27,7 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::Duration;
 
 /// How long a line may take that has to come.
-const LINE_DEADLINE: Duration = Duration::from_secs(30);
+const LINE_DEADLINE: Duration = Duration::from_secs(60);
 /// Lines of a command that wait for the test.
 const LINES_WAITING: usize = 10_000;
 

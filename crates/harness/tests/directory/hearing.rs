@@ -34,7 +34,7 @@ fn hears(
     let mut missing = expected.to_vec();
     let mut is_marked = false;
     loop {
-        match session.next(within(20))? {
+        match session.next(within(60))? {
             Some(Received::Notification(one)) if one.id == marker => is_marked = true,
             // Of an earlier session of the test.
             Some(Received::Notification(one)) if one.id.contains("-mark") => {}

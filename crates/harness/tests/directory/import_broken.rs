@@ -70,7 +70,7 @@ fn cut_in_the_middle_of_a_line() {
         conn.write(&request.bytes())?;
         conn.write(body.as_bytes())?;
         conn.write(br#"{"id":"half"}"#)?;
-        until_true("those that came whole", within(20), || {
+        until_true("those that came whole", within(60), || {
             Ok(people.ids()?.len() >= 50)
         })?;
         conn.cut(Cut::Reset);
@@ -109,9 +109,9 @@ fn a_drain_answers_an_import() {
             .header("Content-Length", "1000000");
         conn.write(&request.bytes())?;
         conn.write(users(0, 10).as_bytes())?;
-        until_true("those that came", within(20), || Ok(people.ids()?.len() == 10))?;
+        until_true("those that came", within(60), || Ok(people.ids()?.len() == 10))?;
         node.signal_term()?;
-        let answer = conn.answer(within(20))?.context("no answer")?;
+        let answer = conn.answer(within(60))?.context("no answer")?;
         ensure!(
             answer.status() == 503 && answer.head.header("retry-after").is_some(),
             "{}",

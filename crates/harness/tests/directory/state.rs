@@ -159,7 +159,7 @@ fn sessions_are_told_in_the_order_of_the_changes() {
                 .open(transport)?;
             // The first thing it is told.
             loop {
-                match session.next(within(20))?.context("no state")? {
+                match session.next(within(60))?.context("no state")? {
                     Received::State(state) => {
                         ensure!(state == json!({"all": "0"}), "{transport}: {state}");
                         break;

@@ -76,7 +76,7 @@ fn read(node: &Node, done: impl Fn(&[Event]) -> bool) -> Result<Vec<u8>> {
     let mut conn = Conn::open(node.endpoint.addr()?, None)?;
     let request = Request::new("GET", "/v1/inbox/stream?ack=none&state=1").bearer(&token::user(USER)?);
     conn.write(&request.bytes())?;
-    let deadline = within(20);
+    let deadline = within(60);
     let head = conn.head(deadline)?.context("no answer")?;
     ensure!(head.status == 200, "answered {}", head.status);
     let mut bytes = Vec::new();
@@ -162,7 +162,7 @@ fn the_standards_parser_reads_what_was_published() -> Result<()> {
         .cursor(&source.last_event_id)
         .open(Transport::Sse)?;
     let first = loop {
-        match back.next(within(20))?.context("nothing came")? {
+        match back.next(within(60))?.context("nothing came")? {
             Received::Notification(notification) => break notification.id,
             Received::End(end) => anyhow::bail!("the stream ended: {end:?}"),
             _ => {}

@@ -80,7 +80,7 @@ fn a_directory_that_is_deleted() -> Result<()> {
     let node = Node::start_with(NodeOptions::default().data_dir(&data))?;
     let witness = Witness::prepare(&node)?;
     let load = Load::start(&node, LoadSpec::small())?;
-    load.wait_accepted(50, within(30))?;
+    load.wait_accepted(50, within(120))?;
     std::fs::remove_dir_all(&data)?;
     is_alive(&node)?;
     connects_and_listens(&node)?;
@@ -98,9 +98,9 @@ fn a_file_system_that_turns_read_only() -> Result<()> {
         let mut node = Node::start_with(NodeOptions::default().data_dir(&data))?;
         let witness = Witness::prepare(&node)?;
         let load = Load::start(&node, LoadSpec::small())?;
-        load.wait_accepted(100, within(30))?;
+        load.wait_accepted(100, within(120))?;
         volume.make_read_only()?;
-        load.wait_refused(50, within(30))?;
+        load.wait_refused(50, within(120))?;
         is_alive(&node)?;
         connects_and_listens(&node)?;
         witness.reads().context("while the file system is read-only")?;
@@ -109,7 +109,7 @@ fn a_file_system_that_turns_read_only() -> Result<()> {
         refused(NodeOptions::default().data_dir(&data), &[&name])?;
         volume.mount_anew()?;
         node.restart()?;
-        load.wait_accepted(20, within(30))?;
+        load.wait_accepted(20, within(120))?;
         load.judge("read-only file system", &node, within(60))?;
         Ok(())
     })
@@ -150,7 +150,7 @@ fn too_few_open_files() -> Result<()> {
     let lines = node.log().lines().count();
     ensure!(lines < 100, "a node without files to open wrote {lines} lines");
     drop(held);
-    until_true("publishing after the files were given back", within(30), || {
+    until_true("publishing after the files were given back", within(120), || {
         let sent = json!({"users": ["ada"], "data": 1});
         Ok(Publisher::new(&node.endpoint, KEY)
             .one(&sent)

@@ -1,12 +1,14 @@
 //! System calls of the store that fail, and that tarry.
 
+use std::time::Instant;
+
 use anyhow::{Context, Result, ensure};
 use postrider_harness::http::{Conn, Request};
 use postrider_harness::injection::{Injection, SYNCS, WRITES};
 use postrider_harness::machine::{Need, run};
 use postrider_harness::node::{KEY, Node};
 use postrider_harness::publish::Publisher;
-use postrider_harness::wait::within;
+use postrider_harness::wait::{until_true, within};
 use serde_json::json;
 
 use crate::load::{Load, LoadSpec, is_unavailable};
@@ -14,8 +16,8 @@ use crate::still_works::{Witness, connects_and_listens, is_alive, is_not_ready, 
 
 /// How long a slow sync takes.
 const SLOW_SYNC_MS: u64 = 200;
-/// How long a very slow one does: within this time the crowd has come.
-const VERY_SLOW_SYNC_MS: u64 = 5000;
+/// How long a very slow one does: it is still under way when all of the crowd have come.
+const VERY_SLOW_SYNC_MS: u64 = 600_000;
 /// Publishers that come at once then, each with so much: twice what may wait for the writer.
 const CROWD: usize = 1000;
 const CROWD_DATA_BYTES: usize = 128_000;
@@ -44,10 +46,10 @@ fn failing_calls_refuse_and_recover() -> Result<()> {
             ("writes fail", vec![format!("{WRITES}:error=EIO:when=2+3")]),
         ];
         for (name, rules) in ways {
-            load.wait_accepted(20, within(30))
+            load.wait_accepted(20, within(120))
                 .with_context(|| format!("before: {name}"))?;
             let injection = Injection::attach(node.pid()?, &rules)?;
-            load.wait_refused(20, within(30))
+            load.wait_refused(20, within(120))
                 .with_context(|| name.to_owned())?;
             is_alive(&node).with_context(|| name.to_owned())?;
             witness.reads().with_context(|| name.to_owned())?;
@@ -59,14 +61,14 @@ fn failing_calls_refuse_and_recover() -> Result<()> {
                 );
             }
             injection.detach()?;
-            load.wait_accepted(20, within(30))
+            load.wait_accepted(20, within(120))
                 .with_context(|| format!("after: {name}"))?;
             is_ready_again(&node).with_context(|| format!("after: {name}"))?;
         }
         // What the page cache still held of a failed sync must not have been believed.
         node.kill9()?;
         node.restart()?;
-        load.judge("failing calls", &node, within(60))?;
+        load.judge("failing calls", &node, within(120))?;
         Ok(())
     })
 }
@@ -78,20 +80,20 @@ fn a_crash_while_calls_fail_loses_nothing() -> Result<()> {
         let mut node = Node::start(&[])?;
         let load = Load::start(&node, LoadSpec::small())?;
         for first in [1, 2, 3, 5, 8] {
-            load.wait_accepted(20, within(30))?;
+            load.wait_accepted(20, within(120))?;
             let rules = [
                 format!("{SYNCS}:error=EIO:when={first}+2"),
                 format!("{WRITES}:error=ENOSPC:when={first}0+7"),
             ];
             let injection = Injection::attach(node.pid()?, &rules)?;
-            load.wait_refused(3, within(30))
+            load.wait_refused(3, within(120))
                 .with_context(|| format!("failing from call {first} on"))?;
             node.kill9()?;
             injection.detach()?;
             node.restart()
                 .with_context(|| format!("after failing from call {first} on"))?;
         }
-        load.judge("crashes while calls fail", &node, within(60))?;
+        load.judge("crashes while calls fail", &node, within(120))?;
         Ok(())
     })
 }
@@ -103,34 +105,41 @@ fn slow_syncs_hold_up_publishers_only() -> Result<()> {
         let node = Node::start(&[])?;
         let witness = Witness::prepare(&node)?;
         let load = Load::start(&node, LoadSpec::small())?;
-        load.wait_accepted(50, within(30))?;
+        load.wait_accepted(50, within(120))?;
         let injection = Injection::attach(node.pid()?, &[tarrying(SLOW_SYNC_MS)])?;
-        load.wait_accepted(10, within(30))
+        load.wait_accepted(10, within(120))
             .context("while syncs are slow")?;
         is_alive(&node)?;
         witness.reads()?;
         connects_and_listens(&node)?;
         injection.detach()?;
-        load.judge("slow syncs", &node, within(60))?;
+        load.judge("slow syncs", &node, within(120))?;
         Ok(())
     })
 }
 
-/// More than may wait comes while one sync takes seconds: it is refused, and not kept in memory.
+/// More than may wait comes while one sync takes minutes: it is refused, and not kept in memory.
 #[test]
 fn what_waits_for_a_slow_sync_is_bounded() -> Result<()> {
     run("what_waits_for_a_slow_sync_is_bounded", &[Need::Strace], || {
-        let node = Node::start(&[])?;
+        // What has no room yet is not read, and is not to be given up for that.
+        let node = Node::start(&[("http.head_timeout", "5m")])?;
         Publisher::new(&node.endpoint, KEY).accepted(&json!({"users": ["ada"], "data": 1}))?;
         let injection = Injection::attach(node.pid()?, &[tarrying(VERY_SLOW_SYNC_MS)])?;
         let before = node.rss_bytes()?;
-        let waiting = crowd(&node)?;
+        let mut waiting = crowd(&node)?;
         is_alive(&node)?;
-        let mut refused = 0;
         let mut peak = before;
+        until_true("a refusal", within(120), || {
+            peak = peak.max(node.rss_bytes()?);
+            is_any_refused(&mut waiting)
+        })?;
+        is_alive(&node)?;
+        injection.detach()?;
+        let mut refused = 1;
         for mut conn in waiting {
             let answer = conn
-                .answer(within(60))?
+                .answer(within(120))?
                 .context("a publisher was left without an answer")?;
             if answer.status() != 202 {
                 is_unavailable(&answer)?;
@@ -138,14 +147,9 @@ fn what_waits_for_a_slow_sync_is_bounded() -> Result<()> {
             }
             peak = peak.max(node.rss_bytes()?);
         }
-        injection.detach()?;
         println!(
             "slow syncs: of {CROWD} at once {refused} were refused, {} MiB more",
             (peak - before) >> 20
-        );
-        ensure!(
-            refused > 0,
-            "all of {CROWD} were taken in, though more than may wait"
         );
         ensure!(
             peak < before + GROWTH_MAX_BYTES,
@@ -154,6 +158,18 @@ fn what_waits_for_a_slow_sync_is_bounded() -> Result<()> {
         Publisher::new(&node.endpoint, KEY).accepted(&json!({"users": ["ada"], "data": 1}))?;
         Ok(())
     })
+}
+
+/// Whether one of them is refused by now, which is then taken out. Nobody can be accepted while nothing is synced.
+fn is_any_refused(waiting: &mut Vec<Conn>) -> Result<bool> {
+    for nth in 0..waiting.len() {
+        if let Some(answer) = waiting[nth].answer(Instant::now())? {
+            is_unavailable(&answer)?;
+            waiting.swap_remove(nth);
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 fn tarrying(milliseconds: u64) -> String {

@@ -35,14 +35,14 @@ fn a_full_disk_refuses_and_recovers_by_itself() -> Result<()> {
                     ..LoadSpec::small()
                 },
             )?;
-            load.wait_accepted(200, within(30))?;
+            load.wait_accepted(200, within(120))?;
 
             let taken = volume.fill()?;
             let before = node.rss_bytes()?;
-            load.wait_refused(REFUSALS, within(60))
+            load.wait_refused(REFUSALS, within(240))
                 .with_context(|| format!("a foreign file took {taken} bytes"))?;
             while_full(&node, &witness)?;
-            load.wait_refused(REFUSALS, within(60))?;
+            load.wait_refused(REFUSALS, within(240))?;
             let after = node.rss_bytes()?;
             ensure!(
                 after < before + GROWTH_MAX_BYTES,
@@ -50,16 +50,16 @@ fn a_full_disk_refuses_and_recovers_by_itself() -> Result<()> {
             );
 
             volume.empty()?;
-            load.wait_accepted(100, within(30))
+            load.wait_accepted(100, within(120))
                 .context("after room was made")?;
             is_ready_again(&node)?;
             witness.reads()?;
             // What was answered before the crash must hold after it, too.
             node.kill9()?;
             node.restart()?;
-            load.wait_accepted(50, within(30)).context("after a restart")?;
+            load.wait_accepted(50, within(120)).context("after a restart")?;
             witness.reads()?;
-            load.judge("full disk", &node, within(60))?;
+            load.judge("full disk", &node, within(240))?;
             let status = node.terminate(Duration::from_secs(25))?;
             ensure!(status.success(), "exit after SIGTERM: {status}");
             Ok(())
@@ -103,9 +103,9 @@ fn a_crash_while_full_loses_nothing() -> Result<()> {
                 ..LoadSpec::small()
             },
         )?;
-        load.wait_accepted(200, within(30))?;
+        load.wait_accepted(200, within(120))?;
         volume.fill()?;
-        load.wait_refused(50, within(60))?;
+        load.wait_refused(50, within(240))?;
         load.stop_publishing();
         node.kill9()?;
         let began_full = node.restart();
@@ -120,7 +120,7 @@ fn a_crash_while_full_loses_nothing() -> Result<()> {
         if began_full.is_err() {
             node.restart().context("after room was made")?;
         }
-        load.judge("crash while full", &node, within(60))?;
+        load.judge("crash while full", &node, within(240))?;
         Ok(())
     })
 }

@@ -176,7 +176,7 @@ fn read_late(node: &Node, account: &Account) -> Result<()> {
     connect.poll_limit = 1000;
     let mut inbox = connect.open(Transport::LongPoll)?;
     loop {
-        match inbox.next(within(30))?.context("a late reader got no answer")? {
+        match inbox.next(within(120))?.context("a late reader got no answer")? {
             Received::Notification(notification) => account.received(book, &notification),
             Received::Cursor(_) => account.cursor(book),
             // An empty page: that was all.

@@ -39,7 +39,7 @@ fn lose_power(losses: u32, seed: u64) -> Result<()> {
         },
     )?;
     for loss in 1..=losses {
-        load.wait_accepted(rng.random_range(1..150), within(30))
+        load.wait_accepted(rng.random_range(1..150), within(120))
             .with_context(|| format!("before power loss {loss}"))?;
         volume.shut_down()?;
         // The node may find out by itself, and refuse; it must not answer anything else.

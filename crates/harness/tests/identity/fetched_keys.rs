@@ -7,7 +7,7 @@ use postrider_harness::wait::{until_true, within};
 const INTERVAL: (&str, &str) = ("auth.jwt.jwks_min_interval", "1s");
 
 fn becomes(node: &Node, token: &str, expected: &str) -> Result<()> {
-    until_true(expected, within(30), || Ok(said(&poll(node, token)?) == expected))
+    until_true(expected, within(60), || Ok(said(&poll(node, token)?) == expected))
 }
 
 #[test]
@@ -62,7 +62,9 @@ fn an_id_that_names_another_key_is_refused() {
 #[test]
 fn a_storm_of_unknown_ids_makes_no_storm_of_fetches() {
     let issuer = Issuer::start(&[P256.jwk(Some("a"))]).unwrap();
-    check(&[("auth.jwt.jwks_url", &issuer.url())], |node| {
+    // Longer than the storm lasts on any machine.
+    let seldom = ("auth.jwt.jwks_min_interval", "1h");
+    check(&[("auth.jwt.jwks_url", &issuer.url()), seldom], |node| {
         let good = P256.token(Algorithm::ES256, Some("a"))?;
         becomes(node, &good, "200")?;
         for n in 0..1000 {
@@ -116,7 +118,7 @@ fn an_issuer_that_goes_and_comes_back() {
     let sets = [
         ("auth.jwt.jwks_url", &*issuer.url()),
         ("auth.jwt.jwks_refresh", "1s"),
-        ("auth.jwt.jwks_max_stale", "4s"),
+        ("auth.jwt.jwks_max_stale", "15s"),
         INTERVAL,
     ];
     check(&sets, |node| {
@@ -125,13 +127,13 @@ fn an_issuer_that_goes_and_comes_back() {
         // Answers that are no set change nothing.
         let before = issuer.fetches();
         issuer.answer("200 OK", "<html>sorry</html>");
-        until_true("a bad set was fetched", within(20), || {
+        until_true("a bad set was fetched", within(60), || {
             Ok(issuer.fetches() > before + 1)
         })?;
         expect(node, &token, "200", "after a bad set")?;
         issuer.publish(&[P256.jwk(Some("a"))]);
         let before = issuer.fetches();
-        until_true("a good one was", within(20), || Ok(issuer.fetches() > before))?;
+        until_true("a good one was", within(60), || Ok(issuer.fetches() > before))?;
         drop(issuer);
         expect(node, &token, "200", "by the last set")?;
         becomes(node, &token, "503 unavailable")?;
@@ -159,7 +161,7 @@ fn answers_that_are_not_taken() {
         let issuer = Issuer::start(&[]).unwrap();
         issuer.answer(status, body);
         check(&[("auth.jwt.jwks_url", &issuer.url()), INTERVAL], |node| {
-            until_true(logged, within(20), || Ok(node.log().contains(logged)))?;
+            until_true(logged, within(60), || Ok(node.log().contains(logged)))?;
             expect(
                 node,
                 &P256.token(Algorithm::ES256, Some("a"))?,

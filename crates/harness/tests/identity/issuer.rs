@@ -1,6 +1,7 @@
 //! A stand-in for an issuer: serves a JWK set over HTTP, counts, and does what the test tells it to.
 
 use anyhow::Result;
+use postrider_harness::ports::{free, loopback};
 use serde_json::{Value, json};
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -25,8 +26,9 @@ struct Shared {
 }
 
 impl Issuer {
+    /// At an address that nobody takes while it is away.
     pub fn start(keys: &[Value]) -> Result<Issuer> {
-        Issuer::at(SocketAddr::from(([127, 0, 0, 1], 0)), keys)
+        Issuer::at(loopback(free(1)?[0]), keys)
     }
 
     /// At an address that one had before.
@@ -96,7 +98,7 @@ fn serve(listener: &TcpListener, shared: &Shared) {
 }
 
 fn reply(mut socket: TcpStream, shared: &Shared) -> Result<()> {
-    socket.set_read_timeout(Some(Duration::from_secs(5)))?;
+    socket.set_read_timeout(Some(Duration::from_secs(30)))?;
     let mut head = Vec::new();
     let mut byte = [0];
     while !head.ends_with(b"\r\n\r\n") && head.len() < 8192 {

@@ -8,8 +8,9 @@ use postrider_harness::token::user;
 use postrider_harness::wait::{until_true, within};
 use std::time::Instant;
 
+/// One that no disk has to take, however slow it is.
 fn notification() -> Value {
-    json!({"users": ["ada"], "data": 1})
+    json!({"users": ["ada"], "data": 1, "durability": "transient"})
 }
 
 #[test]
@@ -39,7 +40,7 @@ fn a_key_over_its_rate_waits_and_the_others_do_not() {
                 == 202,
             "another key"
         );
-        until_true("it may again", within(10), || {
+        until_true("it may again", within(30), || {
             Ok(publisher.one(&notification())?.status() == 202)
         })
     });
@@ -50,6 +51,7 @@ fn an_arrays_items_count_one_by_one() {
     check(&[("limits.publish_rate", "5")], |node| {
         let mut publisher = Publisher::new(&node.endpoint, KEY);
         let all = Value::Array(vec![notification(); 20]);
+        let began = Instant::now();
         let answer = publisher.raw("application/json", all.to_string())?;
         ensure!(answer.status() == 202, "{}", said(&answer));
         let told = answer.json()?;
@@ -68,9 +70,13 @@ fn an_arrays_items_count_one_by_one() {
         );
         // Nothing of it passes: the request as a whole is refused.
         let answer = publisher.raw("application/json", all.to_string())?;
+        // Or what came back meanwhile, at five a second.
+        let come_back = (began.elapsed().as_secs_f64() * 5.0) as usize;
+        let accepted = answer.json()?["accepted"].as_array().map_or(0, Vec::len);
         ensure!(
-            said(&answer) == "429 rate_limited"
-                || answer.json()?["accepted"].as_array().map_or(0, Vec::len) < 5
+            said(&answer) == "429 rate_limited" || accepted <= come_back.min(5),
+            "{accepted} accepted after {come_back} came back: {}",
+            answer.text()
         );
         Ok(())
     });
@@ -130,7 +136,7 @@ fn an_address_has_so_many_sessions() {
             said(&bridged)
         );
         drop(open.pop());
-        until_true("who left made room", within(10), || {
+        until_true("who left made room", within(60), || {
             Ok(poll(node, &tokens[4])?.status() == 200)
         })?;
         // A poll is a session only while it is answered.

@@ -31,7 +31,7 @@ fn a_refused_request_keeps_its_ticket() {
         let full = with("")?;
         ensure!(full.status() == 429, "{}", said(&full));
         drop(other);
-        postrider_harness::wait::until_true("there is room", postrider_harness::wait::within(10), || {
+        postrider_harness::wait::until_true("there is room", postrider_harness::wait::within(60), || {
             let answer = with("")?;
             ensure!(
                 answer.status() == 200 || answer.status() == 429,

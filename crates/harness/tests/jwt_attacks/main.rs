@@ -102,7 +102,7 @@ pub fn let_in(node: &Node, token: &str, name: &str) -> Result<()> {
             .ack(postrider_harness::inbox::AckMode::None)
             .open(transport)
             .with_context(|| format!("{name:?} on {transport}"))?;
-        while next_notification(&mut *inbox, within(10))?.id != id {}
+        while next_notification(&mut *inbox, within(30))?.id != id {}
     }
     Ok(())
 }

@@ -47,9 +47,10 @@ fn a_paused_server_says_nothing_and_goes_on() -> Result<()> {
         let _alone = alone();
         let server = Server::start(ServerOptions::default())?;
         let proxy = Proxy::start(&[server.addr()])?;
-        let mut client = Client::connect_within(proxy.addr(), Duration::from_millis(300))?;
+        let mut client = Client::connect(proxy.addr())?;
         ensure!(client.must(&["PING"])?.text() == "PONG");
         server.pause()?;
+        client.set_patience(Duration::from_millis(300))?;
         ensure!(client.ask(&["PING"]).is_err(), "it answers though it is stopped");
         server.resume()?;
         ensure!(Client::connect(proxy.addr())?.must(&["PING"])?.text() == "PONG");
@@ -64,7 +65,7 @@ fn sentinels_move_the_master() -> Result<()> {
         let mut all = Replicated::start(ServerOptions::default())?;
         let mut client = all.master()?.client()?;
         client.must(&["SET", "a", "1"])?;
-        ensure!(client.must(&["WAIT", "1", "5000"])?.text() == "1");
+        ensure!(client.must(&["WAIT", "1", "20000"])?.text() == "1");
         let began = Instant::now();
         let before = all.fail_over()?;
         println!("redis_lab: failed over in {:.1} s", began.elapsed().as_secs_f64());

@@ -80,7 +80,7 @@ fn open(node: &Node, user: &str, transport: Transport, ack: AckMode) -> Result<B
 
 /// The next notification but broadcasts, which are retained for whoever comes new, must be this one.
 fn gets(inbox: &mut dyn Inbox, id: &str) -> Result<()> {
-    let deadline = within(10);
+    let deadline = within(30);
     loop {
         let got = next_notification(inbox, deadline)?;
         if got.id == id {
@@ -93,7 +93,7 @@ fn gets(inbox: &mut dyn Inbox, id: &str) -> Result<()> {
 /// Until the node says so of a notification.
 fn counts(node: &Node, id: &str, state: &str, count: u64) -> Result<()> {
     let mut publisher = Publisher::new(&node.endpoint, KEY);
-    until_true(&format!("{id}: {count} {state}"), within(10), || {
+    until_true(&format!("{id}: {count} {state}"), within(30), || {
         Ok(publisher.count(id, state)? == count)
     })
 }
@@ -196,7 +196,7 @@ fn first_device(fleet: &mut Fleet) -> Result<()> {
     gets(&mut *here, &id)?;
     gets(&mut *there, &id)?;
     here.send(&json!({"type": "ack", "ids": [id]}))?;
-    let taken = wait_for(&mut *there, within(10), "taken", |received| match received {
+    let taken = wait_for(&mut *there, within(30), "taken", |received| match received {
         Received::Withdrawn { id, reason } => Some((id.clone(), reason.clone())),
         _ => None,
     })?;
@@ -221,7 +221,7 @@ fn marks_are_told(fleet: &mut Fleet) -> Result<()> {
     for inbox in &mut inboxes {
         let (mut saw_read, mut saw_cancelled) = (false, false);
         while !(saw_read && saw_cancelled) {
-            match inbox.next(within(10))?.context("a mark did not come")? {
+            match inbox.next(within(30))?.context("a mark did not come")? {
                 Received::Read(ids) => saw_read |= ids.contains(&read),
                 Received::Withdrawn { id, reason } => {
                     saw_cancelled |= id == cancelled && reason == "cancelled";
@@ -257,7 +257,7 @@ fn states(fleet: &mut Fleet) -> Result<()> {
         .open(Transport::WebSocket)?;
     let changed = People::new(&fleet.nodes[0].endpoint, KEY).merge("lea", &json!({"colour": "red"}))?;
     ensure!(changed.status() == 200, "{} {}", changed.status(), changed.text());
-    wait_for(&mut *inbox, within(10), "the state", |received| {
+    wait_for(&mut *inbox, within(30), "the state", |received| {
         matches!(received, Received::State(state) if state["colour"] == "red").then_some(())
     })?;
     // No increment is lost, whichever nodes make them at once.
@@ -294,7 +294,7 @@ fn due_times(fleet: &mut Fleet) -> Result<()> {
     let took = began.elapsed();
     fleet.nodes[0].restart()?;
     // Due after two seconds at most; taken over from a dead node within its lease of two. The rest is for a busy machine.
-    ensure!(took < Duration::from_secs(15), "it came after {took:?}");
+    ensure!(took < Duration::from_secs(20), "it came after {took:?}");
     Ok(())
 }
 

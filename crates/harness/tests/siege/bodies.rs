@@ -87,7 +87,7 @@ fn bodies_under_way() -> Result<()> {
         .map(|_| Body::begin(&node))
         .collect::<Result<Vec<_>>>()?;
     // Whoever is refused is listened to for a while first, since many clients write before they read.
-    let until = Instant::now() + Duration::from_secs(size(15, 60));
+    let until = Instant::now() + Duration::from_secs(size(60, 120));
     let mut refused = 0;
     while Instant::now() < until && refused < bodies.len() / 2 {
         for body in bodies.iter_mut().filter(|body| !body.is_over) {
@@ -121,7 +121,7 @@ fn bodies_under_way() -> Result<()> {
         json!({"users": ["ada"], "data": 1}),
         " ".repeat(15_000_000)
     );
-    until_true("a large body to be taken", within(15), || {
+    until_true("a large body to be taken", within(60), || {
         let answer = Publisher::new(&node.endpoint, KEY).raw("application/json", large.as_str());
         Ok(answer.context("a large body")?.status() == 202)
     })

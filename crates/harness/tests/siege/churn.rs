@@ -20,6 +20,8 @@ const RATE: u32 = 2000;
 /// Threads that make them, each from addresses of its own.
 const THREADS: u32 = 2;
 const ADDRESSES: u8 = 8;
+/// Connections after which memory is as large as it gets by itself.
+const WARM: usize = 1500;
 /// By how much memory may have grown after the first part, in all the time after it.
 const LEAK_BYTES: u64 = 12 * MIB;
 
@@ -50,7 +52,7 @@ fn connection(addr: SocketAddr, host: u8, nth: usize, request: &Request) -> Resu
 /// Opens a session and leaves as soon as it is there.
 fn session(addr: SocketAddr, host: u8, nth: usize, request: &Request) -> Result<()> {
     let mut stream = connect_from(addr, host, None)?;
-    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    stream.set_read_timeout(Some(Duration::from_secs(30)))?;
     stream.write_all(&request.bytes())?;
     let mut head = [0; 12];
     stream.read_exact(&mut head).context("no answer")?;
@@ -109,23 +111,29 @@ fn churn(what: &str, life: Life, requests: &[Request]) -> Result<()> {
     let (stop, made) = (AtomicBool::new(false), AtomicUsize::new(0));
     let addr = node.endpoint.addr()?;
     let mut warm = 0;
+    let began = Instant::now();
     std::thread::scope(|scope| -> Result<()> {
+        let (stop, made) = (&stop, &made);
         let mut threads = Vec::new();
         for thread in 0..THREADS {
-            let (stop, made) = (&stop, &made);
             threads.push(scope.spawn(move || {
                 let ended = come_and_go(addr, thread, life, requests, stop, made);
                 stop.store(true, Ordering::Relaxed);
                 ended
             }));
         }
-        let began = Instant::now();
-        while began.elapsed() < time && !stop.load(Ordering::Relaxed) {
-            std::thread::park_timeout(Duration::from_millis(50));
-            if warm == 0 && began.elapsed() > time / 3 {
-                warm = gauge.read()?.peak;
+        // So many have come and gone, too, that whatever is allocated once is there.
+        let for_so_long = |time: Duration, least: usize| {
+            let until = Instant::now() + time;
+            let is_over = || Instant::now() >= until && made.load(Ordering::Relaxed) >= least;
+            let deadline = within(size(120, 600));
+            while !is_over() && Instant::now() < deadline && !stop.load(Ordering::Relaxed) {
+                std::thread::park_timeout(Duration::from_millis(50));
             }
-        }
+        };
+        for_so_long(time / 3, WARM);
+        warm = gauge.read()?.peak;
+        for_so_long(time * 2 / 3, 2 * WARM);
         stop.store(true, Ordering::Relaxed);
         for thread in threads {
             thread
@@ -134,15 +142,15 @@ fn churn(what: &str, life: Life, requests: &[Request]) -> Result<()> {
         }
         Ok(())
     })?;
-    until_true("files to be as at the start", within(20), || {
+    let took = began.elapsed().as_secs_f64();
+    until_true("files to be as at the start", within(60), || {
         Ok(node.open_sockets()? <= resident + 3)
     })?;
     let cost = gauge.read()?;
     println!(
-        "siege: {} {what} in {:.1} s, {:.0} a second: {cost}, of it {:.1} MiB in the first third; {}",
+        "siege: {} {what} in {took:.1} s, {:.0} a second: {cost}, of it {:.1} MiB in the first third; {}",
         made.load(Ordering::Relaxed),
-        time.as_secs_f64(),
-        made.load(Ordering::Relaxed) as f64 / time.as_secs_f64(),
+        made.load(Ordering::Relaxed) as f64 / took,
         warm as f64 / MIB as f64,
         others.stop()?
     );

@@ -64,7 +64,7 @@ fn heads_byte_by_byte() -> Result<()> {
         b"POST /v1/notifications HTTP/1.1\r\nHost: x\r\nX-Slow: ",
     )?);
     let began = Instant::now();
-    drip(&mut streams, b"a", Instant::now() + Duration::from_secs(20))?;
+    drip(&mut streams, b"a", Instant::now() + Duration::from_secs(60))?;
     println!(
         "siege: {count} heads byte by byte: {}; all let go in {:.1} s; {}",
         gauge.read()?,
@@ -142,7 +142,7 @@ fn tls_handshakes_byte_by_byte() -> Result<()> {
         stream.write_all(&hello)?;
         streams.push(stream);
     }
-    drip(&mut streams, &[7], Instant::now() + Duration::from_secs(40))?;
+    drip(&mut streams, &[7], Instant::now() + Duration::from_secs(90))?;
     println!(
         "siege: {count} TLS handshakes byte by byte: {}; all let go in {:.1} s; {}",
         gauge.read()?,
@@ -159,7 +159,7 @@ fn tls_handshakes_byte_by_byte() -> Result<()> {
 }
 
 fn let_go(node: &Node, listening: usize) -> Result<()> {
-    until_true("the connections to be let go", within(15), || {
+    until_true("the connections to be let go", within(60), || {
         Ok(node.open_sockets()? < listening + 20)
     })
 }

@@ -107,7 +107,7 @@ fn say(socket: &Socket, piece: &[u8], time: Duration) -> Result<usize> {
         let until = Instant::now() + time;
         let mut said = 0;
         let mut outcome = Ok(());
-        writer.set_write_timeout(Some(Duration::from_secs(20)))?;
+        writer.set_write_timeout(Some(Duration::from_secs(60)))?;
         while Instant::now() < until && outcome.is_ok() {
             outcome = writer.write_all(piece).context("cut off");
             said += 1;
@@ -143,7 +143,7 @@ fn acks_by_http() -> Result<()> {
                 let answer = node
                     .endpoint
                     .connect(None)?
-                    .call(&request, within(20))
+                    .call(&request, within(60))
                     .context(*name)?;
                 ensure!(
                     answer.status() == *wanted,
@@ -199,7 +199,7 @@ fn a_flood_of_tokens() -> Result<()> {
     }
     let id = Publisher::new(&node.endpoint, KEY).accepted(&json!({"users": ["ada"], "data": 1}))?;
     loop {
-        match good.next(within(10))?.context("the good session got nothing")? {
+        match good.next(within(30))?.context("the good session got nothing")? {
             Frame::Text(told) if told["id"] == id => return Ok(()),
             Frame::Close(why) => {
                 anyhow::bail!("the good session was closed: {}", String::from_utf8_lossy(&why))
@@ -211,7 +211,7 @@ fn a_flood_of_tokens() -> Result<()> {
 
 /// Reads to the close frame.
 fn closed(mut socket: Socket) -> Result<(u16, Value)> {
-    let deadline = within(20);
+    let deadline = within(60);
     loop {
         if let Frame::Close(why) = socket.next(deadline)?.context("the session goes on")? {
             let (code, reason) = why.split_at(2);

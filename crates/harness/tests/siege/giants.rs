@@ -110,7 +110,7 @@ fn attacks() -> Vec<Endless> {
 
 /// Says it until the node has had enough, or `most` is said; returns how much the node took, and whether that is all.
 fn attack(mut stream: TcpStream, attack: &Endless, most: usize) -> Result<(usize, bool)> {
-    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    stream.set_read_timeout(Some(Duration::from_secs(30)))?;
     if attack.by_api {
         stream.write_all(b"GET /v1/nowhere HTTP/1.1\r\nHost: x\r\n\r\n")?;
         ensure!(

@@ -30,20 +30,20 @@ fn silent(node: &Node, count: usize) -> Result<Vec<TcpStream>> {
 fn idle_handshakes() -> Result<()> {
     let _alone = alone()?;
     let count = size(5000, 15_000);
-    let node = Node::start(&[("http.head_timeout", size("3s", "10s"))])?;
+    let node = Node::start(&[("http.head_timeout", size("10s", "30s"))])?;
     let listening = node.open_sockets()?;
     unharmed(&node, "ada")?;
     let gauge = Gauge::start(&node)?;
     let others = Bystanders::start(&node)?;
     let began = Instant::now();
     let streams = silent(&node, count)?;
-    until_true("all to be accepted", within(10), || {
+    until_true("all to be accepted", within(15), || {
         Ok(node.open_sockets()? >= listening + count)
     })?;
     let all = began.elapsed();
     let cost = gauge.read()?;
     // Each is told 408, and then has a while to close; nobody here does.
-    until_true("the connections to be let go", within(40), || {
+    until_true("the connections to be let go", within(90), || {
         Ok(node.open_sockets()? < listening + 20)
     })?;
     println!(
@@ -71,7 +71,7 @@ fn idle_tls_handshakes() -> Result<()> {
     let began = Instant::now();
     let streams = silent(&node, count)?;
     let all = began.elapsed();
-    until_true("the connections to be let go", within(60), || {
+    until_true("the connections to be let go", within(120), || {
         Ok(node.open_sockets()? < listening + 20)
     })?;
     let cost = gauge.read()?;
@@ -120,7 +120,7 @@ fn at_the_limit_of_open_files() -> Result<()> {
     );
     ensure!(logged < 64 << 10, "a crowd can fill the log: {logged} bytes");
     drop(streams);
-    until_true("newcomers to be let in", within(10), || {
+    until_true("newcomers to be let in", within(60), || {
         Ok(unharmed(&node, "ada").is_ok())
     })
 }

@@ -31,7 +31,7 @@ const CHECKED: usize = 4;
 
 fn request(transport: Transport, user: &str) -> Result<Request> {
     Ok(match transport {
-        Transport::LongPoll => as_user(user, "GET", "/v1/inbox?wait=60")?,
+        Transport::LongPoll => as_user(user, "GET", "/v1/inbox?wait=120")?,
         Transport::Sse => as_user(user, "GET", "/v1/inbox/stream")?,
         Transport::WebSocket => as_user(user, "GET", "/v1/inbox/ws")?
             .header("Connection", "Upgrade")
@@ -107,7 +107,7 @@ fn open_crowd(node: &Node, sessions: usize) -> Result<Vec<TcpStream>> {
         stream.write_all(&request.bytes())?;
         crowd.push(stream);
     }
-    until_true("all sessions to be there", within(30), || {
+    until_true("all sessions to be there", within(60), || {
         let count = |transport| node.metric(&format!(r#"postrider_sessions{{transport="{transport}"}}"#));
         let all = count(Transport::LongPoll)? + count(Transport::Sse)? + count(Transport::WebSocket)?;
         Ok(all >= sessions as f64)

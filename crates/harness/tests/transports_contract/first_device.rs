@@ -52,7 +52,7 @@ fn take(bench: &Bench, inbox: &mut dyn Inbox, id: &str) -> Result<bool> {
             Received::Settled { count, .. } => Some(*count),
             _ => None,
         };
-        ensure!(wait_for(inbox, within(10), "the ack's answer", settled)? == 1);
+        ensure!(wait_for(inbox, within(30), "the ack's answer", settled)? == 1);
         return Ok(true);
     }
     ensure!(bench.user("ada")?.ack(&[id])? == 1);
@@ -66,7 +66,7 @@ fn the_first_ack_takes_it_from_the_others(bench: &Bench) -> Result<()> {
     ensure!(both(&mut *one)? == sorted(&sent) && both(&mut *other)? == sorted(&sent));
     for id in &sent {
         let known = take(bench, &mut *one, id)?;
-        wait_for(&mut *other, within(10), "taken", taken(id)).with_context(|| id.clone())?;
+        wait_for(&mut *other, within(30), "taken", taken(id)).with_context(|| id.clone())?;
         if known {
             let before = before_marker(bench, &mut *one, "ada")?;
             ensure!(
@@ -87,7 +87,7 @@ fn neither_evidence_nor_a_cursor_takes_it(bench: &Bench) -> Result<()> {
     let plain = bench.publish("ada", json!(3))?;
     let everyone = bench.publisher().accepted(&json!({"data": 4}))?;
     for id in [&plain, &everyone] {
-        postrider_harness::wait::until_true("the others settle by themselves", within(10), || {
+        postrider_harness::wait::until_true("the others settle by themselves", within(30), || {
             crate::turn(&mut *auto)?;
             Ok(bench.publisher().count(id, "delivered")? == 1)
         })?;
@@ -109,7 +109,7 @@ fn neither_evidence_nor_a_cursor_takes_it(bench: &Bench) -> Result<()> {
     let mut before = before_marker(bench, &mut *fresh, "ada")?;
     ensure!(!notified(&before).contains(&&*plain), "{before:?}");
     // One of them is for everyone: between two feeds there is no order.
-    postrider_harness::wait::until_true("both are pending still", within(10), || {
+    postrider_harness::wait::until_true("both are pending still", within(30), || {
         let are_there = sent.iter().all(|id| notified(&before).contains(&&**id));
         if !are_there {
             before.extend(crate::turn(&mut *fresh)?);
@@ -177,7 +177,7 @@ fn read_takes_it_too(bench: &Bench) -> Result<()> {
             Received::Withdrawn { id, .. } => Some(vec![id.clone()]),
             _ => None,
         };
-        told.extend(wait_for(&mut *other, within(10), "read or taken", more)?);
+        told.extend(wait_for(&mut *other, within(30), "read or taken", more)?);
     }
     Ok(())
 }

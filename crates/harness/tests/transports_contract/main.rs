@@ -70,7 +70,7 @@ impl Bench {
 
 /// The ids of the next `count` notifications.
 pub fn ids(inbox: &mut dyn Inbox, count: usize) -> Result<Vec<String>> {
-    let deadline = within(20);
+    let deadline = within(60);
     let next = |at| {
         Ok(next_notification(inbox, deadline)
             .with_context(|| format!("the {at}th of {count}"))?
@@ -83,7 +83,7 @@ pub fn ids(inbox: &mut dyn Inbox, count: usize) -> Result<Vec<String>> {
 /// contract shows that something did *not* come, without waiting for silence.
 pub fn before_marker(bench: &Bench, inbox: &mut dyn Inbox, user: &str) -> Result<Vec<Received>> {
     let marker = bench.publish(user, json!("marker"))?;
-    let deadline = within(20);
+    let deadline = within(60);
     let mut before = Vec::new();
     loop {
         let received = inbox.next(deadline)?.context("the marker did not come")?;

@@ -83,7 +83,7 @@ fn keeps_the_bytes_of_data(bench: &Bench) -> Result<()> {
             .context(data)?;
     }
     for data in DATA {
-        let got = next_notification(&mut *inbox, within(10)).context(data)?;
+        let got = next_notification(&mut *inbox, within(30)).context(data)?;
         ensure!(got.data == data, "sent {data}, got {}", got.data);
     }
     Ok(())
@@ -95,7 +95,7 @@ fn keeps_data_that_was_written_over_several_lines(bench: &Bench) -> Result<()> {
         .publisher()
         .accepted_raw(&format!("{{\"users\":[\"ada\"],\n\"data\": {written} }}"))?;
     let mut inbox = bench.open("ada", AckMode::Default)?;
-    let got = next_notification(&mut *inbox, within(10))?;
+    let got = next_notification(&mut *inbox, within(30))?;
     let bare: String = got.data.chars().filter(|c| !c.is_whitespace()).collect();
     ensure!(bare == r#"{"a":[1.0,2]}"#, "got {}", got.data);
     Ok(())
@@ -106,7 +106,7 @@ fn carries_subject_time_and_expiry(bench: &Bench) -> Result<()> {
         json!({"id": "order-7", "users": ["ada"], "subject": "Order \"7\" 漢", "data": {}, "ttl": "1h"});
     bench.publisher().accepted(&body)?;
     let mut inbox = bench.open("ada", AckMode::Default)?;
-    let got = next_notification(&mut *inbox, within(10))?;
+    let got = next_notification(&mut *inbox, within(30))?;
     let raw: Value = serde_json::from_str(&got.raw)?;
     ensure!(got.id == "order-7" && got.subject.as_deref() == Some("Order \"7\" 漢"));
     ensure!(
@@ -316,7 +316,7 @@ fn delivers_transient_to_the_connected_only(bench: &Bench) -> Result<()> {
 /// The next cursor; a notification before it is a failure.
 fn cursor(inbox: &mut dyn Inbox) -> Result<String> {
     loop {
-        match inbox.next(within(10))?.context("no cursor after the batch")? {
+        match inbox.next(within(30))?.context("no cursor after the batch")? {
             Received::Cursor(cursor) => return Ok(cursor),
             Received::Notification(n) => anyhow::bail!("{} before the cursor of the batch", n.id),
             Received::End(end) => anyhow::bail!("ended: {end:?}"),

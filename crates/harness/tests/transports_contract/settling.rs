@@ -27,7 +27,7 @@ crate::contract!(
 /// Lets the session do its part until the notification is delivered and no longer pending.
 fn settles(bench: &Bench, inbox: &mut dyn Inbox, user: &str, id: &str) -> Result<()> {
     let (asker, mut publisher) = (bench.user(user)?, bench.publisher());
-    until_true(&format!("{id} delivered"), within(10), || {
+    until_true(&format!("{id} delivered"), within(30), || {
         turn(inbox)?;
         Ok(!asker.pending()?.iter().any(|p| p == id) && publisher.count(id, "delivered")? == 1)
     })
@@ -71,7 +71,7 @@ fn auto_settles_while_the_feed_never_rests(bench: &Bench) -> Result<()> {
     let mut inbox = bench.open("ada", AckMode::Auto)?;
     let (asker, mut publisher) = (bench.user("ada")?, bench.publisher());
     let first = publisher.accepted(&json!({"data": "to all"}))?;
-    until_true("the first of many settled", within(10), || {
+    until_true("the first of many settled", within(30), || {
         publisher.accepted(&json!({"data": "to all"}))?;
         turn(&mut *inbox)?;
         Ok(!asker.pending()?.contains(&first))
@@ -91,7 +91,7 @@ fn explicit_settles_on_the_word_only(bench: &Bench) -> Result<()> {
     );
     if bench.transport == Transport::WebSocket {
         inbox.send(&json!({"type": "ack", "ids": [acked]}))?;
-        until_true("the ack frame settles", within(10), || {
+        until_true("the ack frame settles", within(30), || {
             Ok(user.pending()? == [kept.clone()])
         })?;
     } else {
@@ -212,8 +212,8 @@ fn read_is_told_to_other_sessions(bench: &Bench) -> Result<()> {
     } else {
         ensure!(bench.user("ada")?.read(&[&id])? == 1);
     }
-    wait_for(&mut *other, within(10), "the read mark", is_read_of(&id))?;
-    until_true("counted as read", within(10), || {
+    wait_for(&mut *other, within(30), "the read mark", is_read_of(&id))?;
+    until_true("counted as read", within(30), || {
         Ok(bench.publisher().count(&id, "read")? == 1)
     })?;
     ensure!(bench.publisher().count(&id, "pending")? == 0);
@@ -274,5 +274,5 @@ fn cursor(inbox: &mut dyn Inbox) -> Result<String> {
         Received::Cursor(cursor) => Some(cursor.clone()),
         _ => None,
     };
-    wait_for(inbox, within(10), "a cursor", found).context("after a batch")
+    wait_for(inbox, within(30), "a cursor", found).context("after a batch")
 }

@@ -26,7 +26,7 @@ fn withdrawn(id: &str, reason: &str) -> Received {
 
 fn wait_withdrawn(inbox: &mut dyn Inbox, id: &str, reason: &str) -> Result<()> {
     let wanted = withdrawn(id, reason);
-    wait_for(inbox, within(10), &format!("{wanted:?}"), |r| {
+    wait_for(inbox, within(30), &format!("{wanted:?}"), |r| {
         (*r == wanted).then_some(())
     })
 }
@@ -59,7 +59,7 @@ fn cancelled_is_told_to_a_session_that_comes_back(bench: &Bench) -> Result<()> {
             None
         }
     };
-    let cursor = wait_for(&mut *inbox, within(10), "a cursor", cursor)?;
+    let cursor = wait_for(&mut *inbox, within(30), "a cursor", cursor)?;
     inbox.cut(Cut::Close);
     bench.publisher().cancel(&id)?;
     let mut back = bench
@@ -112,7 +112,7 @@ fn a_newer_one_collapses_the_older(bench: &Bench) -> Result<()> {
     let mut seen = Vec::new();
     while seen.len() < 2 {
         match inbox
-            .next(within(10))?
+            .next(within(30))?
             .ok_or_else(|| anyhow::anyhow!("only {seen:?} came"))?
         {
             Received::Notification(n) => seen.push(n.id),
@@ -157,7 +157,7 @@ fn expired_is_not_delivered(bench: &Bench) -> Result<()> {
     let long = bench
         .publisher()
         .accepted(&json!({"users": ["ada"], "data": 2, "ttl": "1h"}))?;
-    until_true("it expires", within(10), || {
+    until_true("it expires", within(30), || {
         Ok(bench.publisher().count(&short, "expired")? == 1)
     })?;
     let mut inbox = bench.open("ada", AckMode::Default)?;

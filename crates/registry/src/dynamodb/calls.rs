@@ -1,6 +1,6 @@
 //! Single calls: what is written to a user's row, what is read of many, and the leases.
 //!
-//! Invariant: a row is changed by `UpdateItem` alone, so that whatever else stands in it stays. A call that is throttled is
+//! Invariant: a row is updated and never put, so that whatever else stands in it stays. A call that is throttled is
 //! repeated after a pause that grows, and then given up.
 
 use super::vigil::Seen;
@@ -8,8 +8,13 @@ use super::{Names, fault};
 use crate::names::{BEAT, LAPSED, LASTS};
 use crate::registry::RegistryFault;
 use postrider_aws::dynamodb::Client;
+use postrider_aws::dynamodb::error::BuildError;
+use postrider_aws::dynamodb::operation::transact_write_items::TransactWriteItemsError;
 use postrider_aws::dynamodb::operation::update_item::builders::UpdateItemFluentBuilder;
-use postrider_aws::dynamodb::types::{AttributeValue, KeysAndAttributes, ReturnValue};
+use postrider_aws::dynamodb::types::{
+    AttributeValue, CancellationReason, ConditionCheck, KeysAndAttributes, ReturnValue, TransactWriteItem,
+    Update,
+};
 use postrider_aws::{Account, Reach, Trouble, trouble};
 use postrider_model::{Millis, Pauses};
 use std::collections::{HashMap, HashSet};
@@ -24,11 +29,15 @@ const PAUSES: Pauses = Pauses {
     first: Millis(50),
     most: Millis::from_secs(2),
 };
+/// How DynamoDB refuses what cannot be written.
+const UNFIT: &str = "ValidationException";
 /// Rows of one page, of an index or of the table: then it is looked at the clock.
 const PAGE: i32 = 1_000;
 /// Stand for the names of keys in expressions, where they could be reserved words.
 const USER: &str = "#u";
 const INSTANCE: &str = "#i";
+/// What is so of a row that names nobody, with `:null` for the name of that type.
+const FREE: &str = "attribute_not_exists(#i) OR attribute_type(#i, :null)";
 
 /// A row, or a key.
 pub(super) type Item = HashMap<String, AttributeValue>;
@@ -42,6 +51,17 @@ pub(super) enum Change<'a> {
     TakeOver(&'a str),
     /// It names nobody, if it names it.
     Clear(&'a str),
+}
+
+/// How a step over rows and a lease ended.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// All of it is done.
+    Done,
+    /// Nothing is: the lease has another beat, or is gone.
+    Unleased,
+    /// Nothing is, since these rows, counted as they were given, name somebody.
+    Named(Vec<usize>),
 }
 
 /// Sends a call, again where it is throttled. No function: the SDK's calls have nothing in common but their methods.
@@ -83,8 +103,7 @@ impl Calls {
         let (update, instance) = match change {
             Change::Put(instance) => (row.update_expression("SET #i = :i"), instance),
             Change::TakeOver(instance) => {
-                let free = "attribute_not_exists(#i) OR attribute_type(#i, :null)";
-                let row = row.update_expression("SET #i = :i").condition_expression(free);
+                let row = row.update_expression("SET #i = :i").condition_expression(FREE);
                 let row = row.expression_attribute_values(":null", text("NULL"));
                 (row, instance)
             }
@@ -95,6 +114,88 @@ impl Calls {
         };
         let update = update.expression_attribute_values(":i", text(instance));
         self.written(update).await.map_err(of_row)
+    }
+
+    /// Has these users' rows name this instance in one step, if its lease has this beat; with `only_free` if besides no row
+    /// names anybody.
+    pub async fn name_together(
+        &self,
+        users: &[&str],
+        instance: &str,
+        beat: &str,
+        only_free: bool,
+    ) -> Result<Step, RegistryFault> {
+        let items = self
+            .step(users, instance, beat, only_free)
+            .map_err(|error| RegistryFault::Refused(error.to_string()))?;
+        let write = self
+            .client()
+            .await
+            .transact_write_items()
+            .set_transact_items(Some(items));
+        let ask = || {
+            let write = write.clone();
+            async move {
+                let Err(error) = write.send().await else {
+                    return Ok(Step::Done);
+                };
+                match error.as_service_error() {
+                    Some(TransactWriteItemsError::TransactionCanceledException(cancelled)) => {
+                        ended(cancelled.cancellation_reasons())
+                    }
+                    _ => Err(trouble(&error)),
+                }
+            }
+        };
+        self.patiently(ask).await.map_err(of_row)
+    }
+
+    /// The look at the lease comes first.
+    fn step(
+        &self,
+        users: &[&str],
+        instance: &str,
+        beat: &str,
+        only_free: bool,
+    ) -> Result<Vec<TransactWriteItem>, BuildError> {
+        let lease = ConditionCheck::builder()
+            .table_name(self.names.table.leases())
+            .key(&self.names.instance, text(instance))
+            .condition_expression("#b = :b")
+            .expression_attribute_names("#b", BEAT)
+            .expression_attribute_values(":b", text(beat))
+            .build()?;
+        let mut items = vec![TransactWriteItem::builder().condition_check(lease).build()];
+        for user in users {
+            let mut row = Update::builder()
+                .table_name(self.names.table.as_str())
+                .key(&self.names.user, text(user))
+                .update_expression("SET #i = :i")
+                .expression_attribute_names(INSTANCE, &self.names.instance)
+                .expression_attribute_values(":i", text(instance));
+            if only_free {
+                row = row
+                    .condition_expression(FREE)
+                    .expression_attribute_values(":null", text("NULL"));
+            }
+            items.push(TransactWriteItem::builder().update(row.build()?).build());
+        }
+        Ok(items)
+    }
+
+    /// This instance has a lease with this beat, which is over: who beats next clears its rows, or is told that it lapsed.
+    pub async fn lapse(&self, instance: &str, beat: &str) -> Result<(), RegistryFault> {
+        let update = self
+            .lease(instance)
+            .await
+            .update_expression("SET #b = :b, #l = :l, #o = :o")
+            .expression_attribute_names("#b", BEAT)
+            .expression_attribute_names("#l", LASTS)
+            .expression_attribute_names("#o", LAPSED)
+            .expression_attribute_values(":b", text(beat))
+            .expression_attribute_values(":l", AttributeValue::N("0".into()))
+            .expression_attribute_values(":o", AttributeValue::Bool(true));
+        sent!(self, update).map(drop).map_err(fault)
     }
 
     /// The instance that a user's row names, as of a moment ago.
@@ -340,9 +441,39 @@ fn done<T>(answer: Result<T, Trouble>) -> Result<bool, Trouble> {
     }
 }
 
+/// What the reasons mean for which a step was not done: one for the lease, and one for each row.
+fn ended(reasons: &[CancellationReason]) -> Result<Step, Trouble> {
+    let mut named = Vec::new();
+    for (nth, reason) in reasons.iter().enumerate() {
+        let code = reason.code().unwrap_or_default();
+        let said = || format!("{code}: {}", reason.message().unwrap_or_default());
+        match code {
+            "" | "None" => {}
+            "ConditionalCheckFailed" if nth == 0 => return Ok(Step::Unleased),
+            "ConditionalCheckFailed" => named.push(nth - 1),
+            // Somebody else writes the same just now, or too much is written.
+            "TransactionConflict" | "ThrottlingError" | "ProvisionedThroughputExceeded" => {
+                return Err(Trouble::Throttled(said()));
+            }
+            _ => {
+                return Err(Trouble::Refused {
+                    code: UNFIT.into(),
+                    text: said(),
+                });
+            }
+        }
+    }
+    match named.is_empty() {
+        false => Ok(Step::Named(named)),
+        true => Err(Trouble::Away(
+            "a step was not done, and no reason is given".into(),
+        )),
+    }
+}
+
 /// The table has the right key: what is refused then is this row, such as one that is full of something else.
 fn of_row(trouble: Trouble) -> RegistryFault {
-    if trouble.is(&["ValidationException"]) {
+    if trouble.is(&[UNFIT]) {
         return RegistryFault::Unfit(trouble.to_string());
     }
     fault(trouble)
@@ -356,5 +487,30 @@ fn taken(item: &mut Item, name: &str) -> Option<String> {
     match item.remove(name) {
         Some(AttributeValue::S(text)) => Some(text),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn step_of(codes: &[&str]) -> Result<Step, Trouble> {
+        let reason = |code: &&str| CancellationReason::builder().code(*code).build();
+        ended(&codes.iter().map(reason).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn why_a_step_was_not_done() {
+        const FAILED: &str = "ConditionalCheckFailed";
+        assert_eq!(step_of(&[FAILED, FAILED, "None"]), Ok(Step::Unleased));
+        assert_eq!(
+            step_of(&["None", "None", FAILED, FAILED]),
+            Ok(Step::Named(vec![1, 2]))
+        );
+        let met = step_of(&["None", FAILED, "TransactionConflict"]);
+        assert!(matches!(met, Err(Trouble::Throttled(_))), "{met:?}");
+        let unfit = step_of(&["None", "ValidationError"]).unwrap_err();
+        assert!(matches!(of_row(unfit), RegistryFault::Unfit(_)));
+        assert!(step_of(&["None"]).is_err());
     }
 }

@@ -19,7 +19,6 @@ pub fn runtime() -> Result<tokio::runtime::Runtime> {
 
 /// A node that was held up may write once more after it was taken for dead. Where it dies then, its rows are found; where
 /// it lives on, it is told that rows may be gone.
-#[allow(dead_code, reason = "DynamoDB has no step over two tables")]
 pub async fn writes_late(late: &dyn Registry, other: &dyn Registry) -> Result<()> {
     let both = users(&["ada", "bob"]);
     late.open().await?;

@@ -150,3 +150,37 @@ fn a_token_that_a_key_made_good_is_not_good_without_that_key() {
     seconds.store(3700, Ordering::SeqCst);
     assert_eq!(jwt.verify(&token, Timestamp(0)).unwrap_err().status, 503);
 }
+
+#[test]
+fn one_fetch_for_a_token_whose_key_nobody_has_and_one_more_when_it_asks_again() {
+    use super::super::jwt::{Jwt, JwtConfig};
+    use base64::Engine as _;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+    let seconds = Arc::new(AtomicUsize::new(0));
+    let now = seconds.clone();
+    let clock: SteadyClock = Arc::new(move || Timestamp(now.load(Ordering::SeqCst) as u64 * 1000));
+    let (issuer, answers, fetches) = issuer(clock);
+    answers.send(Ok(set("a"))).unwrap();
+    until("the first set is known", || issuer.is_ready());
+    let config = JwtConfig {
+        jwks_doubt: true,
+        ..JwtConfig::default()
+    };
+    let jwt = Jwt::new(&config, Some(Arc::new(issuer))).unwrap();
+    let token = |id: &str| {
+        let header = format!(r#"{{"alg":"EdDSA","kid":"{id}"}}"#);
+        let parts = [&*header, r#"{"sub":"ada"}"#, "no signature"].map(|part| URL_SAFE_NO_PAD.encode(part));
+        parts.join(".")
+    };
+    // The clock stands while each is put off, fetched for and refused.
+    for (second, id) in [(40, "b"), (80, "c"), (120, "b"), (160, "a")] {
+        seconds.store(second, Ordering::SeqCst);
+        let before = fetches.load(Ordering::SeqCst);
+        let refused = || jwt.verify(&token(id), Timestamp(0)).unwrap_err().status;
+        assert_eq!(refused(), 503, "{id} at {second}");
+        answers.send(Ok(set("a"))).unwrap();
+        until("it is refused", || refused() == 401);
+        assert_eq!(refused(), 401);
+        assert_eq!(fetches.load(Ordering::SeqCst), before + 1, "{id} at {second}");
+    }
+}

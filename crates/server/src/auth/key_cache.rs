@@ -4,15 +4,17 @@
 //! The rules, all for the node as a whole and never per request:
 //! * fetched at the start, and every [`Rules::refresh`]; after a failure again with growing pauses;
 //! * a token whose key id is in no known set makes the set be fetched soon, but not within
-//!   [`Rules::min_interval`] of the fetch before. Until an answer that was asked for later than the id was first
-//!   seen, nobody can say whether that key exists: the token is put off, not refused;
-//! * an id that is missing in such an answer is refused, and asks again only after [`Rules::refresh`];
-//! * where a bad signature makes the set be fetched too, it does so by the same rules: all tokens that name one id and
-//!   are signed with no known key count as one question;
+//!   [`Rules::min_interval`] of the fetch before. Until a fetch that began after the id was first seen is back,
+//!   nobody can say whether that key exists: the token is put off, not refused;
+//! * an id that is missing in that set is refused. Those that come up to [`Rules::min_interval`] after the first that
+//!   was refused are too; then the id asks again, as the issuer may have it by now;
+//! * where a bad signature makes the set be fetched too, all tokens that name one id and are signed with no known key
+//!   count as one question, which is asked again only after [`Rules::refresh`]. A set that was just fetched because the
+//!   id was unknown answers it too;
 //! * while the issuer cannot be reached the last set goes on being used, for at most [`Rules::max_stale`].
 //!
-//! Invariant: at most one fetch is under way; at most [`MAX_ASKED`] unknown ids are remembered, by hash. Further
-//! ones are refused, but whatever is fetched serves them too.
+//! Invariant: at most one fetch is under way; at most [`MAX_ASKED`] questions are remembered, by the id's hash. Further
+//! ones are put off, but whatever is fetched serves them too.
 
 use super::api_keys::hash;
 use super::public_key::PublicKey;
@@ -20,12 +22,14 @@ use postrider_model::{Millis, Timestamp};
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// Unknown key ids that are remembered.
+/// Questions that are remembered.
 const MAX_ASKED: usize = 1024;
 /// The first pause after a failure; it doubles up to the minimal interval.
 const FIRST_PAUSE: Millis = Millis::from_secs(1);
 /// The longest `Retry-After` that is given to a token that has to wait.
 const MAX_RETRY_S: u64 = 60;
+/// An answer stands at least so long for a token that was put off to come back and hear it.
+const UNHEARD: Millis = Millis::from_secs(10);
 
 /// How long things take (`auth.jwt.jwks_*`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +41,24 @@ pub(super) struct Rules {
 
 /// SHA-256 of a key id.
 type IdHash = [u8; 32];
+
+/// What only a further fetch can tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Question {
+    /// Whether the issuer has a key of this id.
+    IsThere(IdHash),
+    /// Whether it has another key of this id than the one that is known, or for tokens without an id.
+    IsOther(IdHash),
+}
+
+#[derive(Debug)]
+struct Asked {
+    /// How many fetches had begun when it first came up: the next one is to answer it. Counted, as many things happen in
+    /// one millisecond.
+    after: u64,
+    /// Until when the answer stands; `None` before there is one.
+    stands: Option<Timestamp>,
+}
 
 /// What is said to a token.
 #[derive(Debug)]
@@ -56,13 +78,14 @@ pub(super) struct KeyCache {
     fetching: Option<Timestamp>,
     /// When the last one began.
     last_begun: Option<Timestamp>,
+    /// How many began.
+    begun: u64,
     /// When the next one is to begin.
     due: Timestamp,
     failures: u32,
     /// An operator asked while one was under way: another is to follow it.
     again: bool,
-    /// Unknown ids, and when each was first seen.
-    asked: HashMap<IdHash, Timestamp>,
+    asked: HashMap<Question, Asked>,
 }
 
 #[derive(Debug)]
@@ -80,6 +103,7 @@ impl KeyCache {
             known: None,
             fetching: None,
             last_begun: None,
+            begun: 0,
             due: now,
             failures: 0,
             again: false,
@@ -92,57 +116,75 @@ impl KeyCache {
         let Some(keys) = self.usable(now) else {
             return self.later(now);
         };
-        // A set of keys without ids says nothing about any id.
-        let is_known = |id: &str| keys.iter().any(|key| key.id().is_none_or(|own| own == id));
-        let Some(id) = id.filter(|id| !is_known(id)) else {
+        let Some(id) = id else {
             return Answer::Keys(keys);
         };
-        self.unless_answered(hash(id), &keys, now)
+        let question = Question::IsThere(hash(id));
+        if is_known(&keys, id) {
+            // Who waited for it has it.
+            self.hear(question, now);
+            return Answer::Keys(keys);
+        }
+        self.unless_answered(question, keys, now)
     }
 
     /// What to say to a token that names a key of the set, or none, and is signed with none of the set: the issuer may
-    /// have another key now. May bring the next fetch forward, as an unknown id does, once for each id.
+    /// have another key now. May bring the next fetch forward, as an unknown id does.
     pub fn doubt(&mut self, id: Option<&str>, now: Timestamp) -> Answer {
         let Some(keys) = self.usable(now) else {
             return self.later(now);
         };
-        // Another question than whether the id exists.
-        let doubted = hash(id.unwrap_or_default()).map(|byte| !byte);
-        self.unless_answered(doubted, &keys, now)
+        let name = hash(id.unwrap_or_default());
+        // What was just fetched for the id, found or not, is as fresh as another set would be.
+        let is_unknown = id.is_some_and(|id| !is_known(&keys, id));
+        if is_unknown || self.hear(Question::IsThere(name), now) {
+            return Answer::Keys(keys);
+        }
+        self.unless_answered(Question::IsOther(name), keys, now)
     }
 
-    /// The keys, where they were fetched after this question first came up; else the token has to wait for a fetch.
-    fn unless_answered(&mut self, id: IdHash, keys: &Arc<Vec<PublicKey>>, now: Timestamp) -> Answer {
-        let first_seen = match self.asked.get(&id) {
-            Some(at) => *at,
-            None => {
-                // Where there is no room one that was answered makes it; without, the id is a new one each time.
-                if self.asked.len() >= MAX_ASKED {
-                    self.forget_answered();
-                }
-                if self.asked.len() < MAX_ASKED {
-                    self.asked.insert(id, now);
-                }
-                now
-            }
-        };
-        if self.known.as_ref().is_some_and(|known| known.begun > first_seen) {
-            return Answer::Keys(keys.clone());
+    /// The keys, where they were fetched after this question came up; else the token has to wait for a fetch.
+    fn unless_answered(&mut self, question: Question, keys: Arc<Vec<PublicKey>>, now: Timestamp) -> Answer {
+        if self.hear(question, now) {
+            return Answer::Keys(keys);
+        }
+        // Where there is no room one that was answered makes it; without, the question is a new one each time.
+        if self.asked.len() >= MAX_ASKED && !self.asked.contains_key(&question) {
+            self.forget_answered();
+        }
+        if self.asked.len() < MAX_ASKED {
+            let after = self.begun;
+            let stands = None;
+            self.asked.entry(question).or_insert(Asked { after, stands });
         }
         let earliest = self.last_begun.map_or(now, |at| at.plus(self.rules.min_interval));
         self.due = self.due.min(earliest.max(now));
         self.later(now)
     }
 
-    /// Takes away an id that a later set has answered.
+    /// Whether there is an answer that stands, which a token hears now. One that has stood long enough is forgotten.
+    fn hear(&mut self, question: Question, now: Timestamp) -> bool {
+        let Some(asked) = self.asked.get_mut(&question) else {
+            return false;
+        };
+        let Some(stands) = asked.stands else {
+            return false;
+        };
+        if stands <= now {
+            self.asked.remove(&question);
+            return false;
+        }
+        if let Question::IsThere(_) = question {
+            asked.stands = Some(stands.min(now.plus(self.rules.min_interval)));
+        }
+        true
+    }
+
+    /// Takes away a question that was answered.
     fn forget_answered(&mut self) {
-        let begun = self.known.as_ref().map(|known| known.begun);
-        let answered = self
-            .asked
-            .iter()
-            .find(|(_, first_seen)| begun.is_some_and(|begun| begun > **first_seen));
-        if let Some(id) = answered.map(|(id, _)| *id) {
-            self.asked.remove(&id);
+        let answered = self.asked.iter().find(|(_, asked)| asked.stands.is_some());
+        if let Some(question) = answered.map(|(question, _)| *question) {
+            self.asked.remove(&question);
         }
     }
 
@@ -174,6 +216,7 @@ impl KeyCache {
     pub fn begin(&mut self, now: Timestamp) {
         self.fetching = Some(now);
         self.last_begun = Some(now);
+        self.begun += 1;
     }
 
     /// The fetch brought a set. `jitter` is 0 to 255: nodes that started together do not stay together.
@@ -181,16 +224,27 @@ impl KeyCache {
         let begun = self.fetching.take().unwrap_or(now);
         self.failures = 0;
         self.due = now.plus(spread(self.rules.refresh, jitter));
-        self.asked.retain(|_, first_seen| {
-            // What is in the set now needs no memory, and after a while an id may ask again.
-            begun < first_seen.plus(self.rules.refresh)
-        });
+        self.asked
+            .retain(|_, asked| asked.stands.is_none_or(|until| now < until));
+        let there: Vec<_> = keys
+            .iter()
+            .filter_map(|key| Some(Question::IsThere(hash(key.id()?))))
+            .collect();
+        let unheard = UNHEARD.max(self.rules.min_interval);
+        for (question, asked) in &mut self.asked {
+            // One that came while it was under way is answered only by a key that is there.
+            if asked.stands.is_none() && (asked.after < self.begun || there.contains(question)) {
+                asked.stands = Some(now.plus(match question {
+                    Question::IsThere(_) => unheard,
+                    Question::IsOther(_) => unheard.max(self.rules.refresh),
+                }));
+            }
+        }
         self.known = Some(Known {
             keys: Arc::new(keys),
             begun,
         });
-        // Ids that came while it was under way are not answered by it.
-        if self.asked.values().any(|first_seen| *first_seen >= begun) {
+        if self.asked.values().any(|asked| asked.stands.is_none()) {
             self.due = self.due.min(begun.plus(self.rules.min_interval).max(now));
         }
         self.follow_up(now);
@@ -226,6 +280,11 @@ impl KeyCache {
         self.again = self.fetching.is_some();
         self.asked.clear();
     }
+}
+
+/// Whether a key of this id may be among these. A set of keys without ids says nothing about any id.
+fn is_known(keys: &[PublicKey], id: &str) -> bool {
+    keys.iter().any(|key| key.id().is_none_or(|own| own == id))
 }
 
 /// Up to a tenth less.

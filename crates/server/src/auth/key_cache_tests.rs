@@ -49,6 +49,13 @@ fn ask(cache: &mut KeyCache, id: &str, second: u64) -> Said {
     }
 }
 
+fn doubt(cache: &mut KeyCache, id: &str, second: u64) -> Said {
+    match cache.doubt(Some(id), at(second)) {
+        Answer::Keys(_) => Keys,
+        Answer::Later(seconds) => Later(seconds),
+    }
+}
+
 #[test]
 fn before_the_first_set_everyone_waits() {
     let mut cache = KeyCache::new(RULES, at(5));
@@ -108,25 +115,76 @@ fn within_the_interval_an_unknown_key_waits_for_its_end() {
 }
 
 #[test]
-fn an_id_that_the_issuer_does_not_know_is_refused_and_asks_no_more_for_a_while() {
+fn an_id_that_the_issuer_does_not_know_is_refused_and_asks_again_after_the_interval() {
     let mut cache = filled(&["a"]);
     assert_eq!(ask(&mut cache, "made up", 100), Later(1));
     fetch(&mut cache, &["a"], 101);
-    for second in 101..700 {
+    // The first comes back for its answer at 103.
+    for second in 103..131 {
         assert_eq!(
             ask(&mut cache, "made up", second),
             Keys,
             "its own keys do not check it"
         );
+        assert!(
+            cache.wait(at(second)).unwrap() > Millis::from_secs(500),
+            "nothing but the refresh is due at {second}"
+        );
     }
-    assert_eq!(
-        cache.wait(at(700)),
-        Some(Millis(1000)),
-        "nothing but the refresh is due"
-    );
-    fetch(&mut cache, &["a"], 701);
     // By now the issuer may have it.
-    assert_eq!(ask(&mut cache, "made up", 702), Later(29));
+    assert_eq!(ask(&mut cache, "made up", 131), Later(1));
+    fetch(&mut cache, &["a", "made up"], 131);
+    assert_eq!(ask(&mut cache, "made up", 131), Keys);
+    assert_eq!(cache.wait(at(131)), Some(RULES.refresh));
+}
+
+#[test]
+fn one_fetch_answers_an_unknown_id_even_in_the_millisecond_it_came_in() {
+    let mut cache = filled(&["a"]);
+    assert_eq!(ask(&mut cache, "made up", 100), Later(1));
+    fetch(&mut cache, &["a"], 100);
+    assert_eq!(ask(&mut cache, "made up", 100), Keys);
+    assert_eq!(doubt(&mut cache, "made up", 100), Keys, "no second question");
+    assert_eq!(cache.wait(at(100)), Some(RULES.refresh), "no second fetch");
+}
+
+#[test]
+fn a_bad_signature_by_a_key_that_was_just_fetched_makes_no_second_fetch() {
+    let mut cache = filled(&["a"]);
+    assert_eq!(ask(&mut cache, "new", 100), Later(1));
+    fetch(&mut cache, &["a", "new"], 100);
+    assert_eq!(ask(&mut cache, "new", 100), Keys);
+    assert_eq!(doubt(&mut cache, "new", 100), Keys);
+    assert_eq!(cache.wait(at(100)), Some(RULES.refresh));
+    // Later on it is a question of its own.
+    assert_eq!(doubt(&mut cache, "new", 130), Later(1));
+}
+
+#[test]
+fn whoever_comes_back_late_hears_the_answer() {
+    let rules = Rules {
+        min_interval: Millis::from_secs(1),
+        ..RULES
+    };
+    let mut cache = KeyCache::new(rules, at(0));
+    fetch(&mut cache, &["a"], 0);
+    for round in 1..10 {
+        let second = round * 20;
+        assert_eq!(ask(&mut cache, "made up", second), Later(1));
+        fetch(&mut cache, &["a"], second);
+        // Later than the interval: it would be put off for ever if it asked anew.
+        assert_eq!(ask(&mut cache, "made up", second + 9), Keys);
+    }
+}
+
+#[test]
+fn a_key_that_a_fetch_under_way_brings_needs_no_other() {
+    let mut cache = filled(&["a"]);
+    cache.begin(at(600));
+    assert_eq!(ask(&mut cache, "new", 601), Later(1));
+    cache.succeeded(keys(&["a", "new"]), at(602), 0);
+    assert_eq!(ask(&mut cache, "new", 602), Keys);
+    assert_eq!(cache.wait(at(602)), Some(RULES.refresh));
 }
 
 #[test]
@@ -236,10 +294,7 @@ fn nodes_that_started_together_do_not_stay_together() {
 #[test]
 fn a_bad_signature_fetches_once_for_its_id_and_never_storms() {
     let mut cache = filled(&["a"]);
-    let doubt = |cache: &mut KeyCache, second| match cache.doubt(Some("a"), at(second)) {
-        Answer::Keys(_) => Keys,
-        Answer::Later(seconds) => Later(seconds),
-    };
+    let doubt = |cache: &mut KeyCache, second| doubt(cache, "a", second);
     assert_eq!(doubt(&mut cache, 10), Later(20), "no sooner than the interval");
     assert_eq!(ask(&mut cache, "a", 10), Keys, "whoever is signed well goes on");
     fetch(&mut cache, &["a"], 30);

@@ -1,13 +1,12 @@
 //! What is counted of channels.
 
 use crate::metrics::Labels;
+use crate::standing::Standing;
 use postrider_channels::Happened;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// Buckets of the histogram of batches, in seconds: from one push to a broadcast to millions.
@@ -18,8 +17,7 @@ const BATCH_BUCKETS: [f64; 12] = [
 /// The counters and levels of all channels.
 #[derive(Debug)]
 pub struct ChannelMetrics {
-    ready: Family<Labels, Gauge>,
-    away: Mutex<Vec<&'static str>>,
+    standing: Standing,
     records: Family<Labels, Counter>,
     notified: Family<Labels, Counter>,
     gone: Family<Labels, Counter>,
@@ -33,8 +31,7 @@ pub struct ChannelMetrics {
 impl Default for ChannelMetrics {
     fn default() -> Self {
         ChannelMetrics {
-            ready: Family::default(),
-            away: Mutex::default(),
+            standing: Standing::default(),
             records: Family::default(),
             notified: Family::default(),
             gone: Family::default(),
@@ -56,7 +53,7 @@ impl ChannelMetrics {
     /// Makes them known.
     pub fn register(&self, r: &mut Registry) {
         let what = "Whether what a channel needs is there";
-        r.register("channel_ready", what, self.ready.clone());
+        self.standing.register(r, "channel_ready", what);
         let what = "Notifications that were pushed to all whom they are for";
         r.register("channel_records", what, self.records.clone());
         let what = "Recipients that were notified over a channel";
@@ -81,19 +78,12 @@ impl ChannelMetrics {
         allow(dead_code, reason = "no channel of this build needs anything")
     )]
     pub fn set_ready(&self, channel: &'static str, is_ready: bool) {
-        self.ready.get_or_create(&of(channel)).set(i64::from(is_ready));
-        let mut away = self.away.lock().unwrap_or_else(PoisonError::into_inner);
-        away.retain(|name| *name != channel);
-        if !is_ready {
-            away.push(channel);
-        }
+        self.standing.set(of(channel), is_ready);
     }
 
     /// The channels that lack something, by name.
     pub fn away(&self) -> Vec<&'static str> {
-        let mut away = self.away.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        away.sort_unstable();
-        away
+        self.standing.away()
     }
 
     /// Something happened while a push was under way.

@@ -36,6 +36,32 @@ fn a_channel_by_set_and_by_variable() {
 }
 
 #[test]
+#[cfg(feature = "aws")]
+fn who_may_publish_publishes_to_sessions_though_all_sources_are_for_channels() {
+    let source = [
+        "sources.q.type=sqs",
+        "sources.q.queue_name=q",
+        r#"sources.q.deliver_to=["push"]"#,
+    ];
+    let key = |scope: &str| {
+        format!(
+            r#"auth.api_keys=[{{"name": "a", "key": "a-key-of-thirty-two-characters--", "scopes": ["{scope}"]}}]"#
+        )
+    };
+    for (scope, is_alone) in [(None, true), (Some("manage"), true), (Some("publish"), false)] {
+        let key = scope.map(key);
+        let sets: Vec<&str> = source.into_iter().chain(key.as_deref()).collect();
+        let loaded = push_with(&sets).unwrap();
+        assert_eq!(loaded.config.is_for_channels_alone(), is_alone, "{scope:?}");
+        let is_told = loaded
+            .warnings
+            .iter()
+            .any(|one| one.contains("no user can connect"));
+        assert_eq!(is_told, !is_alone, "{scope:?}: {:?}", loaded.warnings);
+    }
+}
+
+#[test]
 fn what_is_refused() {
     for (sets, what) in [
         (

@@ -396,6 +396,16 @@ impl<'a> Layers<'a> {
             return Err(self.faults);
         }
         self.warnings.extend(checks::warnings(&config));
+        if config.sources.is_empty() {
+            let idle = self.presets.iter().filter_map(|preset| {
+                let needs = preset.joint.as_ref()?.needs;
+                let name = preset.name;
+                Some(format!(
+                    "preset {name}: there is no source, so nothing is taken: set {needs}; or sources.* of your own"
+                ))
+            });
+            self.warnings.extend(idle);
+        }
         let Layers {
             origins,
             references,

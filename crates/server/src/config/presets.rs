@@ -47,6 +47,8 @@ pub struct Joint {
     pub variables: &'static [(&'static str, &'static str)],
     /// The keys that they come to, for people.
     pub keys: &'static str,
+    /// What is to be set so that anything is taken, where there is no source.
+    pub needs: &'static str,
     /// The keys that they come to.
     pub read: fn(&Variables<'_>) -> Result<Vec<Derived>, JointFault>,
 }

@@ -10,6 +10,7 @@ use super::redis::RedisAddress;
 use super::sns::SnsConfig;
 use super::sqs::{self, SqsConfig, SqsUsersConfig};
 use super::value::quoted;
+use crate::auth::Scope;
 use postrider_model::{ByteSize, Millis, Topic};
 use postrider_sources::queue::Decoder;
 use postrider_sources::template::Template;
@@ -313,10 +314,13 @@ impl SourceConfig {
 }
 
 impl Config {
-    /// Whether there are sources, and nothing of them is for sessions: such a node serves no users of its own.
+    /// Whether there are sources, nothing of them is for sessions, and nobody else publishes: such a node serves no users of
+    /// its own.
     pub fn is_for_channels_alone(&self) -> bool {
         let is_for_sessions = |source: &SourceConfig| source.deliver_to().iter().any(|word| word == INBOX);
-        !self.sources.is_empty() && !self.sources.values().any(is_for_sessions)
+        let mut keys = self.auth.api_keys.iter();
+        let others_publish = keys.any(|key| key.scopes.contains(&Scope::Publish));
+        !self.sources.is_empty() && !self.sources.values().any(is_for_sessions) && !others_publish
     }
 }
 

@@ -1,19 +1,18 @@
 //! What is counted of sources.
 
 use crate::metrics::Labels;
+use crate::standing::Standing;
 use postrider_sources::queue::Lag;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use std::sync::atomic::Ordering;
-use std::sync::{Mutex, PoisonError};
 
 /// The counters and levels of all sources.
 #[derive(Debug, Default)]
 pub struct SourceMetrics {
-    ready: Family<Labels, Gauge>,
-    away: Mutex<Vec<&'static str>>,
+    standing: Standing,
     waiting: Family<Labels, Gauge>,
     unsettled: Family<Labels, Gauge>,
     redelivered: Family<Labels, Counter>,
@@ -35,9 +34,9 @@ fn level(value: u64) -> i64 {
 impl SourceMetrics {
     /// Makes them known.
     pub fn register(&self, r: &mut Registry) {
-        self.ready.get_or_create(&of("http")).set(1);
+        self.standing.set(of("http"), true);
         let what = "Whether a source can take notifications";
-        r.register("source_ready", what, self.ready.clone());
+        self.standing.register(r, "source_ready", what);
         let what = "Messages in a source that nobody was given yet";
         r.register("source_waiting", what, self.waiting.clone());
         let what = "Messages of a source that were given out and are not settled, on all nodes";
@@ -56,19 +55,12 @@ impl SourceMetrics {
 
     /// Whether a source is there.
     pub fn set_ready(&self, source: &'static str, is_ready: bool) {
-        self.ready.get_or_create(&of(source)).set(i64::from(is_ready));
-        let mut away = self.away.lock().unwrap_or_else(PoisonError::into_inner);
-        away.retain(|name| *name != source);
-        if !is_ready {
-            away.push(source);
-        }
+        self.standing.set(of(source), is_ready);
     }
 
     /// The sources that are not there, by name.
     pub fn away(&self) -> Vec<&'static str> {
-        let mut away = self.away.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        away.sort_unstable();
-        away
+        self.standing.away()
     }
 
     pub(super) fn set_lag(&self, source: &'static str, lag: Lag) {

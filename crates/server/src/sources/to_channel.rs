@@ -132,7 +132,7 @@ impl Running {
             match delivery.try_ack().await {
                 Ok(()) => return,
                 Err(SourceFault::Refused(_)) => break,
-                Err(SourceFault::Away(_)) => {}
+                Err(SourceFault::Away(_) | SourceFault::Throttled(_)) => {}
             }
             // What could not be said either is no matter: the next try tells.
             self.log_all(vec![delivery.hold().await]);

@@ -1,7 +1,7 @@
 //! The rules of sources that keep nothing. That messages come again, are counted, or are given to one node alone does not
 //! apply: every node that listens hears each message, once.
 
-use super::{PATIENCE, Subject, open, payloads, receive_all, texts};
+use super::{LONG, SAYS_SO, Subject, open, payloads, receive_all, texts};
 use crate::queue::SourceFault;
 
 pub(super) async fn check(subject: &dyn Subject) {
@@ -13,7 +13,7 @@ pub(super) async fn check(subject: &dyn Subject) {
 
 async fn in_order(subject: &dyn Subject) {
     subject.begin("in_order").await;
-    let source = subject.node("a").await;
+    let source = subject.node("a", LONG).await;
     open(&*source).await;
     let put = payloads(0..150);
     subject.put(&put).await;
@@ -27,7 +27,7 @@ async fn in_order(subject: &dyn Subject) {
 
 async fn every_node_hears(subject: &dyn Subject) {
     subject.begin("every_node_hears").await;
-    let (a, b) = (subject.node("a").await, subject.node("b").await);
+    let (a, b) = (subject.node("a", LONG).await, subject.node("b", LONG).await);
     open(&*a).await;
     open(&*b).await;
     let put = payloads(0..20);
@@ -41,8 +41,8 @@ async fn every_node_hears(subject: &dyn Subject) {
 async fn away_at_the_start(subject: &dyn Subject) {
     subject.begin("away_at_the_start").await;
     subject.go_away().await;
-    let source = subject.node("a").await;
-    let opened = tokio::time::timeout(PATIENCE, source.open())
+    let source = subject.node("a", LONG).await;
+    let opened = tokio::time::timeout(SAYS_SO, source.open())
         .await
         .expect("it says so in time");
     assert!(matches!(opened, Err(SourceFault::Away(_))), "{opened:?}");
@@ -55,13 +55,13 @@ async fn away_at_the_start(subject: &dyn Subject) {
 
 async fn away_in_the_middle(subject: &dyn Subject) {
     subject.begin("away_in_the_middle").await;
-    let source = subject.node("a").await;
+    let source = subject.node("a", LONG).await;
     open(&*source).await;
     subject.put(&payloads(0..2)).await;
     assert_eq!(receive_all(&*source, 0, 2).await.len(), 2);
     subject.go_away().await;
     let noticed = async { while source.receive(0, 1).await.is_ok() {} };
-    tokio::time::timeout(PATIENCE, noticed)
+    tokio::time::timeout(SAYS_SO, noticed)
         .await
         .expect("it says so in time");
     subject.come_back().await;

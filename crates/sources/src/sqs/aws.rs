@@ -286,9 +286,10 @@ pub(super) fn is_fifo(name: &str) -> bool {
 
 /// What an error means to who takes messages.
 pub(super) fn fault(trouble: &Trouble) -> SourceFault {
-    match trouble.is_transient() {
-        true => SourceFault::Away(trouble.to_string()),
-        false => SourceFault::Refused(trouble.to_string()),
+    match trouble {
+        Trouble::Throttled(text) => SourceFault::Throttled(text.clone()),
+        Trouble::Refused { text, .. } => SourceFault::Refused(text.clone()),
+        other => SourceFault::Away(other.to_string()),
     }
 }
 

@@ -219,6 +219,58 @@ async fn an_outage_is_told_within_seconds_and_over_as_soon_as_a_poll_goes_well()
     assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
 }
 
+/// However long SQS was away: who opens again and again, as a worker does, soon has what came for any user.
+#[tokio::test(start_paused = true)]
+async fn users_are_polled_again_soon_after_an_outage() {
+    for away_for in [3, 60, 900] {
+        let stub = Stub::start();
+        let source = stub.users(32, 1_024);
+        for n in 0..3 {
+            source.follow(&user(&format!("u{n}")));
+        }
+        source.open().await.unwrap();
+        stub.fail(|_, _| true);
+        (0..3).for_each(|n| stub.put(&format!("u{n}"), 1));
+        let (began, calls) = (Instant::now(), stub.calls("ReceiveMessage"));
+        while began.elapsed() < Duration::from_secs(away_for) {
+            // The first outage is noticed by what receives, and then by what opens.
+            if source.open().await.is_ok() {
+                let came = source.receive(0, 64).await.unwrap_or_default();
+                assert!(came.is_empty());
+            }
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+        let calls = stub.calls("ReceiveMessage") - calls;
+        assert!(
+            calls < 30 + 6 * usize::try_from(away_for).unwrap(),
+            "{calls} calls in {away_for} s"
+        );
+        // It is back just after it failed once more.
+        let calls = stub.calls("ReceiveMessage");
+        while stub.calls("ReceiveMessage") == calls {
+            assert!(source.open().await.is_err());
+        }
+        stub.fail(|_, _| false);
+        let began = Instant::now();
+        let mut done = 0;
+        while done < 3 {
+            if source.open().await.is_ok() {
+                for delivery in source.receive(0, 64).await.unwrap_or_default() {
+                    delivery.ack().await.unwrap();
+                    done += 1;
+                }
+            } else {
+                tokio::time::sleep(Duration::from_millis(500)).await;
+            }
+        }
+        assert!(
+            began.elapsed() < Duration::from_secs(3),
+            "{away_for} s: {:?}",
+            began.elapsed()
+        );
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn failing_polls_of_some_users_are_no_outage_for_the_others() {
     let stub = Stub::start();

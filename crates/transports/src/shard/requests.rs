@@ -124,6 +124,7 @@ impl Shard {
 
     /// Everything is said: the rest is written, then the connection ends.
     pub(super) fn close(&mut self, slot: usize) {
+        self.last_evidence(slot);
         let deadline = self.turn.now.plus(CLOSING_TIMEOUT);
         self.enter(slot, Stage::Closing { deadline });
         self.set_timer(slot, deadline);

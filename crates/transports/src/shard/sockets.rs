@@ -161,7 +161,10 @@ impl Shard {
             let read = connection.socket.read(&mut buffer);
             let mut all = false;
             let outcome = match read {
-                Ok(0) => Err(()),
+                Ok(0) => {
+                    self.last_evidence(slot);
+                    Err(())
+                }
                 Ok(n) => {
                     all = n < buffer.len() && !through;
                     self.arrived(slot, &mut buffer[..n])
@@ -184,6 +187,21 @@ impl Shard {
         }
         if let Some(connection) = self.connections.get(slot) {
             self.unread.push_back(connection.key);
+        }
+    }
+
+    /// A session is about to end in order, from this side or from its client's: settles what its client has.
+    pub(super) fn last_evidence(&mut self, slot: usize) {
+        let Some(connection) = self.connections.get_mut(slot) else {
+            return;
+        };
+        // What a turn that is not finished added is not written yet.
+        if connection.touched {
+            return;
+        }
+        let key = connection.key;
+        if let Stage::Live(live) = &mut connection.stage {
+            live.last_evidence(key, &mut connection.socket, &mut connection.out, &mut self.turn);
         }
     }
 

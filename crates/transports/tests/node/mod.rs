@@ -84,6 +84,9 @@ pub struct Node {
     pub runtime: tokio::runtime::Runtime,
 }
 
+/// How long is waited for what has no time of its own.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
 pub fn now() -> Timestamp {
     Timestamp(
         SystemTime::now()
@@ -111,6 +114,7 @@ pub fn node_over(engine: Arc<Embedded>, as_engine: Arc<dyn Engine>) -> Node {
         .enable_all()
         .build()
         .unwrap();
+    let started = std::time::Instant::now();
     let options = HubOptions {
         bounds: Bounds::default(),
         shards: 2,
@@ -125,10 +129,11 @@ pub fn node_over(engine: Arc<Embedded>, as_engine: Arc<dyn Engine>) -> Node {
         arrivals: false,
         tcp_evidence: true,
         keep_alive: Millis(200),
-        silence: Millis(2000),
+        // Longer than a test leaves a client alone on a machine that is busy, or has a slow disk.
+        silence: Millis(60_000),
         drain_spread: Millis(1000),
         clock: Arc::new(now),
-        steady: Arc::new(now),
+        steady: Arc::new(move || Timestamp(1_000_000 + started.elapsed().as_millis() as u64)),
     };
     let referred = Arc::<Referred>::default();
     let hub = Hub::start(
@@ -156,7 +161,7 @@ pub fn node_over(engine: Arc<Embedded>, as_engine: Arc<dyn Engine>) -> Node {
 impl Node {
     pub fn connect(&self) -> TcpStream {
         let socket = TcpStream::connect(self.address).unwrap();
-        socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
         socket
     }
 
@@ -185,17 +190,20 @@ impl Node {
     pub fn wait_for_poll(&self) {
         let begin = std::time::Instant::now();
         while self.hub.stats().sessions(Transport::LongPoll) == 0 {
-            assert!(begin.elapsed() < Duration::from_secs(10), "no poll waits");
+            assert!(begin.elapsed() < PATIENCE, "no poll waits");
             std::thread::yield_now();
         }
     }
 
     pub fn floor(&self, user: &str) -> u64 {
+        self.floor_in(user, &FeedId::User(UserId::new(user).unwrap()))
+    }
+
+    pub fn floor_in(&self, user: &str, feed: &FeedId) -> u64 {
         use postrider_engine::Settlements;
         let user = UserId::new(user).unwrap();
-        let feed = FeedId::User(user.clone());
         self.runtime
-            .block_on(self.engine.standing(&user, &feed, 1, 0))
+            .block_on(self.engine.standing(&user, feed, 1, 0))
             .unwrap()
             .floor
     }
@@ -204,7 +212,7 @@ impl Node {
         let begin = std::time::Instant::now();
         while self.floor(user) < floor {
             assert!(
-                begin.elapsed() < Duration::from_secs(10),
+                begin.elapsed() < PATIENCE,
                 "the floor stays at {}",
                 self.floor(user)
             );

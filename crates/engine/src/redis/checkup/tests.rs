@@ -273,7 +273,8 @@ fn what_cannot_be_reached_is_a_fault_with_a_way_on() {
             LinkFault::Unfit("the Sentinel h:1 knows no master \"x\"".into()),
             "SENTINEL MASTERS",
         ),
-        (LinkFault::NotSent("no connection".into()), "redis-cli"),
+        (LinkFault::NotSent("no connection".into()), "redis-cli -h"),
+        (LinkFault::NotSent(NOT_EVERY_SLOT.into()), "--cluster fix"),
     ] {
         let finding = unreachable("redis://host:6379", &fault);
         assert_eq!(finding.weight, Weight::Fault);

@@ -39,6 +39,7 @@ mod tests;
 pub use call::{Call, Durability};
 pub use cell::{CELLS, Cell, slot_of};
 pub use fault::LinkFault;
+pub(super) use opening::NOT_EVERY_SLOT;
 pub use options::{DEFAULT_TIMEOUT, LinkOptions, TlsIdentity, TlsOptions};
 pub use url::{Address, RedisKind, RedisUrl, UrlFault};
 

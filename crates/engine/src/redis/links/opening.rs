@@ -22,6 +22,9 @@ const LOOK: Duration = Duration::from_millis(20);
 /// Errors of a server that no waiting mends.
 const FINAL: &[&str] = &["NOAUTH", "WRONGPASS", "NOPERM", "ERR"];
 
+/// A Cluster that answers and cannot serve all.
+pub const NOT_EVERY_SLOT: &str = "not every slot has a server";
+
 /// Starts the tasks. On the runtime of the caller.
 pub fn start(options: LinkOptions, library: &'static str) -> Result<Inner, LinkFault> {
     let dialer = Dialer::new(&options)?;
@@ -80,7 +83,7 @@ fn fault(inner: &Inner) -> Option<LinkFault> {
             inner
                 .shared
                 .last_look()
-                .unwrap_or_else(|| not_sent("not every slot has a server")),
+                .unwrap_or_else(|| not_sent(NOT_EVERY_SLOT)),
         );
     }
     masters.servers.iter().find_map(|server| server.pipe().err())

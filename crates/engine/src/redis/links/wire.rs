@@ -21,7 +21,7 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto::ring};
 /// For TCP alone: shorter than the kernel's first retransmission grows, so that a mended network is noticed soon.
 const TCP_TIMEOUT: Duration = Duration::from_secs(1);
 /// For all of it. A server that is paused takes the connection and answers the greeting when it goes on.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// While no greeting comes, another connection is tried beside those that wait for theirs.
 const BESIDE: Duration = Duration::from_millis(400);
 /// Oldest server with functions and sharded Pub/Sub.

@@ -8,7 +8,7 @@ use postrider_model::{SessionId, Transport};
 use std::collections::{BTreeMap, BTreeSet};
 use tokio::runtime::Runtime;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// One node's loops: users with their sessions; everyone hears every topic.
 #[derive(Default)]

@@ -9,6 +9,7 @@ use anyhow::{Context, Result, ensure};
 use postrider_harness::fleet::Fleet;
 use postrider_harness::network;
 use postrider_harness::proxy::{Way, Weather};
+use postrider_harness::wait::{until_true, within};
 use rand::Rng;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
@@ -167,11 +168,9 @@ pub fn perform(
             network.harm(node, harm)?;
             pause(WEATHER_MS);
             // That it was one: nothing proves less than a fault that did not happen.
-            let met = network.met()?;
-            ensure!(
-                met > 0 || harm == network::Fault::Narrow,
-                "no packet met {harm:?}"
-            );
+            until_true("a packet to meet it", within(30), || {
+                Ok(harm == network::Fault::Narrow || network.met()? > 0)
+            })?;
             network.clear()?;
         }
         Fault::NodeKilled(node) => {

@@ -83,7 +83,7 @@ impl Witnesses {
             slowest: Duration::ZERO,
             sum: Duration::ZERO,
         };
-        until("witnesses to be there", within(20), || {
+        until("witnesses to be there", within(60), || {
             let open = witnesses
                 .all
                 .iter()

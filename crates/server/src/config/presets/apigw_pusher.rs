@@ -25,6 +25,7 @@ pub(super) const PRESET: Preset = Preset {
             (QUEUE_NAME, "the same by its name"),
         ],
         keys: "`channels.push.*`, `sources.requests.*`",
+        needs: "SQS_QUEUE_URL or SQS_QUEUE_NAME, with APIGW_ENDPOINT and CONNECTIONS_TABLE_NAME",
         read: ways,
     }),
 };
@@ -70,17 +71,20 @@ mod tests {
     use crate::config::{ChannelConfig, Given, SourceConfig, load};
 
     fn loaded(env: &[(&str, &str)]) -> Result<crate::config::Config, Vec<String>> {
+        Ok(with(env, &[])?.config)
+    }
+
+    fn with(env: &[(&str, &str)], sets: &[&str]) -> Result<crate::config::Loaded, Vec<String>> {
         let given = Given {
             presets: vec!["apigw-pusher".into()],
             env: env
                 .iter()
                 .map(|(name, text)| (name.into(), text.into()))
                 .collect(),
+            sets: sets.iter().map(|set| (*set).to_owned()).collect(),
             ..Given::default()
         };
-        let loaded =
-            load(&given).map_err(|faults| faults.iter().map(ToString::to_string).collect::<Vec<_>>());
-        Ok(loaded?.config)
+        load(&given).map_err(|faults| faults.iter().map(ToString::to_string).collect())
     }
 
     const ENDPOINT: (&str, &str) = (
@@ -109,6 +113,35 @@ mod tests {
         assert_eq!((requests.parallel, requests.wait.0), (10, 20_000));
         let named = loaded(&[ENDPOINT, TABLE, ("SQS_QUEUE_NAME", "requests")]).unwrap();
         assert!(matches!(&named.sources["requests"], SourceConfig::Sqs(one) if one.queue_name.is_some()));
+    }
+
+    #[test]
+    fn where_nothing_would_be_taken_it_is_told_what_to_set() {
+        let told = |env: &[(&str, &str)], sets: &[&str]| {
+            let warnings = with(env, sets).unwrap().warnings;
+            warnings
+                .into_iter()
+                .find(|warning| warning.contains("preset apigw-pusher"))
+        };
+        for env in [&[][..], &[ENDPOINT, TABLE]] {
+            let warning = told(env, &[]).unwrap();
+            for name in [
+                "SQS_QUEUE_URL",
+                "APIGW_ENDPOINT",
+                "CONNECTIONS_TABLE_NAME",
+                "sources.*",
+            ] {
+                assert!(warning.contains(name), "{warning}");
+            }
+        }
+        assert_eq!(told(&[ENDPOINT, TABLE, ("SQS_QUEUE_NAME", "q")], &[]), None);
+        // The operator's own.
+        let own = [
+            "sources.mine.type=sqs",
+            "sources.mine.queue_name=q",
+            r#"sources.mine.deliver_to=["push"]"#,
+        ];
+        assert_eq!(told(&[ENDPOINT, TABLE], &own), None);
     }
 
     #[test]

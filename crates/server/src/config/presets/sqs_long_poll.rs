@@ -95,6 +95,7 @@ pub(super) const PRESET: Preset = Preset {
             (DB_TLS, "`true` or `false`: whether it is reached by TLS"),
         ],
         keys: "`instance`, `sources.instance.*`, `sources.users.*`, `registry.*`",
+        needs: "SQS_QUEUE_NAME_PREFIX, SQS_QUEUE_URL or SQS_USER_QUEUE_BASE_URL",
         read: sources,
     }),
 };

@@ -23,10 +23,15 @@ const MISSING: Pauses = Pauses {
     first: Millis(2_000),
     most: Millis(60_000),
 };
-/// Before it is polled again after SQS was away.
+/// Before it is polled again after SQS was away: once SQS is back, its user waits no longer.
 const AWAY: Pauses = Pauses {
     first: Millis(200),
+    most: Millis(2_000),
+};
+/// Before it is polled again where SQS is asked too often.
+const THROTTLED: Pauses = Pauses {
     most: Millis(10_000),
+    ..AWAY
 };
 /// Before the one queue is polled again while it is in doubt whether SQS is away.
 const DOUBT: Pauses = Pauses {
@@ -152,6 +157,7 @@ impl Pump {
         let is_of_queue = poll.user.is_some() && is_of_queue(trouble);
         let pauses = match &poll.user {
             Some(_) if is_of_queue => MISSING,
+            Some(_) if matches!(trouble, Trouble::Throttled(_)) => THROTTLED,
             Some(_) => AWAY,
             None => DOUBT,
         };

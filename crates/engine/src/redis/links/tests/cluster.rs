@@ -51,6 +51,8 @@ async fn each_cell_is_served_by_its_master_and_followed_when_it_moves() {
     );
     let took = resumes(&links, &heard, cell, &cell.key("feed"), "moved").await;
     assert!(took < RESUMES_WITHIN, "{took:?}");
+    // Told once the subscription is confirmed, which a message may come before.
+    heard.until("a loss", |heard| !heard.losses().is_empty()).await;
     assert_eq!(heard.losses(), [[cell]], "the other cells missed nothing");
     assert_eq!(
         links.server_of(cell),
@@ -126,6 +128,8 @@ async fn a_master_that_dies_is_followed_to_its_replica() {
     let took = resumes(&links, &heard, cell, &cell.key("feed"), "again").await;
     assert!(took < RESUMES_WITHIN, "{took:?}");
     assert_eq!(one(&links, get(cell)).await, Ok(value("4")));
+    let has_lost = |heard: &Heard| heard.losses().concat().contains(&cell);
+    heard.until("a loss", has_lost).await;
     let lost: Vec<Cell> = heard.losses().concat();
     assert!(
         lost.contains(&cell) && lost.iter().all(|cell| cell.slot() <= 5_461),

@@ -3,7 +3,7 @@
 use super::*;
 use crate::redis::testing::{Server, has_redis};
 
-const WAIT: Duration = Duration::from_secs(5);
+const WAIT: Duration = Duration::from_secs(20);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn calls_are_answered_in_the_order_asked_over_two_connections() {
@@ -153,7 +153,7 @@ async fn a_write_is_confirmed_only_on_the_connection_that_it_went_over() {
         return;
     }
     let server = Server::start();
-    let links = open(&server.url(), Duration::from_secs(1)).await;
+    let links = open(&server.url(), WAIT).await;
     let moment = links.moment();
     one(&links, add(Cell(3), 1)).await.expect("added");
     assert_eq!(links.confirm(moment, &[Cell(3)], Durability::Aof).await, Ok(()));
