@@ -63,7 +63,7 @@ const SUITES: &[Suite] = &[
         says: "users join topics, leave and come back at random, over three transports, with kills",
         needs: &[Need::Python, Need::PythonPackages],
         runner: Runner::Python("members_suite.py"),
-        limit: Duration::from_secs(180),
+        limit: Duration::from_secs(300),
     },
     Suite {
         name: "notify",
