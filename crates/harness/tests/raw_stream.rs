@@ -112,6 +112,25 @@ fn bodies_come_bare_and_count_once_the_client_has_them() -> Result<()> {
     ada.expect("end")
 }
 
+/// Each message on a stream of its own, which the client closes as soon as it has the last byte.
+fn each_is_delivered_to_who_leaves_at_once(node: &Node) -> Result<()> {
+    let mut publisher = Publisher::new(&node.endpoint, KEY);
+    for nth in 0..5 {
+        let data = format!("the {nth}th");
+        let (mut ada, _) = Stream::open(node, "ada")?;
+        let id = publisher.accepted(&json!({"users": ["ada"], "data": data}))?;
+        ada.expect(&data)?;
+        ada.0.cut(Cut::Close);
+        delivered(&mut publisher, &id)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn who_takes_a_message_and_leaves_at_once_has_it() -> Result<()> {
+    each_is_delivered_to_who_leaves_at_once(&node(&[])?)
+}
+
 #[test]
 fn what_a_client_does_not_take_is_not_delivered() -> Result<()> {
     let node = node(&[])?;
@@ -242,7 +261,8 @@ fn over_tls() -> Result<()> {
     let (mut ada, _) = Stream::open(&node, "ada")?;
     let id = publisher.accepted(&json!({"users": ["ada"], "data": "hidden"}))?;
     ada.expect("hidden")?;
-    delivered(&mut publisher, &id)
+    delivered(&mut publisher, &id)?;
+    each_is_delivered_to_who_leaves_at_once(&node)
 }
 
 #[test]

@@ -43,12 +43,14 @@ pub struct Post {
     pub subject: Option<String>,
     /// When SNS made it, as RFC 3339.
     pub timestamp: String,
-    /// `1` is SHA-1, `2` is SHA-256.
+    /// `1` is SHA-1, `2` is SHA-256. Empty where there is none, which is not believed.
+    #[serde(default)]
     pub signature_version: String,
     /// Base64.
+    #[serde(default)]
     pub signature: String,
     /// Where the certificate is whose key signed it.
-    #[serde(alias = "SigningCertUrl", rename = "SigningCertURL")]
+    #[serde(default, alias = "SigningCertUrl", rename = "SigningCertURL")]
     pub signing_cert_url: String,
     /// Where to say that the address wants to be subscribed.
     #[serde(alias = "SubscribeUrl", rename = "SubscribeURL")]
