@@ -36,15 +36,22 @@ const LIMIT: Duration = Duration::from_secs(40 * 60);
 /// For the tests of one binary that are run again.
 const AGAIN_LIMIT: Duration = Duration::from_secs(5 * 60);
 
-/// Parts of the names of tests whose trials are drawn at random: a failure is a finding, also if it does not come again.
-const ONCE: [&str; 7] = [
+/// Parts of the names of tests that draw their trials at random, or account for what was lost: a failure is a finding, also
+/// if it does not come again.
+const ONCE: [&str; 13] = [
     "siege",
     "kill_loop",
     "killed",
+    "nothing_is_lost",
     "damage",
     "power_loss",
+    "full_disk",
+    "failing_io",
     "half_done",
     "settling",
+    "front",
+    "together",
+    "members",
 ];
 
 /// `which`: the arguments that say which tests.
@@ -80,7 +87,7 @@ pub fn run(
         }
     }
     // It did not compile, hung, or failed in a way that its output does not tell.
-    if !ended.succeeded() && failed == 0 {
+    if ended.timed_out || (!ended.succeeded() && failed == 0) {
         println!("FAIL cargo test {}", ended.describe());
         summary.ran(
             "cargo test",
@@ -391,10 +398,10 @@ mod tests {
         let suite = |binary, test| of(&output(binary, test)).pop().unwrap();
         let nodes = "tests/nodes/main.rs (/x/target/debug/deps/nodes-99aa)";
 
-        let late = suite(nodes, "front::a_restart");
+        let late = suite(nodes, "lab::a_restart");
         assert_eq!(
             (late.binary.as_str(), late.failed.as_slice()),
-            ("nodes", ["front::a_restart".to_owned()].as_slice())
+            ("nodes", ["lab::a_restart".to_owned()].as_slice())
         );
         assert!(late.may_run_again(1) && !late.may_run_again(0));
 

@@ -252,7 +252,8 @@ impl ApiGateway {
                 drop(permit.take());
             }
             let pass = self.gate.pass(was_failed).await;
-            if permit.is_none() {
+            // A probe takes no room: those who hold it all may wait for what becomes of the probe.
+            if permit.is_none() && !pass.is_probe() {
                 permit = room(&self.room).await;
             }
             let answer = self.endpoint.post(&connection.id, &data).await;

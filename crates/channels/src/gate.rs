@@ -81,6 +81,11 @@ impl Gate {
 }
 
 impl Pass<'_> {
+    /// Whether all others wait for what becomes of it.
+    pub fn is_probe(&self) -> bool {
+        self.is_probe
+    }
+
     /// What became of the attempt. Gives back whether everybody may pass now.
     pub fn tell(mut self, health: Health<'_>) -> bool {
         self.is_told = true;

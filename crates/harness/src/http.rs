@@ -239,6 +239,16 @@ impl Conn {
         cut(self.stream.socket(), how);
     }
 
+    /// Goes as a client does that is done: with TLS it says so.
+    pub fn leave(mut self) -> Result<()> {
+        if let Stream::Tls(tls) = &mut self.stream {
+            tls.conn.send_close_notify();
+            tls.flush()?;
+        }
+        self.cut(Cut::Close);
+        Ok(())
+    }
+
     /// Gives up the framing: the socket of a connection without TLS, and what was read beyond the last head.
     pub fn into_parts(self) -> (TcpStream, Vec<u8>) {
         match self.stream {

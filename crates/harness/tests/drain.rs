@@ -125,8 +125,8 @@ fn every_client_is_told() {
 fn an_idle_node_exits_at_once() {
     check(|| {
         let mut node = Node::start(&[])?;
-        // Less than `drain.timeout`.
-        let status = node.terminate(Duration::from_secs(15))?;
+        // Less than `drain.spread`.
+        let status = node.terminate(Duration::from_secs(9))?;
         ensure!(status.code() == Some(0), "exit status {status}");
         Ok(())
     });

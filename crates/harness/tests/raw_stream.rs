@@ -120,7 +120,7 @@ fn each_is_delivered_to_who_leaves_at_once(node: &Node) -> Result<()> {
         let (mut ada, _) = Stream::open(node, "ada")?;
         let id = publisher.accepted(&json!({"users": ["ada"], "data": data}))?;
         ada.expect(&data)?;
-        ada.0.cut(Cut::Close);
+        ada.0.leave()?;
         delivered(&mut publisher, &id)?;
     }
     Ok(())

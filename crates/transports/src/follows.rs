@@ -18,8 +18,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 /// The feeds are counted in so many parts, which are locked one at a time.
 const PARTS: usize = 64;
-/// A feed is followed for so long after the last session that heard it.
-pub(crate) const LINGER: Millis = Millis(2_000);
+/// A feed is followed for so long after the last session that heard it: longer than a browser waits before it comes back.
+pub(crate) const LINGER: Millis = Millis(3_000);
 
 /// See the module.
 #[derive(Default)]

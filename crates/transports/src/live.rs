@@ -290,7 +290,9 @@ impl Live {
     /// client has, though no probe asked.
     pub fn last_evidence(&mut self, key: Key, socket: &mut Socket, out: &mut Outgoing, turn: &mut Turn) {
         self.look_for_evidence(key, socket, out, turn);
-        if !self.is_by_tcp() || !self.session.is_unsettled() || out.waiting() > 0 {
+        // Behind a bridge whoever took it may throw it away, as the client has gone.
+        let can_tell = self.is_by_tcp() && socket.is_direct() && out.waiting() == 0;
+        if !can_tell || !self.session.is_unsettled() {
             return;
         }
         let end = out.written();

@@ -379,6 +379,45 @@ async fn many_that_fail_alone_keep_nobody_waiting_and_are_given_up_once_others_a
     }
 }
 
+/// One that failed has given up its room, and may be the one that probes while others hold all the room there is.
+#[tokio::test(start_paused = true)]
+async fn a_probe_needs_no_room() {
+    let (phase, rows) = (
+        Arc::new(AtomicU64::new(0)),
+        [("bob", &["b"][..]), ("ada", &["a"])],
+    );
+    let now = phase.clone();
+    let stage = Stage::new(move |_, _| match now.load(Ordering::Relaxed) {
+        0 => Answer::of_status(503, "HTTP 503".into(), None),
+        1 => Answer::Away("connection refused".into()),
+        _ => Answer::Pushed,
+    });
+    let options = Options {
+        concurrency: 1,
+        ..options()
+    };
+    let channel = ApiGateway::new(Arc::new(Rows::named(&rows)), stage, options);
+    let (bobs, adas) = (push_to(users(&["bob"])), push_to(users(&["ada"])));
+    let (book, other) = (Book::default(), Book::default());
+    let course = async {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        phase.store(1, Ordering::Relaxed);
+        tokio::time::sleep(Duration::from_secs(20)).await;
+        // So that she wakes a moment after him, who probes then.
+        tokio::time::advance(Duration::from_micros(500)).await;
+        let mending = async {
+            tokio::time::sleep(Duration::from_secs(300)).await;
+            phase.store(2, Ordering::Relaxed);
+        };
+        tokio::join!(channel.push(&adas, &other), mending).0
+    };
+    let both = async { tokio::join!(channel.push(&bobs, &book), course) };
+    let (bob, ada) = tokio::time::timeout(Duration::from_secs(3_600), both)
+        .await
+        .expect("nobody waits for ever");
+    assert_eq!((bob.notified, ada.notified), (1, 1));
+}
+
 /// However short, and however few they are.
 #[tokio::test(start_paused = true)]
 async fn an_endpoint_that_fails_or_refuses_all_costs_nobody_anything() {

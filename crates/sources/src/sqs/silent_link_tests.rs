@@ -149,6 +149,11 @@ async fn take(source: &Sqs, count: usize) -> Vec<Delivery> {
     came
 }
 
+/// Whether more than half went well.
+fn most<T, E>(results: &[Result<T, E>]) -> bool {
+    2 * results.iter().filter(|result| result.is_ok()).count() > results.len()
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn after_a_link_that_broke_in_silence_it_is_back_within_seconds() {
     let (queue, addr) = Queue::start();
@@ -160,7 +165,7 @@ async fn after_a_link_that_broke_in_silence_it_is_back_within_seconds() {
     // Some are settled, so that there are connections at rest; the polls of the workers are under way.
     let settled = join_all(held.drain(200..).map(Delivery::ack)).await;
     // All, but where this machine stands still for longer than they are worth saying.
-    assert!(settled.iter().any(Result::is_ok));
+    assert!(most(&settled));
     let none = join_all((0..WORKERS).map(|worker| source.receive(worker, 10))).await;
     assert!(none.iter().all(|none| none.as_ref().unwrap().is_empty()));
     proxy.weather(Weather {
@@ -176,5 +181,5 @@ async fn after_a_link_that_broke_in_silence_it_is_back_within_seconds() {
     let came = tokio::time::timeout(BACK, take(&source, 100)).await;
     let came = came.unwrap_or_else(|_| panic!("nothing came in {BACK:?}"));
     let settled = tokio::time::timeout(BACK, join_all(came.into_iter().map(Delivery::ack))).await;
-    assert!(settled.unwrap().iter().any(Result::is_ok));
+    assert!(most(&settled.unwrap()));
 }

@@ -124,7 +124,10 @@ impl Shard {
         }
         self.plain = plain;
         match outcome {
-            Ok(()) if is_over => Err(()),
+            Ok(()) if is_over => {
+                self.last_evidence(slot);
+                Err(())
+            }
             Ok(()) => Ok(()),
             Err(fault) => {
                 self.tls_failed(slot, &fault);
