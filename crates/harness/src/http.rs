@@ -243,7 +243,10 @@ impl Conn {
     pub fn leave(mut self) -> Result<()> {
         if let Stream::Tls(tls) = &mut self.stream {
             tls.conn.send_close_notify();
-            tls.flush()?;
+            // Not by `flush`, which reads too, and so waits.
+            while tls.conn.wants_write() {
+                tls.conn.write_tls(&mut tls.sock)?;
+            }
         }
         self.cut(Cut::Close);
         Ok(())
